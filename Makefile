@@ -1,0 +1,40 @@
+# Everything runs in .venv, made from the lock file: `make demo` and `make test` need only Python >= 3.11 and pip.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.from-lock
+# Compiled XLA programs are kept here between runs; deleting it is always safe.
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+
+.PHONY: demo test test-slow lint format lock clean
+
+demo: $(STAMP)
+	$(BIN)/scalesim design --context 128K --target-loss 2.615 --lattice paper --lattice buildable --plot out/demo.png
+
+test: lint
+	$(BIN)/pytest -n 2 -m "not slow"
+
+test-slow: $(STAMP)
+	$(BIN)/pytest -n 2 -m slow --durations=10
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(STAMP): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+# Needs uv. Both files hold the same versions; a test compares them.
+lock:
+	uv lock
+	uv export --quiet --frozen --all-groups --no-emit-project --no-header --output-file requirements.lock
+
+clean:
+	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache out

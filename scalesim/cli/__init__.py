@@ -1,0 +1,59 @@
+"""The command line: a table of commands, each imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: dict[str, str] = {
+    "design": "the cheapest shape for a context length and a target loss, beside a baseline",
+    "cost": "what one shape costs to serve and to train",
+}
+"""Each command's name and one line of what it does; `scalesim.cli.NAME` has its `run(args) -> int`."""
+
+
+def usage() -> str:
+    """Return the text of `scalesim --help`."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: scalesim COMMAND [options]",
+            "",
+            "Which transformer shape to build: the cheapest to train and serve at a target loss.",
+            "",
+            *lines,
+            "",
+            "`scalesim COMMAND --help` lists the options. Every command takes --json: one JSON object on",
+            "standard output. Exit code 0: done; 1: it could not be done; 2: the call was wrong.",
+        ]
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the entry point of `scalesim`."""
+    args = sys.argv[1:] if argv is None else argv
+    if not args or args[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if args else 2
+    if args[0] == "--version":
+        from importlib.metadata import version
+
+        print(version("scalesim-jax"))
+        return 0
+    from scalesim.errors import InvalidInput, Unreachable, choose
+
+    try:
+        choose("command", args[0], COMMANDS)
+        return importlib.import_module(f"scalesim.cli.{args[0]}").run(args[1:])
+    except InvalidInput as error:
+        print(f"scalesim: {error}", file=sys.stderr)
+        return 2
+    except Unreachable as error:
+        print(f"scalesim: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("scalesim: interrupted.", file=sys.stderr)
+        return 130

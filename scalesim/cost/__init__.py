@@ -1,0 +1,1 @@
+"""What a shape costs: pure functions of (shape, workload, hardware)."""

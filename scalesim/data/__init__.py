@@ -1,0 +1,1 @@
+"""Tables that the package ships, each with its source."""

@@ -1,0 +1,1 @@
+"""From a law and a cost to a design."""

@@ -1,0 +1,19 @@
+"""Every test runs in float64, and an accidental rank promotion is an error."""
+
+import jax
+import pytest
+from hypothesis import settings
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Compilation makes first examples slow: time is not what these tests are about.
+settings.register_profile("scalesim", deadline=None, max_examples=25, derandomize=True)
+settings.load_profile("scalesim")
+
+
+@pytest.fixture
+def float32():
+    """Run one test as a user would who never asked for float64."""
+    with jax.enable_x64(False):
+        yield

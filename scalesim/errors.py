@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 __all__ = ["InvalidInput", "Unreachable", "choose"]
 
 
@@ -13,7 +15,7 @@ class Unreachable(RuntimeError):
     """The call was right but no answer exists: the message names the nearest that does (exit code 1)."""
 
 
-def choose(field: str, name: str, known: dict[str, object] | list[str] | tuple[str, ...]) -> str:
+def choose(field: str, name: str, known: Collection[str]) -> str:
     """Return `name` if it is known, else raise `InvalidInput` listing what is, the nearest first.
 
     >>> choose("family", "figure", ["figure", "table"])

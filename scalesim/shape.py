@@ -8,7 +8,7 @@ model allocates it. All functions here take a real shape (Python integers: exact
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from scalesim.errors import InvalidInput, choose
+from scalesim.pytree import static
 
 __all__ = ["Convention", "Parameter", "Shape", "count_params", "parameter_table"]
 
@@ -30,10 +31,6 @@ _CONVENTIONS: dict[str, frozenset[str]] = {
 }
 _SIZES = ("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size")
 _ABSURD = 1e9  # no size of a transformer is beyond this; a larger one is a slip of units
-
-
-def _static(default: Any) -> Any:
-    return field(default=default, metadata={"static": True})
 
 
 @jax.tree_util.register_dataclass
@@ -78,15 +75,15 @@ class Shape:
     head_dim: Num = 64
     d_ff: Num
     vocab_size: Num = 50304
-    gated_ffn: bool = _static(True)
-    tied_embeddings: bool = _static(True)
-    qkv_bias: bool = _static(False)
-    output_bias: bool = _static(False)
-    ffn_bias: bool = _static(False)
-    qk_norm: Literal["none", "head", "projection"] = _static("none")
-    norms_per_layer: int = _static(2)
-    norm_bias: bool = _static(False)
-    n_positions: int = _static(0)
+    gated_ffn: bool = static(True)
+    tied_embeddings: bool = static(True)
+    qkv_bias: bool = static(False)
+    output_bias: bool = static(False)
+    ffn_bias: bool = static(False)
+    qk_norm: Literal["none", "head", "projection"] = static("none")
+    norms_per_layer: int = static(2)
+    norm_bias: bool = static(False)
+    n_positions: int = static(0)
 
     def __post_init__(self) -> None:
         for name in _SIZES:
@@ -221,7 +218,7 @@ def _widened(value: Num) -> Num:
     if isinstance(value, np.ndarray | np.integer) and np.issubdtype(value.dtype, np.integer):
         return value.astype(np.int64)
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.integer):
-        return value.astype(jnp.float64 if jax.config.jax_enable_x64 else jnp.float32)
+        return value.astype(jnp.result_type(float))
     return value
 
 

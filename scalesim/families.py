@@ -1,0 +1,170 @@
+"""Shape families: how depth and width follow from size, where a law cannot tell.
+
+A loss law in the parameter count and the heads cannot see depth against width. A search over both would
+run to an absurd shape for free; instead a family fixes the aspect ratio d_model / n_layer at every size.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from scalesim.errors import InvalidInput, choose
+from scalesim.roots import newton_root
+from scalesim.shape import Shape
+
+__all__ = ["FIGURE", "TABLE", "ShapeFamily", "fixed_ratio", "named_family"]
+
+Num = Any
+
+
+@dataclass(frozen=True)
+class ShapeFamily:
+    """A curve of shapes, one aspect ratio d_model / n_layer to each size.
+
+    Between its knots the aspect ratio is a monotone cubic in log N (so no ratio beyond its neighbours, and
+    a continuous derivative for the gradient search); outside them it keeps the end's value.
+
+    Attributes:
+        name: what reports call it.
+        log_sizes: log of the knots' parameter counts, increasing.
+        aspects: d_model / n_layer at each knot.
+        ffn_ratio: d_ff / d_model (8/3: as many parameters as a plain block of 4).
+        head_dim: size of one head.
+        vocab_size: rows of the embedding table.
+        gated_ffn: three FFN matrices rather than two.
+    """
+
+    name: str
+    log_sizes: tuple[float, ...]
+    aspects: tuple[float, ...]
+    ffn_ratio: float = 8 / 3
+    head_dim: int = 64
+    vocab_size: int = 50304
+    gated_ffn: bool = True
+
+    def aspect(self, n_params: Num) -> Num:
+        """Return d_model / n_layer at a size in parameters."""
+        if len(self.aspects) == 1:
+            return self.aspects[0]
+        knots, values = np.asarray(self.log_sizes), np.asarray(self.aspects)
+        slopes = _monotone_slopes(knots, values)
+        x = jnp.clip(jnp.log(n_params), knots[0], knots[-1])
+        i = jnp.clip(jnp.searchsorted(jnp.asarray(knots), x, side="right") - 1, 0, len(knots) - 2)
+        width = jnp.asarray(np.diff(knots))[i]
+        t = (x - jnp.asarray(knots)[i]) / width
+        left, right = jnp.asarray(values)[i], jnp.asarray(values)[i + 1]
+        rise_l, rise_r = width * jnp.asarray(slopes)[i], width * jnp.asarray(slopes)[i + 1]
+        return (
+            left
+            + t * rise_l
+            + t**2 * (3 * (right - left) - 2 * rise_l - rise_r)
+            + t**3 * (2 * (left - right) + rise_l + rise_r)
+        )
+
+    def at(self, n_params: Num, n_head: Num, n_kv_head: Num) -> Shape:
+        """Return the relaxed shape of this family with exactly `n_params` attention and FFN parameters.
+
+        Solves N = m r a^2 L^3 + 2 a head_dim (n_head + n_kv_head) L^2 for the depth L, where a is the aspect
+        ratio, r the FFN ratio and m the number of FFN matrices; then d_model = a L. The convention is the
+        paper's (`count_params(shape, "paper")`). Differentiable in all arguments, which broadcast.
+
+        >>> shape = FIGURE.at(603_979_776.0, 8, 8)
+        >>> round(float(shape.n_layer), 3), round(float(shape.d_model), 1)
+        (16.0, 2048.0)
+        """
+        aspect = self.aspect(n_params)
+        cubic = (3 if self.gated_ffn else 2) * self.ffn_ratio * aspect**2
+        square = 2.0 * aspect * self.head_dim * (n_head + n_kv_head)
+        log_n, log_cubic, log_square = jnp.log(n_params), jnp.log(cubic), jnp.log(square)
+        # Either term alone needs a deeper model than both: start there, and Newton descends to the root.
+        start = jnp.minimum((log_n - log_cubic) / 3, (log_n - log_square) / 2)
+        log_depth = newton_root(
+            lambda u: jnp.logaddexp(log_cubic + 3 * u, log_square + 2 * u) - log_n, start, steps=4
+        )
+        n_layer = jnp.exp(log_depth)
+        d_model = aspect * n_layer
+        return Shape(
+            n_layer=n_layer,
+            d_model=d_model,
+            n_head=n_head,
+            n_kv_head=n_kv_head,
+            head_dim=self.head_dim,
+            d_ff=self.ffn_ratio * d_model,
+            vocab_size=self.vocab_size,
+            gated_ffn=self.gated_ffn,
+        )
+
+    @classmethod
+    def from_models(cls, name: str, models: Sequence[tuple[int, int]], **options: Any) -> ShapeFamily:
+        """Return the family that runs through (n_layer, d_model) pairs, of size 12 n_layer d_model^2 each.
+
+        Raises:
+            InvalidInput: no models, a size that is not positive, or two models of one size.
+
+        >>> ShapeFamily.from_models("mine", [(12, 768), (24, 1024)]).aspects
+        (64.0, 42.666666666666664)
+        """
+        if not models or any(layers <= 0 or width <= 0 for layers, width in models):
+            raise InvalidInput(f"models must be pairs of positive (n_layer, d_model), but are {models!r}.")
+        by_size = sorted((math.log(12 * layers * width**2), width / layers) for layers, width in models)
+        if any(a[0] == b[0] for a, b in itertools.pairwise(by_size)):
+            raise InvalidInput(f"models must differ in size 12 n_layer d_model^2, but are {models!r}.")
+        sizes, aspects = zip(*by_size, strict=True)
+        return cls(name, sizes, aspects, **options)
+
+
+def _monotone_slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return knot slopes of the Fritsch-Carlson monotone cubic (SIAM J. Numer. Anal. 17, 1980)."""
+    secants = np.diff(y) / np.diff(x)
+    if len(secants) == 1:
+        return np.zeros(2)
+    before, after = secants[:-1], secants[1:]
+    same_sign = before * after > 0
+    safe = np.where(same_sign, before + after, 1.0)
+    return np.concatenate([[0.0], np.where(same_sign, 2 * before * after / safe, 0.0), [0.0]])
+
+
+def fixed_ratio(aspect: float, **options: Any) -> ShapeFamily:
+    """Return the family of one aspect ratio d_model / n_layer at every size.
+
+    Raises:
+        InvalidInput: the ratio is not positive and finite.
+    """
+    if not (math.isfinite(aspect) and aspect > 0):
+        raise InvalidInput(f"aspect must be above 0 and finite, but is {aspect!r}.")
+    return ShapeFamily(f"ratio {aspect:g}", (0.0,), (float(aspect),), **options)
+
+
+FIGURE = ShapeFamily("figure", (0.0,), (128.0,))
+"""d_model = 128 n_layer: the models of Figure 2 in arXiv 2503.09579."""
+
+TABLE = ShapeFamily.from_models(
+    "table",
+    [
+        *((4, 256), (6, 512), (12, 768), (12, 1024), (16, 1024), (24, 1280), (24, 1536), (36, 1536)),
+        *((36, 2048), (48, 2560), (54, 3072), (64, 4096), (72, 6144), (80, 8192)),
+    ],
+)
+"""The model table of arXiv 2503.09579, 3M to 64B, aspect ratio interpolated."""
+
+_FAMILIES = {"figure": FIGURE, "table": TABLE}
+
+
+def named_family(name: str) -> ShapeFamily:
+    """Return a family by name ("figure", "table"), or of a fixed ratio if `name` is a number.
+
+    >>> named_family("64").aspects
+    (64.0,)
+    """
+    try:
+        ratio = float(name)
+    except ValueError:
+        return _FAMILIES[choose("family", name, _FAMILIES)]
+    return fixed_ratio(ratio)

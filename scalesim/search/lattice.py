@@ -1,0 +1,133 @@
+"""The discrete designs: which head configurations may be chosen, and how a size becomes a real shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scalesim.errors import InvalidInput
+from scalesim.search.problem import Problem, Query, Sized
+from scalesim.shape import Shape, count_params
+
+__all__ = ["PAPER", "Lattice", "buildable", "evaluate", "named_lattice"]
+
+Num = Any
+
+FFN_RATIO_SLACK = 1.25
+"""How far d_ff / d_model may be from the family's, either way, to bring a whole shape to its size."""
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Head configurations to choose among, and whether a choice is built as a real shape.
+
+    Attributes:
+        name: what reports call it.
+        heads: (n_head, n_kv_head) pairs.
+        real: whole sizes (see `evaluate`), or the family's relaxed shape at exactly the target loss.
+        tile: what d_model and d_ff of a real shape are multiples of.
+    """
+
+    name: str
+    heads: tuple[tuple[int, int], ...]
+    real: bool
+    tile: int = 64
+
+    def __post_init__(self) -> None:
+        if not self.heads:
+            raise InvalidInput(f"lattice {self.name!r} has no head configurations; at least one is needed.")
+        for n_head, n_kv_head in self.heads:
+            if not 1 <= n_kv_head <= n_head or n_head % n_kv_head:
+                raise InvalidInput(
+                    f"lattice {self.name!r} holds (n_head, n_kv_head) = ({n_head}, {n_kv_head}), "
+                    "but n_kv_head must be at least 1 and divide n_head."
+                )
+
+    @property
+    def max_head(self) -> int:
+        """Most query heads of any configuration."""
+        return max(n_head for n_head, _ in self.heads)
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return n_head and n_kv_head as two float arrays."""
+        pairs = np.asarray(self.heads, float)
+        return pairs[:, 0], pairs[:, 1]
+
+
+_OCTAVES = (1, 2, 4, 8, 16, 32)
+
+PAPER = Lattice("paper", tuple((h, k) for h in _OCTAVES for k in _OCTAVES if k <= h), real=False)
+"""The paper's 21 candidates, n_head and n_kv_head in {1, 2, ..., 32}, at non-integer depth and width."""
+
+
+def buildable(max_head: int = 32, tile: int = 64) -> Lattice:
+    """Return every configuration up to `max_head` query heads, built as whole shapes.
+
+    >>> len(buildable(32).heads)
+    119
+    """
+    if max_head < 1 or tile < 1:
+        raise InvalidInput(f"max_head and tile must be at least 1, but are {max_head} and {tile}.")
+    heads = tuple((h, k) for h in range(1, max_head + 1) for k in range(1, h + 1) if h % k == 0)
+    return Lattice("buildable", heads, real=True, tile=tile)
+
+
+def named_lattice(name: str, max_head: int = 32, tile: int = 64) -> Lattice:
+    """Return "paper" or "buildable"."""
+    from scalesim.errors import choose
+
+    choose("lattice", name, ("paper", "buildable"))
+    return PAPER if name == "paper" else buildable(max_head, tile)
+
+
+def evaluate(problem: Problem, query: Query, lattice: Lattice, n_head: Num, n_kv_head: Num) -> Sized:
+    """Return the cheapest design of `lattice` with these heads that reaches the target loss, elementwise.
+
+    A relaxed lattice takes the family's shape at N*. A real one takes whole sizes with at least N*
+    parameters: the depth is the family's rounded *up* (the law cannot see depth against width, and a
+    shallower model than the evidence would look cheaper for nothing), the width the multiple of the tile,
+    among the five nearest the family's, that costs least, and d_ff the least multiple that reaches N*
+    (its ratio to d_model kept near the family's). So the family's relaxed optimum bounds it from below.
+    """
+    relaxed = problem.sized(query, n_head, n_kv_head)
+    if not lattice.real:
+        return relaxed
+    offsets = jnp.arange(-2.0, 3.0)
+    shapes, costs = jax.vmap(lambda offset: _built(problem, query, relaxed, lattice.tile, offset))(offsets)
+    # The cheapest width whose FFN ratio is in reach; failing that (tiny models), the nearest ratio.
+    best = jnp.argmin(costs * (1 + 1e3 * _excess_ratio(problem, shapes)), axis=0)
+    shape, cost = jax.tree.map(lambda leaf: jnp.take_along_axis(leaf, best[None], axis=0)[0], (shapes, costs))
+    return Sized(
+        log_n_params=jnp.log(count_params(shape, "paper")),
+        shape=shape,
+        cost=jnp.where(jnp.isfinite(relaxed.cost), cost, jnp.inf),
+    )
+
+
+def _built(problem: Problem, query: Query, relaxed: Sized, tile: int, offset: int) -> tuple[Shape, Num]:
+    """Return a whole shape of at least N* parameters, `offset` tiles wider than the family, and its cost."""
+    family, shape = problem.family, relaxed.shape
+    matrices = 3 if family.gated_ffn else 2
+    # A relaxed depth that is whole but for rounding error stays what it is.
+    n_layer = jnp.maximum(jnp.ceil(shape.n_layer - 1e-6), 1.0)
+    per_layer = jnp.exp(relaxed.log_n_params) / n_layer
+    attention = family.head_dim * 2.0 * (shape.n_head + shape.n_kv_head)
+    # The width at which this depth has the family's FFN ratio: m r d^2 + attention d = N*/L.
+    quadratic = matrices * family.ffn_ratio
+    d_ideal = (jnp.sqrt(attention**2 + 4 * quadratic * per_layer) - attention) / (2 * quadratic)
+    d_model = jnp.maximum(jnp.round(d_ideal / tile) + offset, 1.0) * tile
+    d_ff = (per_layer - attention * d_model) / (matrices * d_model)
+    d_ff = jnp.maximum(jnp.ceil(d_ff / tile - 1e-9), 1.0) * tile
+    real = replace(shape, n_layer=n_layer, d_model=d_model, d_ff=d_ff)
+    real = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, n_layer.shape), real)
+    return real, query.objective(real, query.workload)
+
+
+def _excess_ratio(problem: Problem, shape: Shape) -> Num:
+    """Return by how much (in log) the FFN ratio is beyond its slack, 0 within."""
+    off = jnp.abs(jnp.log(shape.d_ff / shape.d_model / problem.family.ffn_ratio))
+    return jnp.maximum(off - np.log(FFN_RATIO_SLACK), 0.0)

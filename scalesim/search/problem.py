@@ -1,0 +1,124 @@
+"""The design problem: the least cost over heads and size, at a loss.
+
+The loss constraint is eliminated. At given heads the law falls with N, so the target loss has one root
+N*(n_head, n_kv_head); the family then gives depth and width, and the cost of that shape is a smooth
+function of the heads alone. Its derivatives are exact, by the implicit function theorem (`newton_root`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from scalesim.cost.paper import FIGURE_2
+from scalesim.families import FIGURE, ShapeFamily
+from scalesim.laws.base import Law, fields_of
+from scalesim.pytree import static
+from scalesim.roots import newton_root
+from scalesim.shape import Shape
+from scalesim.workload import Workload
+
+__all__ = ["MAX_PARAMS", "MIN_PARAMS", "Problem", "Query", "Sized"]
+
+Num = Any
+
+MIN_PARAMS = 1e5
+MAX_PARAMS = 1e14
+"""The sizes among which the root is sought. A target outside the loss at these two is out of reach."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """One question, or a batch: fields broadcast together.
+
+    Attributes:
+        workload: where the model serves.
+        target_loss: the loss to reach, nats a token.
+        objective: (shape, workload) -> cost, a pytree whose leaves may be batched too.
+    """
+
+    workload: Workload
+    target_loss: Num
+    objective: Any = FIGURE_2
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Sized:
+    """A head configuration brought to the target loss: its size, its relaxed shape and the cost.
+
+    `cost` is infinite where no size reaches the loss with these heads.
+    """
+
+    log_n_params: Num
+    shape: Shape
+    cost: Num
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What every query shares: the law, the family, and how long a model is trained.
+
+    Attributes:
+        law: loss law; it may see `n_params`, the heads, tokens, context and the family's sizes.
+        family: depth and width by size, which the law cannot tell apart.
+        tokens_per_param: training tokens for each of the paper's parameters (20: Chinchilla).
+    """
+
+    law: Law
+    family: ShapeFamily = static(FIGURE)
+    tokens_per_param: Num = 20.0
+
+    def loss_at(self, log_n_params: Num, n_head: Num, n_kv_head: Num, context_length: Num) -> Num:
+        """Return the loss of the family's shape of exp(`log_n_params`) parameters, fully trained."""
+        n_params = jnp.exp(log_n_params)
+        fields = {
+            "n_head": n_head,
+            "n_kv_head": n_kv_head,
+            "n_tokens": self.tokens_per_param * n_params,
+            "context_length": context_length,
+        }
+        if self.law.convention == "paper":
+            fields["n_params"] = n_params
+        if not set(self.law.fields) <= set(fields):
+            shape = self.family.at(n_params, n_head, n_kv_head)
+            fields = fields_of(self.law, shape, fields["n_tokens"], context_length)
+        return self.law.loss(fields)
+
+    def size_for_loss(
+        self, query: Query, n_head: Num, n_kv_head: Num, start: Num | None = None, steps: int = 10
+    ) -> Num:
+        """Return log N* with loss(N*; n_head, n_kv_head) = target, elementwise.
+
+        Newton from the small side climbs a falling convex law without overshooting. `start`, where a
+        nearby root is known, saves most of the steps. The result is clipped to the range of sizes.
+        """
+        context = query.workload.context_length
+        shape = jnp.broadcast_shapes(*map(jnp.shape, (n_head, n_kv_head, query.target_loss, context)))
+        start = jnp.full(shape, jnp.log(1e6)) if start is None else start
+        low, high = jnp.log(MIN_PARAMS), jnp.log(MAX_PARAMS)
+
+        def excess(u: jax.Array) -> jax.Array:
+            return self.loss_at(u, n_head, n_kv_head, context) - query.target_loss
+
+        return newton_root(excess, start, steps=steps, bounds=(low, high))
+
+    def reachable(self, query: Query, n_head: Num, n_kv_head: Num) -> Num:
+        """Return whether some size between the two limits has exactly the target loss."""
+        context = query.workload.context_length
+        best = self.loss_at(jnp.log(MAX_PARAMS), n_head, n_kv_head, context)
+        worst = self.loss_at(jnp.log(MIN_PARAMS), n_head, n_kv_head, context)
+        return (best < query.target_loss) & (query.target_loss < worst)
+
+    def sized(self, query: Query, n_head: Num, n_kv_head: Num) -> Sized:
+        """Return each head configuration at the size that reaches the target loss, and its cost."""
+        log_n = self.size_for_loss(query, n_head, n_kv_head)
+        shape = self.family.at(jnp.exp(log_n), n_head, n_kv_head)
+        cost = query.objective(shape, query.workload)
+        possible = self.reachable(query, n_head, n_kv_head)
+        return Sized(log_n_params=log_n, shape=shape, cost=jnp.where(possible, cost, jnp.inf))

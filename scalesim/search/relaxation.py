@@ -1,0 +1,84 @@
+"""Gradient search over the continuous relaxation: log n_head and log n_kv_head, size eliminated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from scalesim.search.problem import Problem, Query, Sized
+
+__all__ = ["Relaxed", "relax"]
+
+Num = Any
+
+STARTS = np.array([[0.15, 0.1], [0.5, 0.1], [0.85, 0.1], [0.5, 0.8], [0.9, 0.8]])
+"""Where the search starts, in its unit square: few, middling and many heads; shared and separate KV heads."""
+STEPS = 40
+LEARNING_RATE = 0.12
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Relaxed:
+    """The relaxed optimum of one query: real-valued heads, size and cost.
+
+    Attributes:
+        n_head, n_kv_head: the optimum.
+        sized: its size, relaxed shape and cost.
+        starts_agreeing: how many starts ended within 0.1% of the best cost.
+    """
+
+    n_head: Num
+    n_kv_head: Num
+    sized: Sized
+    starts_agreeing: Num
+
+
+def heads_at(position: Num, max_head: float) -> tuple[Num, Num]:
+    """Map the unit square to heads: log n_head = s log(max_head), log n_kv_head = t log n_head.
+
+    The square is exactly 1 <= n_kv_head <= n_head <= max_head, and its edges are MQA and MHA.
+    """
+    log_head = position[..., 0] * np.log(max_head)
+    return jnp.exp(log_head), jnp.exp(position[..., 1] * log_head)
+
+
+def relax(problem: Problem, query: Query, max_head: int) -> Relaxed:
+    """Return the least cost over real-valued heads, by projected Adam from several starts at once.
+
+    Every step re-solves N* from the last step's root (two Newton steps do), so the loss constraint holds
+    exactly all along and the gradient is that of the constrained problem.
+    """
+    start = jnp.asarray(STARTS)
+    heads = heads_at(start, max_head)
+    optimiser = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, STEPS), b1=0.8, b2=0.95)
+
+    def log_cost(position: Num, log_n: Num) -> tuple[Num, Num]:
+        n_head, n_kv_head = heads_at(position, max_head)
+        log_n = problem.size_for_loss(query, n_head, n_kv_head, start=log_n, steps=2)
+        shape = problem.family.at(jnp.exp(log_n), n_head, n_kv_head)
+        return jnp.log(query.objective(shape, query.workload)).sum(), jax.lax.stop_gradient(log_n)
+
+    def step(state: tuple[Num, Num, Num], _: None) -> tuple[tuple[Num, Num, Num], None]:
+        position, log_n, moments = state
+        gradient, log_n = jax.grad(log_cost, has_aux=True)(position, log_n)
+        updates, moments = optimiser.update(gradient, moments)
+        position = optax.projections.projection_box(optax.apply_updates(position, updates), 0.0, 1.0)
+        return (position, log_n, moments), None
+
+    first = (start, problem.size_for_loss(query, *heads), optimiser.init(start))
+    (position, _, _), _ = jax.lax.scan(step, first, length=STEPS)
+    n_head, n_kv_head = heads_at(position, max_head)
+    sized = problem.sized(query, n_head, n_kv_head)
+    best = jnp.argmin(sized.cost)
+    return Relaxed(
+        n_head=n_head[best],
+        n_kv_head=n_kv_head[best],
+        sized=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, n_head.shape)[best], sized),
+        starts_agreeing=jnp.sum(sized.cost <= sized.cost[best] * 1.001),
+    )

@@ -85,9 +85,7 @@ class ShapeFamily:
         log_n, log_cubic, log_square = jnp.log(n_params), jnp.log(cubic), jnp.log(square)
         # Either term alone needs a deeper model than both: start there, and Newton descends to the root.
         start = jnp.minimum((log_n - log_cubic) / 3, (log_n - log_square) / 2)
-        log_depth = newton_root(
-            lambda u: jnp.logaddexp(log_cubic + 3 * u, log_square + 2 * u) - log_n, start, steps=6
-        )
+        log_depth = newton_root(lambda u: jnp.logaddexp(log_cubic + 3 * u, log_square + 2 * u) - log_n, start)
         n_layer = jnp.exp(log_depth)
         d_model = aspect * n_layer
         return Shape(

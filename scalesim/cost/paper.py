@@ -7,6 +7,7 @@ N is the paper's count: attention and FFN matrices alone (`count_params(shape, "
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -225,11 +226,23 @@ class ExpectedCost:
     cost: Any
     lengths: ContextLengths
 
+    def _expected(self, cost: Callable[[Shape, Workload], Any], shape: Shape, workload: Workload) -> Any:
+        weights = jnp.asarray(self.lengths.weights)
+
+        def at(length: Num) -> Any:
+            return cost(shape, dataclasses.replace(workload, context_length=length))
+
+        at_each = jax.vmap(at)(jnp.asarray(self.lengths.lengths))
+        return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1), at_each)
+
     def __call__(self, shape: Shape, workload: Workload) -> Num:
         """Return the expected cost; `workload` gives all but the context length."""
+        return self._expected(self.cost, shape, workload)
 
-        def at(length: Num) -> Num:
-            return self.cost(shape, dataclasses.replace(workload, context_length=length))
+    def memory(self, shape: Shape, workload: Workload) -> Parts:
+        """Return the expected memory in bytes."""
+        return self._expected(self.cost.memory, shape, workload)
 
-        costs = jax.vmap(at)(jnp.asarray(self.lengths.lengths))
-        return jnp.tensordot(jnp.asarray(self.lengths.weights), costs, 1)
+    def flops(self, shape: Shape, workload: Workload) -> Parts:
+        """Return the expected FLOPs."""
+        return self._expected(self.cost.flops, shape, workload)

@@ -91,7 +91,7 @@ class Problem:
         return self.law.loss(fields)
 
     def size_for_loss(
-        self, query: Query, n_head: Num, n_kv_head: Num, start: Num | None = None, steps: int = 10
+        self, query: Query, n_head: Num, n_kv_head: Num, start: Num | None = None, steps: int = 40
     ) -> Num:
         """Return log N* with loss(N*; n_head, n_kv_head) = target, elementwise.
 

@@ -14,12 +14,12 @@ from scalesim.search.lattice import Lattice, evaluate
 from scalesim.search.problem import Problem, Query, Sized
 from scalesim.search.relaxation import Relaxed, relax
 
-__all__ = ["Found", "exhaustive", "gradient_search", "stack_queries"]
+__all__ = ["Found", "exhaustive", "gradient_search", "log_costs", "stack_queries"]
 
 Num = Any
 
 NEIGHBOURS = 24
-"""Lattice points around a relaxed optimum that rounding tries (all, if the lattice has fewer)."""
+"""At most so many lattice points around a relaxed optimum are tried in rounding, and at most a quarter."""
 
 
 @jax.tree_util.register_dataclass
@@ -48,11 +48,41 @@ def _choose(problem: Problem, query: Query, lattice: Lattice, indices: Num) -> F
     )
 
 
+def log_costs(problem: Problem, queries: Query, lattice: Lattice) -> Num:
+    """Return log cost [Q, K] of every relaxed lattice point at its target loss, differentiable in the law.
+
+    Where the loss is out of reach the size is held at the limit, so the cost is huge but finite: what a
+    soft choice among the candidates needs.
+    """
+    n_head, n_kv_head = map(jnp.asarray, lattice.arrays())
+
+    def one(query: Query) -> Num:
+        log_n = problem.size_for_loss(query, n_head, n_kv_head)
+        shape = problem.family.at(jnp.exp(log_n), n_head, n_kv_head)
+        return jnp.log(query.objective(shape, query.workload))
+
+    return jax.vmap(one)(queries)
+
+
 @partial(jax.jit, static_argnums=2)
 def exhaustive(problem: Problem, queries: Query, lattice: Lattice) -> Found:
     """Return the best of the whole lattice for each of a batch of queries (the paper's recipe)."""
     every = jnp.arange(len(lattice.heads))
     return jax.vmap(lambda query: _choose(problem, query, lattice, every))(queries)
+
+
+def _at_most(problem: Problem, query: Query, relaxed: Relaxed, found: Found) -> Relaxed:
+    """Return the relaxed optimum, or the chosen heads' relaxed design should that be the lesser."""
+    shape = found.sized.shape
+    rounded = problem.sized(query, shape.n_head[None], shape.n_kv_head[None])
+    other = Relaxed(
+        n_head=shape.n_head,
+        n_kv_head=shape.n_kv_head,
+        sized=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1,))[0], rounded),
+        starts_agreeing=relaxed.starts_agreeing,
+    )
+    less = other.sized.cost < relaxed.sized.cost
+    return jax.tree.map(lambda a, b: jnp.where(less, a, b), other, relaxed)
 
 
 @partial(jax.jit, static_argnums=2)
@@ -69,7 +99,9 @@ def gradient_search(problem: Problem, queries: Query, lattice: Lattice) -> tuple
         distance = (jnp.log(n_head) - jnp.log(relaxed.n_head)) ** 2 + (
             jnp.log(n_kv_head) - jnp.log(relaxed.n_kv_head)
         ) ** 2
-        _, nearest = jax.lax.top_k(-distance, min(NEIGHBOURS, len(lattice.heads)))
-        return relaxed, _choose(problem, query, lattice, nearest)
+        tried = min(NEIGHBOURS, max(len(lattice.heads) // 4, 1))
+        _, nearest = jax.lax.top_k(-distance, tried)
+        found = _choose(problem, query, lattice, nearest)
+        return _at_most(problem, query, relaxed, found), found
 
     return jax.vmap(one)(queries)

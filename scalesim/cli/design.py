@@ -1,0 +1,157 @@
+"""`scalesim design`: the main job."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from scalesim.cli.common import parse, print_json, use_compilation_cache, working
+from scalesim.errors import InvalidInput, choose
+
+if TYPE_CHECKING:
+    from scalesim.search import Design
+
+__all__ = ["Options", "objective_of", "run"]
+
+_REPEATS = ("--context", "--target-loss", "--lattice", "--context-mix")
+
+
+_LABELS = {"z": "Z", "z-figure1": "Z (GiB, causal)", "memory": "memory (bytes)", "flops": "FLOPs"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The cheapest shape that reaches a loss at a context length, beside a baseline."""
+
+    context: tuple[str, ...] = ("128K",)
+    """Context lengths in tokens; K is 1024. Several give an answer each."""
+    target_loss: tuple[float, ...] = (2.615,)
+    """Losses to reach, nats a token. Several give an answer each, at every context."""
+    context_mix: tuple[str, ...] = ()
+    """Instead of --context: a distribution of lengths, LENGTH:WEIGHT ..., for the expected cost."""
+    batch_size: float = 1.0
+    """Sequences served at a time."""
+    objective: Literal["z", "z-figure1", "memory", "flops"] = "z"
+    """What is minimised: the paper's Z in Figure 2's or Figure 1's units, memory, or FLOPs."""
+    weights: float = 0.9
+    """Weight of memory in Z, 0 to 1; FLOPs have the rest."""
+    bytes_per_weight: float = 2.0
+    """Precision of the weights."""
+    bytes_per_kv: float = 2.0
+    """Precision of the KV cache."""
+    flops_per: Literal["sequence", "token"] = "sequence"
+    """Count FLOPs over the whole sequence, or for one token."""
+    causal_halving: Literal["default", "yes", "no"] = "default"
+    """Whether a token attends to half the context on average (default: as the objective's figure)."""
+    lattice: tuple[str, ...] = ("buildable",)
+    """Designs to choose among: buildable (whole shapes) or paper (21 candidates); several side by side."""
+    max_head: int = 32
+    """Most query heads of the buildable lattice; the evidence ends at 32."""
+    tile: int = 64
+    """Widths of a buildable shape are multiples of this."""
+    family: str = "figure"
+    """Depth against width: figure (d_model = 128 n_layer), table, or a ratio."""
+    baseline: str = "llama3-gqa"
+    """llama3-gqa, mha, mqa, or a shape such as 16x2048x32x8 (layers, width, query and KV heads)."""
+    law: str = "default"
+    """The loss law: default (all the evidence), points (the measured points alone), or a saved fit."""
+    plot: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Draw loss against memory, FLOPs and the objective."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON object on standard output, and nothing else."""
+
+
+def objective_of(options: Options) -> Any:
+    """Return the cost that the options describe."""
+    from scalesim.cost import FIGURE_1, FIGURE_2, ContextLengths, ExpectedCost
+
+    cost = dataclasses.replace(
+        FIGURE_1 if options.objective == "z-figure1" else FIGURE_2,
+        memory_weight=options.weights,
+        bytes_per_weight=options.bytes_per_weight,
+        bytes_per_kv=options.bytes_per_kv,
+        flops_per=options.flops_per,
+    )
+    if options.causal_halving != "default":
+        cost = dataclasses.replace(cost, causal_halving=options.causal_halving == "yes")
+    if options.objective == "memory":
+        cost = dataclasses.replace(cost, memory_weight=1.0, memory_exponent=1.0)
+    if options.objective == "flops":
+        cost = dataclasses.replace(cost, memory_weight=0.0, flops_exponent=1.0)
+    if not options.context_mix:
+        return cost
+    return ExpectedCost(cost, ContextLengths.from_histogram(*_mix(options.context_mix)))
+
+
+def _mix(entries: tuple[str, ...]) -> tuple[list[float], list[float]]:
+    from scalesim.units import parse_context
+
+    lengths, weights = [], []
+    for entry in entries:
+        length, colon, weight = entry.partition(":")
+        try:
+            weights.append(float(weight) if colon else 1.0)
+        except ValueError:
+            raise InvalidInput(f"context-mix {entry!r} is not LENGTH:WEIGHT; 8K:0.9 would do.") from None
+        lengths.append(float(parse_context(length, "context-mix")))
+    return lengths, weights
+
+
+def run(args: list[str]) -> int:
+    """Run the command."""
+    options = parse(Options, "design", args, _REPEATS)
+    for name in options.lattice:
+        choose("lattice", name, ("paper", "buildable"))
+    use_compilation_cache()
+    from scalesim.families import named_family
+    from scalesim.fit import named_fit
+    from scalesim.search import named_lattice, search
+    from scalesim.units import parse_context
+    from scalesim.workload import Workload
+
+    objective = objective_of(options)
+    if options.context_mix:
+        contexts = [float(objective.lengths.mean)]
+    else:
+        contexts = [float(parse_context(context)) for context in options.context]
+    workloads = [Workload(context_length=c, batch_size=options.batch_size) for c in contexts]
+    law = named_fit(options.law)
+    with working("searching (the first call compiles)"):
+        by_lattice = [
+            search(
+                law,
+                workloads,
+                list(options.target_loss),
+                objective=objective,
+                family=named_family(options.family),
+                lattice=named_lattice(name, options.max_head, options.tile),
+                baseline=options.baseline,
+            )
+            for name in options.lattice
+        ]
+    _report(list(zip(*by_lattice, strict=True)), options)
+    return 0
+
+
+def _report(answers: list[tuple[Design, ...]], options: Options) -> None:
+    """Print the answers, one tuple of designs (a lattice each) to a question, and draw them if asked."""
+    from scalesim.report import design_json, draw_designs, print_designs
+
+    label = _LABELS[options.objective]
+    if options.plot is not None:
+        with working("drawing"):
+            draw_designs(options.plot, answers, label)
+    if options.json:
+        designs = [design_json(design) for answer in answers for design in answer]
+        print_json(designs[0] if len(designs) == 1 else {"designs": designs})
+        return
+    from rich.console import Console
+
+    console = Console()
+    for answer in answers:
+        print_designs(console, answer, objective=label, baseline=options.baseline)
+    if options.plot is not None:
+        console.print(f"Figure: {options.plot}")

@@ -1,0 +1,172 @@
+"""A design as people read it, and as programs do."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from scalesim.cost.paper import Parts
+from scalesim.search.design import Candidate, Design
+from scalesim.shape import Shape
+from scalesim.units import format_bytes, format_context, format_count, format_flops
+
+__all__ = ["design_json", "print_designs", "shape_json"]
+
+
+def shape_json(shape: Shape) -> dict[str, Any]:
+    """Return a shape's fields as plain values; a whole number stays an integer."""
+    values = dataclasses.asdict(shape)
+    return {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in values.items()}
+
+
+def _cost_json(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "objective": candidate.objective,
+        "memory_bytes": candidate.memory.total,
+        "flops": candidate.flops.total,
+        "memory_bytes_parts": dataclasses.asdict(candidate.memory),
+        "flops_parts": dataclasses.asdict(candidate.flops),
+    }
+
+
+def _candidate_json(candidate: Candidate) -> dict[str, Any]:
+    return {
+        "shape": shape_json(candidate.shape),
+        "n_params": candidate.n_params,
+        "n_params_non_embedding": candidate.n_params_non_embedding,
+        "n_params_total": candidate.n_params_total,
+        "loss": candidate.loss,
+        "cost": _cost_json(candidate),
+    }
+
+
+def design_json(design: Design) -> dict[str, Any]:
+    """Return a design as one JSON-ready object, its fields named as in the library."""
+    at_target = design.baseline_at_target
+    return {
+        "context_length": design.context_length,
+        "target_loss": design.target_loss,
+        "lattice": design.lattice.name,
+        **_candidate_json(design.best),
+        "loss_interval": design.loss_interval,
+        "baseline": _candidate_json(design.baseline),
+        "baseline_at_target_loss": None if at_target is None else _candidate_json(at_target),
+        "savings": design.savings,
+        "savings_at_equal_loss": design.savings_at_equal_loss,
+        "relaxed": _candidate_json(design.relaxed),
+        "gap_to_relaxed": design.gap_to_relaxed,
+        "gap_to_exhaustive": design.gap_to_exhaustive,
+        "evaluations": design.evaluations,
+        "starts_agreeing": design.starts_agreeing,
+        "extrapolation": design.extrapolation,
+        "status": design.status,
+    }
+
+
+def _size(value: float) -> str:
+    return f"{value:d}" if float(value).is_integer() and isinstance(value, int) else f"{value:.4g}"
+
+
+def _percent(fraction: float) -> str:
+    """Return a saving as `-51.2%`: what is taken off."""
+    return f"{-100 * fraction:+.1f}%"
+
+
+def _parts(parts: Parts, fmt: Any) -> tuple[str, str, str]:
+    return fmt(parts.time_invariant), fmt(parts.time_variant), fmt(parts.total)
+
+
+def _rows(candidate: Candidate) -> list[str]:
+    s = candidate.shape
+    sizes = [
+        f"{_size(s.n_layer)} × {_size(s.d_model)}",
+        f"{_size(s.n_head)} : {_size(s.n_kv_head)}",
+        _size(s.head_dim),
+        _size(s.d_ff),
+    ]
+    counts = [format_count(candidate.n_params_non_embedding), format_count(candidate.n_params_total)]
+    return [
+        *sizes,
+        *counts,
+        f"{candidate.loss:.3f}",
+        *_parts(candidate.memory, format_bytes),
+        *_parts(candidate.flops, format_flops),
+        f"{candidate.objective:,.5g}",
+    ]
+
+
+_LABELS = [
+    "layers × width",
+    "query : KV heads",
+    "head size",
+    "FFN width",
+    "parameters, non-embedding",
+    "parameters, total",
+    "predicted loss",
+    "memory: weights",
+    "        KV cache",
+    "        together",
+    "FLOPs:  parameters",
+    "        attention",
+    "        together",
+    "objective",
+]
+
+
+def _design_table(designs: Sequence[Design], objective: str, baseline: str) -> Table:
+    """Return one table: the baseline beside the best of each lattice, with what it saves."""
+    first = designs[0]
+    where = f"{format_context(first.context_length)} context"
+    table = Table(title=f"Cheapest design for loss {first.target_loss:g} at {where}", title_justify="left")
+    table.add_column()
+    table.add_column(f"baseline\n{baseline}", justify="right")
+    for design in designs:
+        table.add_column(f"best\n{design.lattice.name} lattice", justify="right", style="bold")
+        table.add_column("against\nbaseline", justify="right", style="green")
+    columns: list[list[str]] = [_rows(first.baseline)]
+    for design in designs:
+        saved = design.savings
+        notes = dict.fromkeys(range(len(_LABELS)), "")
+        notes.update({9: _percent(saved["memory"]), 12: _percent(saved["flops"])})
+        notes[13] = _percent(saved["objective"])
+        columns += [_rows(design.best), list(notes.values())]
+    labels = [*_LABELS[:-1], objective]
+    for i, cells in enumerate(zip(labels, *columns, strict=True)):
+        table.add_row(*cells, end_section=i in (3, 6, 9, 12))
+    return table
+
+
+def _remarks(designs: Sequence[Design]) -> list[str]:
+    remarks = []
+    for design in designs:
+        saved, name = design.savings_at_equal_loss, f"{design.lattice.name} lattice"
+        at_target = design.baseline_at_target
+        if at_target is not None:
+            remarks.append(
+                f"{name}: against the baseline's rule at exactly this loss "
+                f"({format_count(at_target.n_params_non_embedding)} parameters), memory "
+                f"{_percent(saved['memory'])} and FLOPs {_percent(saved['flops'])}."
+            )
+        remarks.append(
+            f"{name}: {100 * design.gap_to_relaxed:.2f}% above the relaxed optimum, "
+            f"{100 * design.gap_to_exhaustive:.2f}% above the best of all {len(design.candidates)} "
+            f"configurations ({design.evaluations} were tried)."
+        )
+    first = designs[0]
+    if first.loss_interval is not None:
+        low, high = first.loss_interval
+        remarks.append(f"The loss is predicted to lie between {low:.3f} and {high:.3f} (90%).")
+    remarks.append(first.status)
+    return remarks
+
+
+def print_designs(console: Console, designs: Sequence[Design], *, objective: str, baseline: str) -> None:
+    """Print designs that answer one question, one lattice each, side by side with the baseline."""
+    remarks: list[RenderableType] = [Text("• " + remark) for remark in _remarks(designs)]
+    console.print(Group(_design_table(designs, objective, baseline), *remarks))
+    console.print()

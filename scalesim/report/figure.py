@@ -1,0 +1,63 @@
+"""How our figures look: one style, one palette, one way to save."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scalesim.errors import InvalidInput
+
+__all__ = ["BASELINE", "BEST", "FAINT", "INK", "figure", "save"]
+
+INK, FAINT, BASELINE, BEST = "#22303c", "#c3ccd4", "#d1603d", "#1f6f8b"
+
+_STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.grid": True,
+    "grid.color": "#e8ecef",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+}
+
+
+@contextmanager
+def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.0, 4.0), **share: Any) -> Iterator:
+    """Yield (figure, axes) in the house style, drawn without a display."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(_STYLE):
+        canvas = Figure(figsize=size)
+        FigureCanvasAgg(canvas)
+        yield canvas, canvas.subplots(rows, columns, **share)
+
+
+def save(canvas: Any, path: str | Path) -> None:
+    """Write a figure; the file's ending names its format.
+
+    Raises:
+        InvalidInput: the format is not one that matplotlib writes, or the file cannot be written.
+    """
+    known = sorted(canvas.canvas.get_supported_filetypes())
+    ending = Path(path).suffix.lstrip(".").lower()
+    if ending not in known:
+        raise InvalidInput(f"plot {str(path)!r} has no known format; one of {', '.join(known)} would do.")
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        canvas.savefig(path, dpi=150)
+    except OSError as error:
+        raise InvalidInput(f"plot {str(path)!r} cannot be written: {error.strerror}.") from None

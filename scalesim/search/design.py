@@ -1,0 +1,300 @@
+"""The main job: a law, a workload and a target loss in; the cheapest design, and what it saves, out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from scalesim.cost.paper import FIGURE_2, Parts
+from scalesim.errors import InvalidInput, Unreachable
+from scalesim.families import FIGURE, ShapeFamily
+from scalesim.search.baseline import HeadRule, named_baseline, rule_shape, whole
+from scalesim.search.lattice import Lattice, buildable, evaluate
+from scalesim.search.problem import MAX_PARAMS, MIN_PARAMS, Problem, Query
+from scalesim.search.solve import gradient_search, stack_queries
+from scalesim.shape import Shape, count_params
+from scalesim.workload import Workload
+
+__all__ = ["Candidate", "Design", "search"]
+
+Num = Any
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A shape with its size, predicted loss and costs.
+
+    Attributes:
+        shape: sizes as Python numbers; integers if the shape is real.
+        n_params: the paper's count, attention and FFN matrices (what the loss law sees).
+        n_params_non_embedding, n_params_total: by those conventions.
+        loss: predicted, nats a token.
+        objective: the cost that was minimised.
+        memory: bytes, in its two parts.
+        flops: FLOPs, in its two parts (per token or whole sequence as the objective says).
+    """
+
+    shape: Shape
+    n_params: float
+    n_params_non_embedding: float
+    n_params_total: float
+    loss: float
+    objective: float
+    memory: Parts
+    flops: Parts
+
+    def savings_over(self, other: Candidate) -> dict[str, float]:
+        """Return 1 - self/other for memory, FLOPs and the objective."""
+        return {
+            "memory": 1 - self.memory.total / other.memory.total,
+            "flops": 1 - self.flops.total / other.flops.total,
+            "objective": 1 - self.objective / other.objective,
+        }
+
+
+@dataclass(frozen=True)
+class Design:
+    """The answer to one query.
+
+    Attributes:
+        problem, query: the question: law and family; workload, target loss and objective.
+        lattice: what the choice is from.
+        rule: the baseline's rule for heads, or None if the baseline is a given shape.
+        best: the chosen design.
+        baseline: what everybody copies: the rule's whole shape nearest the target loss, or a given shape.
+        baseline_at_target: the rule's relaxed shape at exactly the target loss (None for a given shape).
+        relaxed: the optimum over real-valued heads, depth and width: a bound from below.
+        candidates: every head configuration of the lattice, (n_head, n_kv_head, n_params, objective,
+            memory bytes, FLOPs), by objective; those that cannot reach the loss are left out.
+        savings: of `best` over `baseline`, as fractions: memory, flops, objective.
+        savings_at_equal_loss: of `best` over `baseline_at_target` (over `baseline` for a given shape).
+        gap_to_relaxed: how far `best` is above the bound, as a fraction of it.
+        gap_to_exhaustive: how far the gradient search's choice is above the best of the whole lattice.
+        evaluations: lattice points that the rounding of the gradient search tried.
+        starts_agreeing: starts of the gradient search that ended within 0.1% of its best.
+        extrapolation: how far each field is beyond the law's evidence, as value over nearest limit.
+        loss_interval: 90% interval of the predicted loss, or None if the law came without its doubt.
+        status: what to know about this answer, in a sentence.
+    """
+
+    problem: Problem
+    query: Query
+    lattice: Lattice
+    rule: HeadRule | None
+    best: Candidate
+    baseline: Candidate
+    baseline_at_target: Candidate | None
+    relaxed: Candidate
+    candidates: tuple[tuple[float, ...], ...]
+    gap_to_relaxed: float
+    gap_to_exhaustive: float
+    evaluations: int
+    starts_agreeing: int
+    extrapolation: dict[str, float]
+    loss_interval: tuple[float, float] | None
+    status: str
+
+    @property
+    def context_length(self) -> float:
+        """Tokens of context."""
+        return float(self.query.workload.context_length)
+
+    @property
+    def target_loss(self) -> float:
+        """The loss to reach, nats a token."""
+        return float(self.query.target_loss)
+
+    @property
+    def shape(self) -> Shape:
+        """The chosen shape."""
+        return self.best.shape
+
+    @property
+    def savings(self) -> dict[str, float]:
+        """Savings over the baseline as it stands."""
+        return self.best.savings_over(self.baseline)
+
+    @property
+    def savings_at_equal_loss(self) -> dict[str, float]:
+        """Savings over the baseline at exactly the target loss."""
+        return self.best.savings_over(self.baseline_at_target or self.baseline)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _solve(problem: Problem, queries: Query, lattice: Lattice, rule: HeadRule | None) -> Any:
+    """Search, evaluate the whole lattice and size the baseline: one program, so one compilation."""
+    relaxed, found = gradient_search(problem, queries, lattice)
+    heads = lattice.arrays()
+
+    def whole_lattice(query: Query) -> Any:
+        return evaluate(problem, query, lattice, *map(jax.numpy.asarray, heads))
+
+    def reach(query: Query) -> tuple[Num, Num]:
+        at = partial(problem.loss_at, context_length=query.workload.context_length)
+        limits = (np.full_like(heads[0], np.log(size)) for size in (MAX_PARAMS, MIN_PARAMS))
+        least, most = (at(limit, *heads) for limit in limits)
+        return least.min(), most.max()
+
+    baseline = None if rule is None else jax.vmap(lambda query: rule_shape(problem, query, rule))(queries)
+    return relaxed, found, jax.vmap(whole_lattice)(queries), jax.vmap(reach)(queries), baseline
+
+
+def search(
+    law: Any,
+    workload: Workload | Sequence[Workload],
+    target_loss: float | Sequence[float],
+    *,
+    objective: Any = FIGURE_2,
+    family: ShapeFamily = FIGURE,
+    lattice: Lattice | None = None,
+    baseline: str | Shape | HeadRule = "llama3-gqa",
+    tokens_per_param: float = 20.0,
+) -> Any:
+    """Return the cheapest design that reaches a target loss at a workload.
+
+    The gradient search relaxes the heads to real numbers, eliminates the loss constraint (N* by root
+    finding, differentiated implicitly), rounds to the lattice, and is checked against all of the lattice.
+
+    Args:
+        law: a `Law`, or a fit that holds one as `.law`.
+        workload: where the model serves. A sequence of workloads or of losses gives a list of designs,
+            every workload with every loss, solved in one compiled call.
+        target_loss: nats a token.
+        objective: (shape, workload) -> cost; the paper's Z in Figure 2's units by default.
+        family: depth and width by size.
+        lattice: the designs to choose from; `buildable()` by default.
+        baseline: "llama3-gqa", "mha", "mqa", or a shape.
+        tokens_per_param: training tokens for each parameter, for laws that see tokens.
+
+    Returns:
+        A `Design`, or a list of them if `workload` or `target_loss` is a sequence.
+
+    Raises:
+        InvalidInput: a target loss that is not positive and finite.
+        Unreachable: no head configuration reaches the loss; the message gives the nearest reachable.
+
+    >>> from scalesim.laws import HeadLaw
+    >>> law = HeadLaw(E=1.97, A=0.8, b=0.196, C=0.1, k=2.0, F=0.0165, m=10.0, g=0.667)
+    >>> from scalesim.search import PAPER
+    >>> best = search(law, Workload(context_length=131072), 2.615, lattice=PAPER).best
+    >>> int(best.shape.n_head), int(best.shape.n_kv_head)
+    (8, 1)
+    """
+    lattice = buildable() if lattice is None else lattice
+    many = isinstance(workload, Sequence) or isinstance(target_loss, Sequence)
+    workloads = list(workload) if isinstance(workload, Sequence) else [workload]
+    losses = list(target_loss) if isinstance(target_loss, Sequence) else [target_loss]
+    for loss in losses:
+        if isinstance(loss, bool) or not (np.isfinite(loss) and loss > 0):
+            raise InvalidInput(f"target_loss must be above 0 and finite (nats a token), but is {loss!r}.")
+    against = named_baseline(baseline) if isinstance(baseline, str) else baseline
+    queries = [
+        Query(workload=w, target_loss=float(loss), objective=objective) for w in workloads for loss in losses
+    ]
+    with jax.enable_x64(True):
+        problem = Problem(law=getattr(law, "law", law), family=family, tokens_per_param=tokens_per_param)
+        # Padded, so that a few more questions do not compile anew.
+        padded = queries + queries[-1:] * (_padded_size(len(queries)) - len(queries))
+        rule = against if isinstance(against, HeadRule) else None
+        solved = jax.device_get(_solve(problem, stack_queries(padded), lattice, rule))
+        designs = [
+            _design(law, problem, query, lattice, against, jax.tree.map(lambda leaf, i=i: leaf[i], solved))
+            for i, query in enumerate(queries)
+        ]
+    return designs if many else designs[0]
+
+
+def _padded_size(n: int) -> int:
+    return 1 if n == 1 else max(16, 1 << (n - 1).bit_length())
+
+
+def _design(
+    law: Any, problem: Problem, query: Query, lattice: Lattice, against: HeadRule | Shape, solved: Any
+) -> Design:
+    relaxed, found, every, (least, most), rule_relaxed = solved
+    _check_reach(query, float(least), float(most), found.sized.cost)
+    best = _candidate(problem, query, _plain(found.sized.shape, lattice.real))
+    bound = _candidate(problem, query, _plain(relaxed.sized.shape, False))
+    if isinstance(against, HeadRule):
+        at_target = _candidate(problem, query, _plain(rule_relaxed, False))
+        baseline = _candidate(problem, query, whole(rule_relaxed, against, problem))
+    else:
+        at_target, baseline = None, _candidate(problem, query, against)
+    lowest = float(np.min(every.cost))
+    extrapolation = _extrapolation(law, best, query)
+    return Design(
+        problem=problem,
+        query=query,
+        lattice=lattice,
+        rule=against if isinstance(against, HeadRule) else None,
+        best=best,
+        baseline=baseline,
+        baseline_at_target=at_target,
+        relaxed=bound,
+        candidates=_table(query, lattice, every),
+        gap_to_relaxed=best.objective / bound.objective - 1,
+        gap_to_exhaustive=float(found.sized.cost) / lowest - 1,
+        evaluations=int(found.evaluations),
+        starts_agreeing=int(relaxed.starts_agreeing),
+        extrapolation=extrapolation,
+        loss_interval=_loss_interval(law, problem, query, best),
+        status=_status(extrapolation),
+    )
+
+
+def _check_reach(query: Query, least: float, most: float, cost: Num) -> None:
+    target = float(query.target_loss)
+    if target <= least:
+        raise Unreachable(
+            f"target_loss {target:g} is out of reach: with {MAX_PARAMS:.0e} parameters the best of the "
+            f"candidates has a loss of {least:.4g} under this law. A target above that would do."
+        )
+    if target >= most or not np.isfinite(cost):
+        raise Unreachable(
+            f"target_loss {target:g} is higher than the loss of any model of at least {MIN_PARAMS:.0e} "
+            f"parameters ({most:.4g} under this law). A target below that would do."
+        )
+
+
+def _plain(shape: Shape, real: bool) -> Shape:
+    """Return a shape with Python numbers in its fields: whole ones where they are meant to be."""
+
+    def number(name: str, value: Num) -> int | float:
+        whole_number = real or (name in ("n_head", "n_kv_head") and float(value).is_integer())
+        return round(float(value)) if whole_number else float(value)
+
+    names = ("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size")
+    return dataclasses.replace(shape, **{name: number(name, getattr(shape, name)) for name in names})
+
+
+def _candidate(problem: Problem, query: Query, shape: Shape) -> Candidate:
+    n_params = count_params(shape, "paper")
+    context = query.workload.context_length
+    tokens = problem.tokens_per_param * n_params
+    reported = query.objective if hasattr(query.objective, "memory") else FIGURE_2
+    return Candidate(
+        shape=shape,
+        n_params=float(n_params),
+        n_params_non_embedding=count_params(shape, "non_embedding"),
+        n_params_total=count_params(shape),
+        loss=float(problem.law(shape, n_tokens=tokens, context_length=context)),
+        objective=float(query.objective(shape, query.workload)),
+        memory=jax.tree.map(float, reported.memory(shape, query.workload)),
+        flops=jax.tree.map(float, reported.flops(shape, query.workload)),
+    )
+
+
+def _table(query: Query, lattice: Lattice, every: Any) -> tuple[tuple[float, ...], ...]:
+    reported = query.objective if hasattr(query.objective, "memory") else FIGURE_2
+    memory = reported.memory(every.shape, query.workload).total
+    flops = reported.flops(every.shape, query.workload).total
+    n_head, n_kv_head = lattice.arrays()
+    columns = np.stack([n_head, n_kv_head, np.exp(every.log_n_params), every.cost, memory, flops], axis=1)
+    reached = columns[np.isfinite(every.cost)]
+    return tuple(map(tuple, reached[np.argsort(reached[:, 3])].tolist()))

@@ -13,7 +13,10 @@ _HOMES: dict[str, str] = {
     "InvalidInput": "scalesim.errors",
     "Shape": "scalesim.shape",
     "Unreachable": "scalesim.errors",
+    "RunTable": "scalesim.data",
     "count_params": "scalesim.shape",
+    "load_fit": "scalesim.fit",
+    "load_runs": "scalesim.data",
     "parameter_table": "scalesim.shape",
 }
 

@@ -6,14 +6,31 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
 
 from scalesim.errors import InvalidInput
 from scalesim.shape import Convention, Shape, count_params
 
-__all__ = ["FIELDS", "Coefficient", "Law", "coefficient", "fields_of"]
+__all__ = [
+    "FIELDS",
+    "REGISTRY",
+    "Coefficient",
+    "Law",
+    "coefficient",
+    "fields_of",
+    "option",
+    "power",
+    "register_law",
+]
 
 Num = Any
+X = Mapping[str, Num]
+
+REGISTRY: dict[str, type] = {}
+"""Every law by its class name."""
 
 FIELDS: dict[str, str] = {
     "n_params": "parameters, by the law's own convention",
@@ -34,13 +51,24 @@ FIELDS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Coefficient:
-    """How the fit treats one coefficient: its sign, and the range in which starts are drawn.
+    """How the fit treats one coefficient.
 
-    A positive coefficient is fitted through its logarithm; `start` is then a range of geometric spread.
+    Attributes:
+        start: the range in which starts are drawn (of geometric spread, if positive).
+        positive: fitted through its logarithm, so it stays above 0.
+        linear: the loss is affine in this coefficient (once centred, if `scales` is given), so starts
+            need not guess it: least squares does.
+        scales: (field, exponent): this coefficient multiplies field**-exponent, so the fit centres it,
+            log A -> log A - exponent * mean(log field), which takes the ridge out of the problem.
+        inside: the coefficient stands under the power instead, (a / field)**exponent.
+        meaning: what it is, in a few words.
     """
 
     start: tuple[float, float]
     positive: bool = True
+    linear: bool = False
+    scales: tuple[str, str] | None = None
+    inside: bool = False
     meaning: str = ""
 
 
@@ -48,25 +76,79 @@ def coefficient(
     start: tuple[float, float],
     *,
     positive: bool = True,
+    linear: bool = False,
+    scales: tuple[str, str] | None = None,
+    inside: bool = False,
     meaning: str = "",
-    default: Any = dataclasses.MISSING,
+    default: Any = None,
 ) -> Any:
-    """Declare a dataclass field of a law as a coefficient to be fitted."""
-    return dataclasses.field(default=default, metadata={"coefficient": Coefficient(start, positive, meaning)})
+    """Declare a dataclass field of a law as a coefficient to be fitted.
+
+    Without a default, an unfitted law takes the middle of `start`.
+    """
+    spec = Coefficient(start, positive, linear, scales, inside, meaning)
+    if default is None:
+        default = (start[0] * start[1]) ** 0.5 if positive else (start[0] + start[1]) / 2
+    return dataclasses.field(default=default, metadata={"coefficient": spec})
+
+
+def option(default: Any) -> Any:
+    """Declare a dataclass field of a law as a static option."""
+    return dataclasses.field(default=default, metadata={"static": True})
+
+
+_L = TypeVar("_L", bound=type)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(coefficient, option))
+def register_law(cls: _L) -> _L:
+    """Turn a class of coefficients into a law: a frozen dataclass whose coefficients are pytree leaves.
+
+    Fields declared with `coefficient` (or holding laws) are leaves; all others are static. The class
+    becomes known by its name, to the command line and to saved fits.
+
+    >>> import jax.numpy as jnp
+    >>> @register_law
+    ... class Saturating(Law):
+    ...     "L = E + A / (1 + N / n0)."
+    ...     fields = ("n_params",)
+    ...     E: Num = coefficient((1.0, 2.0), linear=True)
+    ...     A: Num = coefficient((0.1, 10.0), linear=True)
+    ...     n0: Num = coefficient((1e6, 1e9))
+    ...     def loss(self, x):
+    ...         return self.E + self.A / (1 + x["n_params"] / self.n0)
+    >>> float(Saturating(E=1.5, A=1.0, n0=1e8).loss({"n_params": 1e8}))
+    2.0
+    """
+    cls = dataclass(frozen=True, kw_only=True)(cls)  # type: ignore[assignment]
+    static = {f.name for f in dataclasses.fields(cls) if f.metadata.get("static", False)}
+    data = [f.name for f in dataclasses.fields(cls) if f.name not in static]
+    jax.tree_util.register_dataclass(cls, data_fields=data, meta_fields=sorted(static))
+    REGISTRY[cls.__name__] = cls
+    return cls
+
+
+def power(base: Num, exponent: Num) -> Num:
+    """Return base**exponent for a base above 0, by exp and log: quicker, and its derivatives are finite.
+
+    >>> round(float(power(8.0, -1 / 3)), 6)
+    0.5
+    """
+    return jnp.exp(exponent * jnp.log(base))
 
 
 class Law(ABC):
     """A loss law L(x; coefficients), in nats a token.
 
-    Subclasses are frozen dataclasses registered with `jax.tree_util.register_dataclass`, whose leaves are
-    the coefficients. `fields` names what the law can see: a search never optimises anything else.
+    Subclasses are frozen dataclasses made by `register_law`, whose leaves are the coefficients. `fields`
+    names what the law can see: a search never optimises anything else.
     """
 
     fields: ClassVar[tuple[str, ...]]
     convention: ClassVar[Convention] = "non_embedding"
 
     @abstractmethod
-    def loss(self, x: Mapping[str, Num]) -> Num:
+    def loss(self, x: X) -> Num:
         """Return the loss in nats a token at `x`: numbers that broadcast, for each of `fields`."""
 
     def __call__(self, shape: Shape, n_tokens: Num = None, context_length: Num = None) -> Num:

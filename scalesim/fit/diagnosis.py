@@ -1,0 +1,106 @@
+"""What can be said of an optimum: its errors, its conditioning, and what the evidence leaves open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scalesim.fit.noise import influence
+from scalesim.fit.problem import Problem
+from scalesim.fit.setup import Setup
+
+__all__ = ["diagnose"]
+
+OPEN = 1e-12
+"""An eigenvalue of the scaled curvature below this, relative to the largest, is no curvature at all."""
+
+
+@jax.jit
+def _local(problem: Problem, z: jax.Array) -> tuple[Any, ...]:
+    """Return the Hessian, the spread of the score, d coefficients / d z, predictions and the gradient."""
+    hessian = jax.jacfwd(jax.grad(problem.objective))(z)
+    rows = problem.rows(z)
+    jacobian = jax.jacfwd(lambda z: problem.rows(z).residual)(z)
+    jacobian = jnp.where(rows.weight[:, None] > 0, jacobian, 0.0)
+    score = (rows.weight * influence(rows.residual, rows.delta, rows.asymmetry))[:, None] * jacobian
+
+    def free(z: jax.Array) -> jax.Array:
+        leaves = zip(problem.layout.slots, jax.tree.leaves(problem.law(z)), strict=True)
+        return jnp.concatenate([jnp.atleast_1d(leaf) for slot, leaf in leaves if slot.free])
+
+    predicted = problem.law(z).loss(problem.points.x) if problem.points is not None else jnp.zeros(1)
+    return hessian, score.T @ score, jax.jacfwd(free)(z), predicted, score.sum(0), jacobian
+
+
+def diagnose(setup: Setup, z: np.ndarray, agreeing: int, polished: int, gradient: float) -> dict[str, Any]:
+    """Return the fields of a `Fit` that follow from the curvature at its optimum."""
+    hessian, spread, to_free, predicted, _, jacobian = map(np.asarray, _local(setup.problem, jnp.asarray(z)))
+    rms = float("nan")
+    if setup.points is not None:
+        runs = setup.runs
+        rms = float(np.sqrt(np.mean((predicted[: len(runs)] - runs.loss) ** 2)))
+    names = setup.layout.free_names()
+    eigenvalues, vectors, openings = _open_directions(jacobian, names)
+    condition = float(eigenvalues[-1] / max(eigenvalues[0], 1e-300))
+    errors = _standard_errors(hessian, spread, to_free) if not openings else np.full(len(names), np.nan)
+    objective_scale = np.sqrt(max(np.abs(np.diag(hessian)).max(), 1e-300))
+    del vectors
+    status, message = _status(setup, openings, agreeing, polished, gradient / objective_scale)
+    return {
+        "rms": rms,
+        "condition": condition,
+        "unidentified": tuple(openings),
+        "standard_errors": dict(zip(names, errors.tolist(), strict=True)),
+        "status": status,
+        "message": message,
+    }
+
+
+def _open_directions(jacobian: np.ndarray, names: list[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return eigenvalues and vectors of the scaled J^T J, and a sentence for each flat direction."""
+    gram = jacobian.T @ jacobian
+    size = np.sqrt(np.maximum(np.diag(gram), 1e-300))
+    dead = size <= 1e-9 * size.max()
+    scaled = gram / np.outer(size, size)
+    scaled[dead, :] = scaled[:, dead] = 0.0
+    eigenvalues, vectors = np.linalg.eigh(scaled)
+    sentences = []
+    for value, vector in zip(eigenvalues, vectors.T, strict=True):
+        if value <= OPEN * eigenvalues[-1]:
+            involved = [names[i] for i in np.argsort(-np.abs(vector)) if abs(vector[i]) > 0.2]
+            sentences.append(
+                f"{involved[0]} does not change what the law says of the evidence."
+                if len(involved) == 1
+                else f"only a combination of {', '.join(involved)} is determined by the evidence."
+            )
+    return eigenvalues, vectors, sentences
+
+
+def _standard_errors(hessian: np.ndarray, spread: np.ndarray, to_free: np.ndarray) -> np.ndarray:
+    """Return sandwich errors: H^-1 S H^-1 carried to the coefficients (Huber 1967)."""
+    try:
+        inverse = np.linalg.inv(hessian)
+    except np.linalg.LinAlgError:
+        return np.full(len(to_free), np.nan)
+    through = to_free @ inverse
+    return np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", through, spread, through), 0.0))
+
+
+def _status(
+    setup: Setup, openings: list[str], agreeing: int, polished: int, gradient: float
+) -> tuple[str, str]:
+    points = setup.problem.points
+    rows = 0 if points is None else int(np.sum(np.asarray(points.weight) > 0))
+    free = setup.layout.size
+    if points is not None and not setup.others and rows < free + 1:
+        return "unidentified", f"{rows} rows cannot determine {free} coefficients; {free + 1} is the least."
+    if openings:
+        return "unidentified", "Not identified: " + " ".join(openings)
+    if gradient > 1e-4:
+        return "not_converged", f"The gradient is {gradient:.1e} of its scale, so this is not an optimum."
+    if agreeing == 1 and polished > 1:
+        return "few_starts_agree", f"Only 1 of {polished} starts found this optimum: try more starts."
+    return "converged", f"The gradient vanishes; {agreeing} of {polished} starts agree."

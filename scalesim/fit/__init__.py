@@ -11,7 +11,7 @@ from scalesim.fit.engine import fit
 from scalesim.fit.evidence import Choices, Curves, Evidence, Points
 from scalesim.fit.noise import Huber, Noise, Squared
 from scalesim.fit.profile import Profile, profile
-from scalesim.fit.result import Fit, load_fit
+from scalesim.fit.result import Fit, load_fit, named_fit
 from scalesim.fit.validation import Validation, leave_largest_out, leave_one_group_out
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "leave_largest_out",
     "leave_one_group_out",
     "load_fit",
+    "named_fit",
     "profile",
     "with_coefficients",
 ]

@@ -14,7 +14,7 @@ from scalesim.errors import InvalidInput
 from scalesim.fit.coordinates import coefficients
 from scalesim.laws.base import REGISTRY, Law
 
-__all__ = ["Fit", "Optimum", "law_from_json", "law_to_json", "load_fit"]
+__all__ = ["Fit", "Optimum", "law_from_json", "law_to_json", "load_fit", "named_fit"]
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,28 @@ def load_fit(path: str | Path) -> Fit:
     for name in ("objective", "gradient_norm", "rms", "condition"):
         kept[name] = np.nan if kept[name] is None else kept[name]
     return replace(Fit(law=law, **kept))
+
+
+def named_fit(name: str) -> Fit:
+    """Return a fit that ships with the package, by name, or one that was saved to a file.
+
+    Raises:
+        InvalidInput: neither is there; the message lists the names.
+    """
+    from importlib.resources import files
+
+    shipped = {
+        entry.name.removeprefix("law_").removesuffix(".json"): entry
+        for entry in files("scalesim.data").iterdir()
+        if entry.name.startswith("law_") and entry.name.endswith(".json")
+    }
+    if name in shipped:
+        return load_fit(str(shipped[name]))
+    if Path(name).exists():
+        return load_fit(name)
+    raise InvalidInput(
+        f"law {name!r} is neither a file nor a shipped fit ({', '.join(sorted(shipped)) or 'none'})."
+    )
 
 
 _KEPT = (

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
-from scalesim.laws.base import Law, Num, X, coefficient, power, register_law
+from scalesim.laws.base import Law, Num, X, coefficient, option, power, register_law
 
 __all__ = ["AdditiveHeadLaw", "HeadLaw", "ScalingHeadLaw", "SeparableHeadLaw", "SquashedHeadLaw"]
 
@@ -100,26 +101,30 @@ class SquashedHeadLaw(_Heads):
 class HeadLaw(_Heads):
     """Query heads scale with the reducible loss, KV heads against a demand that grows with N.
 
-    L = E + (N/N0)^-b (A + C log(1 + k / n_head)) + F log(1 + m (N/N0)^g / n_kv), N0 = 2e8.
+    L = E + (N/N0)^-b (A + C log(1 + k / n_head)) + F/s log(1 + (m (N/N0)^g / n_kv)^s), N0 = 2e8.
 
-    A larger model wants more KV heads: the number beyond which another one is worth little is m (N/N0)^g.
+    A model wants about m (N/N0)^g KV heads: below, each halving costs F log 2 nats; above, another one
+    is worth little. With g = 2/3 the demand grows with the width squared. The paper's points alone leave
+    k, g and the sharpness s of the turn open: fit with `fixed={"k": None, "g": None}` to hold the defaults.
 
-    >>> law = HeadLaw(E=1.97, A=0.8, b=0.196, C=0.09, k=2.42, F=0.017, m=8.07, g=0.657)
+    >>> law = HeadLaw(E=1.97, A=0.8, b=0.196, C=0.1, k=2.0, F=0.0165, m=10.25, g=2 / 3)
     >>> round(float(law.loss({"n_params": 5.75e8, "n_head": 8.0, "n_kv_head": 1.0})), 3)
-    2.688
+    2.689
     """
 
     E: Num = coefficient((1.6, 2.2), linear=True, default=1.97, meaning="irreducible loss")
     A: Num = coefficient((0.3, 1.2), linear=True)
-    b: Num = coefficient((0.1, 0.4))
+    b: Num = coefficient((0.1, 0.4), meaning="exponent of n_params")
     C: Num = coefficient((0.02, 0.4), linear=True)
-    k: Num = coefficient((0.5, 30.0))
+    k: Num = coefficient((0.5, 10.0), default=2.0, meaning="query heads below which the loss rises fast")
     F: Num = coefficient((0.005, 0.2), linear=True)
-    m: Num = coefficient((0.5, 30.0))
-    g: Num = coefficient((0.05, 1.0))
+    m: Num = coefficient((0.5, 30.0), meaning="KV heads that a model of N0 wants")
+    g: Num = coefficient((0.05, 1.0), default=2 / 3, meaning="exponent of that demand in n_params")
+    sharpness: float = option(2.0)
 
     def loss(self, x: X) -> Num:
-        """Return E + (N/N0)^-b (A + C log(1 + k / n_head)) + F log(1 + m (N/N0)^g / n_kv)."""
+        """Return E + (N/N0)^-b (A + C log(1 + k/n_head)) + F/s log(1 + (m (N/N0)^g / n_kv)^s)."""
         size = jnp.log(x["n_params"] / N0)
         queries = jnp.exp(-self.b * size) * (self.A + self.C * jnp.log1p(self.k / x["n_head"]))
-        return self.E + queries + self.F * jnp.log1p(self.m * jnp.exp(self.g * size) / x["n_kv_head"])
+        excess = self.sharpness * (jnp.log(self.m) + self.g * size - jnp.log(x["n_kv_head"]))
+        return self.E + queries + self.F / self.sharpness * jax.nn.softplus(excess)

@@ -64,7 +64,7 @@ def test_bounds_and_priors_are_kept():
 def test_curves_with_free_offset_teach_only_the_bend():
     heads = np.array([[2.0, 4.0, 8.0, 16.0, 32.0]])
     x = {"n_params": np.full((1, 5), 4.7e8), "n_head": heads, "n_kv_head": heads}
-    truth = HeadLaw(E=1.97, A=0.8, b=0.2, C=0.1, k=3.0, F=0.02, m=5.0, g=0.5)
+    truth = HeadLaw(A=0.8, b=0.2, C=0.1, F=0.02, m=5.0)
     y = np.asarray(truth.loss(x))
     for free, loss in (("none", y), ("offset", y + 0.3), ("affine", 2 * y + 0.3)):
         rows = Curves(x, loss, free=free).rows(truth, 1.0)

@@ -6,28 +6,55 @@ Public names are imported on first use, so that `import scalesim` costs nothing.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_MODULES = ("cost", "data", "fit", "laws", "report", "search")
-_HOMES: dict[str, str] = {
+if TYPE_CHECKING:
+    from scalesim import cost, data, laws, report
+    from scalesim.data import RunTable, load_runs
+    from scalesim.errors import InvalidInput, Unreachable
+    from scalesim.fit import fit, load_fit, named_fit
+    from scalesim.search import search
+    from scalesim.shape import Shape, count_params, parameter_table
+    from scalesim.workload import ContextLengths, Workload
+
+__all__ = [
+    "ContextLengths",
+    "InvalidInput",
+    "RunTable",
+    "Shape",
+    "Unreachable",
+    "Workload",
+    "cost",
+    "count_params",
+    "data",
+    "fit",
+    "laws",
+    "load_fit",
+    "load_runs",
+    "named_fit",
+    "parameter_table",
+    "report",
+    "search",
+]
+
+_ROOMS = ("cost", "data", "fit", "laws", "report", "search")
+_HOMES = {
+    "ContextLengths": "scalesim.workload",
     "InvalidInput": "scalesim.errors",
+    "RunTable": "scalesim.data",
     "Shape": "scalesim.shape",
     "Unreachable": "scalesim.errors",
-    "RunTable": "scalesim.data",
+    "Workload": "scalesim.workload",
     "count_params": "scalesim.shape",
     "load_fit": "scalesim.fit",
     "load_runs": "scalesim.data",
+    "named_fit": "scalesim.fit",
     "parameter_table": "scalesim.shape",
 }
 
-__all__ = [
-    *_MODULES,
-    *_HOMES,
-]
-
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name in _ROOMS:
         return importlib.import_module(f"scalesim.{name}")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)

@@ -49,6 +49,11 @@ class ShapeFamily:
     vocab_size: int = 50304
     gated_ffn: bool = True
 
+    @property
+    def ffn_matrices(self) -> int:
+        """Matrices of one feed-forward block."""
+        return 3 if self.gated_ffn else 2
+
     def aspect(self, n_params: Num) -> Num:
         """Return d_model / n_layer at a size in parameters."""
         if len(self.aspects) == 1:
@@ -80,14 +85,30 @@ class ShapeFamily:
         (16.0, 2048.0)
         """
         aspect = self.aspect(n_params)
-        cubic = (3 if self.gated_ffn else 2) * self.ffn_ratio * aspect**2
+        cubic = self.ffn_matrices * self.ffn_ratio * aspect**2
         square = 2.0 * aspect * self.head_dim * (n_head + n_kv_head)
         log_n, log_cubic, log_square = jnp.log(n_params), jnp.log(cubic), jnp.log(square)
         # Either term alone needs a deeper model than both: start there, and Newton descends to the root.
         start = jnp.minimum((log_n - log_cubic) / 3, (log_n - log_square) / 2)
         log_depth = newton_root(lambda u: jnp.logaddexp(log_cubic + 3 * u, log_square + 2 * u) - log_n, start)
         n_layer = jnp.exp(log_depth)
-        d_model = aspect * n_layer
+        return self.shape(n_layer, aspect * n_layer, n_head, n_kv_head)
+
+    def at_depth(self, n_params: Num, n_layer: Num, n_head: Num, n_kv_head: Num) -> Shape:
+        """Return the relaxed shape of `n_params` parameters and this FFN ratio, at a depth of its own.
+
+        Solves N / L = m r d^2 + 2 d head_dim (n_head + n_kv_head) for the width d.
+
+        >>> float(FIGURE.at_depth(603_979_776.0, 16.0, 8, 8).d_model)
+        2048.0
+        """
+        attention = 2.0 * self.head_dim * (n_head + n_kv_head)
+        quadratic = self.ffn_matrices * self.ffn_ratio
+        d_model = (jnp.sqrt(attention**2 + 4 * quadratic * n_params / n_layer) - attention) / (2 * quadratic)
+        return self.shape(n_layer, d_model, n_head, n_kv_head)
+
+    def shape(self, n_layer: Num, d_model: Num, n_head: Num, n_kv_head: Num) -> Shape:
+        """Return a shape of this family's FFN ratio, head size and vocabulary."""
         return Shape(
             n_layer=n_layer,
             d_model=d_model,

@@ -66,8 +66,10 @@ class Options:
 
 def objective_of(options: Options) -> Any:
     """Return the cost that the options describe."""
-    from scalesim.cost import FIGURE_1, FIGURE_2, ContextLengths, ExpectedCost
+    from scalesim.cost import FIGURE_1, FIGURE_2, ExpectedCost
 
+    if not 0 <= options.weights <= 1:
+        raise InvalidInput(f"weights must be between 0 and 1 (memory's part of Z), but is {options.weights}.")
     cost = dataclasses.replace(
         FIGURE_1 if options.objective == "z-figure1" else FIGURE_2,
         memory_weight=options.weights,
@@ -83,6 +85,8 @@ def objective_of(options: Options) -> Any:
         cost = dataclasses.replace(cost, memory_weight=0.0, flops_exponent=1.0)
     if not options.context_mix:
         return cost
+    from scalesim.workload import ContextLengths
+
     return ExpectedCost(cost, ContextLengths.from_histogram(*_mix(options.context_mix)))
 
 
@@ -148,10 +152,7 @@ def _report(answers: list[tuple[Design, ...]], options: Options) -> None:
         designs = [design_json(design) for answer in answers for design in answer]
         print_json(designs[0] if len(designs) == 1 else {"designs": designs})
         return
-    from rich.console import Console
-
-    console = Console()
     for answer in answers:
-        print_designs(console, answer, objective=label, baseline=options.baseline)
+        print_designs(answer, objective=label, baseline=options.baseline)
     if options.plot is not None:
-        console.print(f"Figure: {options.plot}")
+        print(f"Figure: {options.plot}")

@@ -59,7 +59,8 @@ class Points:
         """Return what this evidence is, for the record that a saved fit keeps."""
         noise = {k: getattr(self.noise, k) for k in ("delta", "sigma", "space", "asymmetry", "use_error")}
         noise["delta"] = None if np.isinf(self.noise.delta) else self.noise.delta
-        ranges = {k: [float(v.min()), float(v.max())] for k, v in self.runs.columns.items()}
+        columns = {**self.runs.columns, "loss": self.runs.loss}
+        ranges = {k: [float(v.min()), float(v.max())] for k, v in columns.items()}
         return {
             "kind": "points",
             "rows": len(self.runs),

@@ -126,8 +126,14 @@ def load_fit(path: str | Path) -> Fit:
 def named_fit(name: str) -> Fit:
     """Return a fit that ships with the package, by name, or one that was saved to a file.
 
+    "points" and "default" are the joint head law (`scalesim.laws.HeadLaw`) fitted to the paper: to its 46
+    measured losses alone, and to its drawn curves, head laws and table of optima as well.
+
     Raises:
         InvalidInput: neither is there; the message lists the names.
+
+    >>> round(named_fit("default").law.E, 2)
+    1.97
     """
     from importlib.resources import files
 

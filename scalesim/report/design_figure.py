@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, save
+from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, plain_log_axis, save
 from scalesim.search.baseline import tied_heads
 from scalesim.search.design import Candidate, Design
 from scalesim.search.lattice import PAPER
@@ -57,7 +57,7 @@ def draw_designs(path: str | Path, answers: Sequence[Sequence[Design]], objectiv
         for axis, label in zip(axes[-1], ("memory (GiB)", "FLOPs (10¹⁵)", objective_label), strict=True):
             axis.set_xlabel(label)
         handles, labels = axes[0][0].get_legend_handles_labels()
-        canvas.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
+        canvas.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
         save(canvas, path)
 
 
@@ -79,15 +79,13 @@ def _draw_row(row: Any, answer: Sequence[Design]) -> None:
         line(heads, color=BASELINE, lw=1.6, zorder=2, label=f"rule {first.rule.name}")
     for axis, value in zip(row, _values(first.baseline), strict=True):
         label = f"baseline: {_heads(first.baseline)}"
-        axis.plot(value, first.baseline.loss, "s", color=BASELINE, ms=7, mec="white", zorder=4, label=label)
-    for design, marker in zip(answer, "*Do^", strict=False):
+        axis.plot(value, first.baseline.loss, "s", color=BASELINE, ms=8, mec="white", zorder=4, label=label)
+    for design, marker, size in zip(answer, "*do^", (14, 7, 6, 6), strict=False):
         shape, label = design.best.shape, f"best, {design.lattice.name}: {_heads(design.best)}"
         line((float(shape.n_head), float(shape.n_kv_head)), color=BEST, lw=1.6, zorder=3)
-        size = 13 if marker == "*" else 6
+        style = {"color": BEST, "mec": "white", "ms": size, "ls": "none", "zorder": 5}
         for axis, value in zip(row, _values(design.best), strict=True):
-            axis.plot(
-                value, design.best.loss, marker, color=BEST, mec="white", ms=size, zorder=5, label=label
-            )
+            axis.plot(value, design.best.loss, marker, label=label, **style)
     _finish_row(row, first)
 
 
@@ -96,13 +94,12 @@ def _finish_row(row: Any, design: Design) -> None:
     target = design.target_loss
     row[0].set_ylim(min(target, design.baseline.loss) - 0.1, max(target, design.baseline.loss) + 0.25)
     for axis, old, new in zip(row, _values(design.baseline), _values(design.best), strict=True):
-        axis.set_xscale("log")
-        axis.set_xlim(min(old, new) / 4, max(old, new) * 4)
+        plain_log_axis(axis, min(old, new) / 4, max(old, new) * 4)
         axis.axhline(target, color=INK, lw=0.7, ls=":", zorder=1)
         axis.annotate(
             f"{100 * (new / old - 1):+.0f}%",
             (np.sqrt(old * new), target),
-            xytext=(0, -16),
+            xytext=(0, 5),
             textcoords="offset points",
             ha="center",
             color=BEST,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,40 +82,39 @@ def _parts(parts: Parts, fmt: Any) -> tuple[str, str, str]:
     return fmt(parts.time_invariant), fmt(parts.time_variant), fmt(parts.total)
 
 
-def _rows(candidate: Candidate) -> list[str]:
-    s = candidate.shape
-    sizes = [
+def _saved(value: str, fraction: float | None) -> str:
+    return value if fraction is None else f"{value} [green]{_percent(fraction)}[/green]"
+
+
+def _cells(candidate: Candidate, savings: dict[str, float] | None = None) -> list[str]:
+    """Return one column: a candidate, with what it saves beside each total."""
+    s, saved = candidate.shape, savings or {}
+    weights, cache, memory = _parts(candidate.memory, format_bytes)
+    parameters, attention, flops = _parts(candidate.flops, format_flops)
+    return [
         f"{_size(s.n_layer)} × {_size(s.d_model)}",
         f"{_size(s.n_head)} : {_size(s.n_kv_head)}",
-        _size(s.head_dim),
-        _size(s.d_ff),
-    ]
-    counts = [format_count(candidate.n_params_non_embedding), format_count(candidate.n_params_total)]
-    return [
-        *sizes,
-        *counts,
+        f"{_size(s.head_dim)}, {_size(s.d_ff)}",
+        f"{format_count(candidate.n_params_non_embedding)}, {format_count(candidate.n_params_total)}",
         f"{candidate.loss:.3f}",
-        *_parts(candidate.memory, format_bytes),
-        *_parts(candidate.flops, format_flops),
-        f"{candidate.objective:,.5g}",
+        f"{weights} + {cache}",
+        _saved(memory, saved.get("memory")),
+        f"{parameters} + {attention}",
+        _saved(flops, saved.get("flops")),
+        _saved(f"{candidate.objective:,.5g}", saved.get("objective")),
     ]
 
 
 _LABELS = [
     "layers × width",
     "query : KV heads",
-    "head size",
-    "FFN width",
-    "parameters, non-embedding",
-    "parameters, total",
+    "head size, FFN width",
+    "parameters, with embeddings",
     "predicted loss",
-    "memory: weights",
-    "        KV cache",
-    "        together",
-    "FLOPs:  parameters",
-    "        attention",
-    "        together",
-    "objective",
+    "weights + KV cache",
+    "memory",
+    "parameters + attention",
+    "FLOPs",
 ]
 
 
@@ -125,19 +125,12 @@ def _design_table(designs: Sequence[Design], objective: str, baseline: str) -> T
     table = Table(title=f"Cheapest design for loss {first.target_loss:g} at {where}", title_justify="left")
     table.add_column()
     table.add_column(f"baseline\n{baseline}", justify="right")
+    columns = [_cells(first.baseline)]
     for design in designs:
-        table.add_column(f"best\n{design.lattice.name} lattice", justify="right", style="bold")
-        table.add_column("against\nbaseline", justify="right", style="green")
-    columns: list[list[str]] = [_rows(first.baseline)]
-    for design in designs:
-        saved = design.savings
-        notes = dict.fromkeys(range(len(_LABELS)), "")
-        notes.update({9: _percent(saved["memory"]), 12: _percent(saved["flops"])})
-        notes[13] = _percent(saved["objective"])
-        columns += [_rows(design.best), list(notes.values())]
-    labels = [*_LABELS[:-1], objective]
-    for i, cells in enumerate(zip(labels, *columns, strict=True)):
-        table.add_row(*cells, end_section=i in (3, 6, 9, 12))
+        table.add_column(f"best,\n{design.lattice.name} lattice", justify="right")
+        columns.append(_cells(design.best, design.savings))
+    for i, cells in enumerate(zip([*_LABELS, objective], *columns, strict=True)):
+        table.add_row(*cells, end_section=i in (3, 4, 6, 8))
     return table
 
 
@@ -165,8 +158,9 @@ def _remarks(designs: Sequence[Design]) -> list[str]:
     return remarks
 
 
-def print_designs(console: Console, designs: Sequence[Design], *, objective: str, baseline: str) -> None:
+def print_designs(designs: Sequence[Design], *, objective: str, baseline: str) -> None:
     """Print designs that answer one question, one lattice each, side by side with the baseline."""
+    # Wide enough for the table where the output is not a terminal; a terminal has its own width.
+    console = Console(width=None if sys.stdout.isatty() else 110)
     remarks: list[RenderableType] = [Text("• " + remark) for remark in _remarks(designs)]
-    console.print(Group(_design_table(designs, objective, baseline), *remarks))
-    console.print()
+    console.print(Group(_design_table(designs, objective, baseline), *remarks), highlight=False)

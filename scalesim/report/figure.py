@@ -9,7 +9,7 @@ from typing import Any
 
 from scalesim.errors import InvalidInput
 
-__all__ = ["BASELINE", "BEST", "FAINT", "INK", "figure", "save"]
+__all__ = ["BASELINE", "BEST", "FAINT", "INK", "figure", "plain_log_axis", "save"]
 
 INK, FAINT, BASELINE, BEST = "#22303c", "#c3ccd4", "#d1603d", "#1f6f8b"
 
@@ -44,6 +44,18 @@ def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.0, 4.
         canvas = Figure(figsize=size)
         FigureCanvasAgg(canvas)
         yield canvas, canvas.subplots(rows, columns, **share)
+
+
+def plain_log_axis(axis: Any, low: float, high: float) -> None:
+    """Make the x axis logarithmic, with a few plain numbers on it: 1, 2 and 5 times powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_xscale("log")
+    axis.set_xlim(low, high)
+    many = high / low > 200
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0,) if many else (1.0, 2.0, 5.0)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def save(canvas: Any, path: str | Path) -> None:

@@ -1,7 +1,9 @@
-"""From a law and a cost to a design."""
+"""From a law and a cost to a design: `scalesim.search(fit, workload, target_loss)`."""
 
+from scalesim.rooms import make_callable
 from scalesim.search.baseline import HeadRule, named_baseline
 from scalesim.search.design import Candidate, Design, search
+from scalesim.search.evidence import paper_evidence
 from scalesim.search.lattice import PAPER, Lattice, buildable, named_lattice
 from scalesim.search.problem import Problem, Query
 from scalesim.search.solve import Found, exhaustive, gradient_search, log_costs, stack_queries
@@ -21,6 +23,9 @@ __all__ = [
     "log_costs",
     "named_baseline",
     "named_lattice",
+    "paper_evidence",
     "search",
     "stack_queries",
 ]
+
+make_callable(__name__, search)

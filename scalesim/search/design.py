@@ -15,10 +15,11 @@ from scalesim.cost.paper import FIGURE_2, Parts
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.families import FIGURE, ShapeFamily
 from scalesim.search.baseline import HeadRule, named_baseline, rule_shape, whole
+from scalesim.search.doubt import extrapolation, in_words, loss_interval
 from scalesim.search.lattice import Lattice, buildable, evaluate
 from scalesim.search.problem import MAX_PARAMS, MIN_PARAMS, Problem, Query
 from scalesim.search.solve import gradient_search, stack_queries
-from scalesim.shape import Shape, count_params
+from scalesim.shape import Convention, Shape, count_params
 from scalesim.workload import Workload
 
 __all__ = ["Candidate", "Design", "search"]
@@ -69,7 +70,7 @@ class Design:
         best: the chosen design.
         baseline: what everybody copies: the rule's whole shape nearest the target loss, or a given shape.
         baseline_at_target: the rule's relaxed shape at exactly the target loss (None for a given shape).
-        relaxed: the optimum over real-valued heads, depth and width: a bound from below.
+        relaxed: the optimum over real-valued heads and sizes (see `relax`): a bound from below.
         candidates: every head configuration of the lattice, (n_head, n_kv_head, n_params, objective,
             memory bytes, FLOPs), by objective; those that cannot reach the loss are left out.
         savings: of `best` over `baseline`, as fractions: memory, flops, objective.
@@ -226,8 +227,9 @@ def _design(
         baseline = _candidate(problem, query, whole(rule_relaxed, against, problem))
     else:
         at_target, baseline = None, _candidate(problem, query, against)
-    lowest = float(np.min(every.cost))
-    extrapolation = _extrapolation(law, best, query)
+    context = float(query.workload.context_length)
+    sizes = {"n_params": best.n_params, "n_head": best.shape.n_head, "n_kv_head": best.shape.n_kv_head}
+    outside = extrapolation(law, {**sizes, "context_length": context, "loss": float(query.target_loss)})
     return Design(
         problem=problem,
         query=query,
@@ -239,12 +241,12 @@ def _design(
         relaxed=bound,
         candidates=_table(query, lattice, every),
         gap_to_relaxed=best.objective / bound.objective - 1,
-        gap_to_exhaustive=float(found.sized.cost) / lowest - 1,
+        gap_to_exhaustive=float(found.sized.cost) / float(np.min(every.cost)) - 1,
         evaluations=int(found.evaluations),
         starts_agreeing=int(relaxed.starts_agreeing),
-        extrapolation=extrapolation,
-        loss_interval=_loss_interval(law, problem, query, best),
-        status=_status(extrapolation),
+        extrapolation=outside,
+        loss_interval=loss_interval(law, best.shape, problem.tokens_per_param * best.n_params, context),
+        status=in_words(law, outside, "context_length" in problem.law.fields),
     )
 
 
@@ -270,19 +272,24 @@ def _plain(shape: Shape, real: bool) -> Shape:
         return round(float(value)) if whole_number else float(value)
 
     names = ("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size")
-    return dataclasses.replace(shape, **{name: number(name, getattr(shape, name)) for name in names})
+    sizes: dict[str, Any] = {name: number(name, getattr(shape, name)) for name in names}
+    return dataclasses.replace(shape, **sizes)
+
+
+def _count(shape: Shape, convention: Convention) -> float:
+    """Return a parameter count, rid of the rounding error of a fractional FFN width."""
+    return round(float(count_params(shape, convention)), 3)
 
 
 def _candidate(problem: Problem, query: Query, shape: Shape) -> Candidate:
-    n_params = count_params(shape, "paper")
     context = query.workload.context_length
-    tokens = problem.tokens_per_param * n_params
+    tokens = problem.tokens_per_param * _count(shape, "paper")
     reported = query.objective if hasattr(query.objective, "memory") else FIGURE_2
     return Candidate(
         shape=shape,
-        n_params=float(n_params),
-        n_params_non_embedding=count_params(shape, "non_embedding"),
-        n_params_total=count_params(shape),
+        n_params=_count(shape, "paper"),
+        n_params_non_embedding=_count(shape, "non_embedding"),
+        n_params_total=_count(shape, "total"),
         loss=float(problem.law(shape, n_tokens=tokens, context_length=context)),
         objective=float(query.objective(shape, query.workload)),
         memory=jax.tree.map(float, reported.memory(shape, query.workload)),

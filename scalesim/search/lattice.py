@@ -48,6 +48,11 @@ class Lattice:
                 )
 
     @property
+    def depth_slack(self) -> float:
+        """Layers by which a design may be shallower than its family: half of one, where depth is rounded."""
+        return 0.5 if self.real else 0.0
+
+    @property
     def max_head(self) -> int:
         """Most query heads of any configuration."""
         return max(n_head for n_head, _ in self.heads)
@@ -88,10 +93,10 @@ def evaluate(problem: Problem, query: Query, lattice: Lattice, n_head: Num, n_kv
     """Return the cheapest design of `lattice` with these heads that reaches the target loss, elementwise.
 
     A relaxed lattice takes the family's shape at N*. A real one takes whole sizes with at least N*
-    parameters: the depth is the family's rounded *up* (the law cannot see depth against width, and a
-    shallower model than the evidence would look cheaper for nothing), the width the multiple of the tile,
-    among the five nearest the family's, that costs least, and d_ff the least multiple that reaches N*
-    (its ratio to d_model kept near the family's). So the family's relaxed optimum bounds it from below.
+    parameters: the depth is the family's, rounded (the law cannot see depth against width, and a much
+    shallower model would look cheaper for nothing); the width is the multiple of the tile, among the five
+    nearest the family's, that costs least; d_ff is the least multiple that reaches N*, its ratio to
+    d_model kept near the family's.
     """
     relaxed = problem.sized(query, n_head, n_kv_head)
     if not lattice.real:
@@ -111,16 +116,12 @@ def evaluate(problem: Problem, query: Query, lattice: Lattice, n_head: Num, n_kv
 def _built(problem: Problem, query: Query, relaxed: Sized, tile: int, offset: int) -> tuple[Shape, Num]:
     """Return a whole shape of at least N* parameters, `offset` tiles wider than the family, and its cost."""
     family, shape = problem.family, relaxed.shape
-    matrices = 3 if family.gated_ffn else 2
-    # A relaxed depth that is whole but for rounding error stays what it is.
-    n_layer = jnp.maximum(jnp.ceil(shape.n_layer - 1e-6), 1.0)
-    per_layer = jnp.exp(relaxed.log_n_params) / n_layer
-    attention = family.head_dim * 2.0 * (shape.n_head + shape.n_kv_head)
-    # The width at which this depth has the family's FFN ratio: m r d^2 + attention d = N*/L.
-    quadratic = matrices * family.ffn_ratio
-    d_ideal = (jnp.sqrt(attention**2 + 4 * quadratic * per_layer) - attention) / (2 * quadratic)
-    d_model = jnp.maximum(jnp.round(d_ideal / tile) + offset, 1.0) * tile
-    d_ff = (per_layer - attention * d_model) / (matrices * d_model)
+    n_params = jnp.exp(relaxed.log_n_params)
+    n_layer = jnp.maximum(jnp.round(shape.n_layer), 1.0)
+    ideal = family.at_depth(n_params, n_layer, shape.n_head, shape.n_kv_head)
+    d_model = jnp.maximum(jnp.round(ideal.d_model / tile) + offset, 1.0) * tile
+    attention = 2.0 * family.head_dim * (shape.n_head + shape.n_kv_head)
+    d_ff = (n_params / n_layer / d_model - attention) / family.ffn_matrices
     d_ff = jnp.maximum(jnp.ceil(d_ff / tile - 1e-9), 1.0) * tile
     real = replace(shape, n_layer=n_layer, d_model=d_model, d_ff=d_ff)
     real = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, n_layer.shape), real)

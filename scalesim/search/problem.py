@@ -115,10 +115,21 @@ class Problem:
         worst = self.loss_at(jnp.log(MIN_PARAMS), n_head, n_kv_head, context)
         return (best < query.target_loss) & (query.target_loss < worst)
 
-    def sized(self, query: Query, n_head: Num, n_kv_head: Num) -> Sized:
+    def relaxed_shape(
+        self, log_n_params: Num, n_head: Num, n_kv_head: Num, depth_slack: float = 0.0
+    ) -> Shape:
+        """Return the family's shape of a size, shallower by `depth_slack` layers (at most by half)."""
+        n_params = jnp.exp(log_n_params)
+        shape = self.family.at(n_params, n_head, n_kv_head)
+        if not depth_slack:
+            return shape
+        n_layer = jnp.maximum(shape.n_layer - depth_slack, shape.n_layer / 2)
+        return self.family.at_depth(n_params, n_layer, n_head, n_kv_head)
+
+    def sized(self, query: Query, n_head: Num, n_kv_head: Num, depth_slack: float = 0.0) -> Sized:
         """Return each head configuration at the size that reaches the target loss, and its cost."""
         log_n = self.size_for_loss(query, n_head, n_kv_head)
-        shape = self.family.at(jnp.exp(log_n), n_head, n_kv_head)
+        shape = self.relaxed_shape(log_n, n_head, n_kv_head, depth_slack)
         cost = query.objective(shape, query.workload)
         possible = self.reachable(query, n_head, n_kv_head)
         return Sized(log_n_params=log_n, shape=shape, cost=jnp.where(possible, cost, jnp.inf))

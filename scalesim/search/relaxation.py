@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from scalesim.search.lattice import Lattice
 from scalesim.search.problem import Problem, Query, Sized
 
 __all__ = ["Relaxed", "relax"]
@@ -48,12 +49,16 @@ def heads_at(position: Num, max_head: float) -> tuple[Num, Num]:
     return jnp.exp(log_head), jnp.exp(position[..., 1] * log_head)
 
 
-def relax(problem: Problem, query: Query, max_head: int) -> Relaxed:
+def relax(problem: Problem, query: Query, lattice: Lattice) -> Relaxed:
     """Return the least cost over real-valued heads, by projected Adam from several starts at once.
+
+    The relaxation holds every design of the lattice: where the lattice rounds the depth, the relaxed shape
+    is half a layer shallower than the family. So its optimum bounds the lattice's from below.
 
     Every step re-solves N* from the last step's root (two Newton steps do), so the loss constraint holds
     exactly all along and the gradient is that of the constrained problem.
     """
+    max_head, slack = lattice.max_head, lattice.depth_slack
     start = jnp.asarray(STARTS)
     heads = heads_at(start, max_head)
     optimiser = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, STEPS), b1=0.8, b2=0.95)
@@ -61,7 +66,7 @@ def relax(problem: Problem, query: Query, max_head: int) -> Relaxed:
     def log_cost(position: Num, log_n: Num) -> tuple[Num, Num]:
         n_head, n_kv_head = heads_at(position, max_head)
         log_n = problem.size_for_loss(query, n_head, n_kv_head, start=log_n, steps=2)
-        shape = problem.family.at(jnp.exp(log_n), n_head, n_kv_head)
+        shape = problem.relaxed_shape(log_n, n_head, n_kv_head, slack)
         return jnp.log(query.objective(shape, query.workload)).sum(), jax.lax.stop_gradient(log_n)
 
     def step(state: tuple[Num, Num, Num], _: None) -> tuple[tuple[Num, Num, Num], None]:
@@ -74,7 +79,7 @@ def relax(problem: Problem, query: Query, max_head: int) -> Relaxed:
     first = (start, problem.size_for_loss(query, *heads), optimiser.init(start))
     (position, _, _), _ = jax.lax.scan(step, first, length=STEPS)
     n_head, n_kv_head = heads_at(position, max_head)
-    sized = problem.sized(query, n_head, n_kv_head)
+    sized = problem.sized(query, n_head, n_kv_head, slack)
     best = jnp.argmin(sized.cost)
     return Relaxed(
         n_head=n_head[best],

@@ -71,10 +71,10 @@ def exhaustive(problem: Problem, queries: Query, lattice: Lattice) -> Found:
     return jax.vmap(lambda query: _choose(problem, query, lattice, every))(queries)
 
 
-def _at_most(problem: Problem, query: Query, relaxed: Relaxed, found: Found) -> Relaxed:
+def _at_most(problem: Problem, query: Query, lattice: Lattice, relaxed: Relaxed, found: Found) -> Relaxed:
     """Return the relaxed optimum, or the chosen heads' relaxed design should that be the lesser."""
     shape = found.sized.shape
-    rounded = problem.sized(query, shape.n_head[None], shape.n_kv_head[None])
+    rounded = problem.sized(query, shape.n_head[None], shape.n_kv_head[None], lattice.depth_slack)
     other = Relaxed(
         n_head=shape.n_head,
         n_kv_head=shape.n_kv_head,
@@ -94,7 +94,7 @@ def gradient_search(problem: Problem, queries: Query, lattice: Lattice) -> tuple
     """
 
     def one(query: Query) -> tuple[Relaxed, Found]:
-        relaxed = relax(problem, query, lattice.max_head)
+        relaxed = relax(problem, query, lattice)
         n_head, n_kv_head = lattice.arrays()
         distance = (jnp.log(n_head) - jnp.log(relaxed.n_head)) ** 2 + (
             jnp.log(n_kv_head) - jnp.log(relaxed.n_kv_head)
@@ -102,6 +102,6 @@ def gradient_search(problem: Problem, queries: Query, lattice: Lattice) -> tuple
         tried = min(NEIGHBOURS, max(len(lattice.heads) // 4, 1))
         _, nearest = jax.lax.top_k(-distance, tried)
         found = _choose(problem, query, lattice, nearest)
-        return _at_most(problem, query, relaxed, found), found
+        return _at_most(problem, query, lattice, relaxed, found), found
 
     return jax.vmap(one)(queries)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -58,6 +59,8 @@ class Options:
     """llama3-gqa, mha, mqa, or a shape such as 16x2048x32x8 (layers, width, query and KV heads)."""
     law: str = "default"
     """The loss law: default (all the evidence), points (the measured points alone), or a saved fit."""
+    runs: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Instead of --law: fit the joint head law to this run table (n_params, n_head, n_kv_head, loss)."""
     plot: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Draw loss against memory, FLOPs and the objective."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -122,7 +125,7 @@ def run(args: list[str]) -> int:
     else:
         contexts = [float(parse_context(context)) for context in options.context]
     workloads = [Workload(context_length=c, batch_size=options.batch_size) for c in contexts]
-    law = named_fit(options.law)
+    law = named_fit(options.law) if options.runs is None else _fitted(options.runs)
     with working("searching (the first call compiles)"):
         by_lattice = [
             search(
@@ -138,6 +141,19 @@ def run(args: list[str]) -> int:
         ]
     _report(list(zip(*by_lattice, strict=True)), options)
     return 0
+
+
+def _fitted(runs: str) -> Any:
+    """Return the joint head law fitted to a user's own runs; what their heads cannot tell is held."""
+    from scalesim.data import load_runs
+    from scalesim.fit import Squared, fit
+    from scalesim.laws import HeadLaw
+
+    with working("fitting the law"):
+        found = fit(HeadLaw, load_runs(runs), noise=Squared(0.004), fixed={"k": None, "g": None})
+    if found.status != "converged":
+        print(f"scalesim: {found.message}", file=sys.stderr)
+    return found
 
 
 def _report(answers: list[tuple[Design, ...]], options: Options) -> None:

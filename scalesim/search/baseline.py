@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from scalesim.roots import newton_root
 from scalesim.search.problem import MAX_PARAMS, MIN_PARAMS, Problem, Query
 from scalesim.shape import Shape
 
-__all__ = ["HeadRule", "named_baseline", "rule_shape", "tied_heads", "whole"]
+__all__ = ["HeadRule", "named_baseline", "rule_shapes", "tied_heads", "whole"]
 
 Num = Any
 
@@ -75,11 +76,8 @@ def tied_heads(problem: Problem, rule: HeadRule, n_params: Num) -> tuple[Num, Nu
     return n_head, kv(n_head)
 
 
-def rule_shape(problem: Problem, query: Query, rule: HeadRule) -> Shape:
-    """Return the family's relaxed shape that follows the rule and has the target loss, for one query.
-
-    The size is outside the limits' range of losses where the target is out of the rule's reach.
-    """
+def _rule_shape(problem: Problem, query: Query, rule: HeadRule) -> Shape:
+    """Return one query's shape."""
     context = query.workload.context_length
 
     def excess(log_n: Num) -> Num:
@@ -90,6 +88,15 @@ def rule_shape(problem: Problem, query: Query, rule: HeadRule) -> Shape:
     log_n = newton_root(excess, jnp.log(jnp.asarray(1e6)), bounds=bounds)
     n_params = jnp.exp(log_n)
     return problem.family.at(n_params, *tied_heads(problem, rule, n_params))
+
+
+@partial(jax.jit, static_argnums=2)
+def rule_shapes(problem: Problem, queries: Query, rule: HeadRule) -> Shape:
+    """Return the family's relaxed shapes that follow a rule and have each query's target loss.
+
+    Where the target is out of the rule's reach the size is at its limit.
+    """
+    return jax.vmap(lambda query: _rule_shape(problem, query, rule))(queries)
 
 
 def whole(shape: Shape, rule: HeadRule, problem: Problem) -> Shape:

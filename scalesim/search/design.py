@@ -14,11 +14,11 @@ import numpy as np
 from scalesim.cost.paper import FIGURE_2, Parts
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.families import FIGURE, ShapeFamily
-from scalesim.search.baseline import HeadRule, named_baseline, rule_shape, whole
+from scalesim.search.baseline import HeadRule, named_baseline, rule_shapes, whole
 from scalesim.search.doubt import extrapolation, in_words, loss_interval
-from scalesim.search.lattice import Lattice, buildable, evaluate
+from scalesim.search.lattice import Lattice, buildable
 from scalesim.search.problem import MAX_PARAMS, MIN_PARAMS, Problem, Query
-from scalesim.search.solve import gradient_search, stack_queries
+from scalesim.search.solve import checked_search, stack_queries
 from scalesim.shape import Convention, Shape, count_params
 from scalesim.workload import Workload
 
@@ -127,23 +127,18 @@ class Design:
         return self.best.savings_over(self.baseline_at_target or self.baseline)
 
 
-@partial(jax.jit, static_argnums=(2, 3))
-def _solve(problem: Problem, queries: Query, lattice: Lattice, rule: HeadRule | None) -> Any:
-    """Search, evaluate the whole lattice and size the baseline: one program, so one compilation."""
-    relaxed, found = gradient_search(problem, queries, lattice)
+@partial(jax.jit, static_argnums=2)
+def _reach(problem: Problem, queries: Query, lattice: Lattice) -> tuple[Num, Num]:
+    """Return, for each query, the least and the greatest loss that any candidate can have."""
     heads = lattice.arrays()
 
-    def whole_lattice(query: Query) -> Any:
-        return evaluate(problem, query, lattice, *map(jax.numpy.asarray, heads))
-
-    def reach(query: Query) -> tuple[Num, Num]:
+    def one(query: Query) -> tuple[Num, Num]:
         at = partial(problem.loss_at, context_length=query.workload.context_length)
         limits = (np.full_like(heads[0], np.log(size)) for size in (MAX_PARAMS, MIN_PARAMS))
         least, most = (at(limit, *heads) for limit in limits)
         return least.min(), most.max()
 
-    baseline = None if rule is None else jax.vmap(lambda query: rule_shape(problem, query, rule))(queries)
-    return relaxed, found, jax.vmap(whole_lattice)(queries), jax.vmap(reach)(queries), baseline
+    return jax.vmap(one)(queries)
 
 
 def search(
@@ -167,7 +162,8 @@ def search(
         workload: where the model serves. A sequence of workloads or of losses gives a list of designs,
             every workload with every loss, solved in one compiled call.
         target_loss: nats a token.
-        objective: (shape, workload) -> cost; the paper's Z in Figure 2's units by default.
+        objective: (shape, workload) -> cost, any JAX function or callable pytree; the paper's Z in
+            Figure 2's units by default.
         family: depth and width by size.
         lattice: the designs to choose from; `buildable()` by default.
         baseline: "llama3-gqa", "mha", "mqa", or a shape.
@@ -194,6 +190,8 @@ def search(
     for loss in losses:
         if isinstance(loss, bool) or not (np.isfinite(loss) and loss > 0):
             raise InvalidInput(f"target_loss must be above 0 and finite (nats a token), but is {loss!r}.")
+    if jax.tree.leaves(objective) == [objective] and callable(objective):
+        objective = jax.tree_util.Partial(objective)  # a plain function: part of the program, not of its data
     against = named_baseline(baseline) if isinstance(baseline, str) else baseline
     queries = [
         Query(workload=w, target_loss=float(loss), objective=objective) for w in workloads for loss in losses
@@ -203,7 +201,14 @@ def search(
         # Padded, so that a few more questions do not compile anew.
         padded = queries + queries[-1:] * (_padded_size(len(queries)) - len(queries))
         rule = against if isinstance(against, HeadRule) else None
-        solved = jax.device_get(_solve(problem, stack_queries(padded), lattice, rule))
+        stacked = stack_queries(padded)
+        solved = jax.device_get(
+            (
+                *checked_search(problem, stacked, lattice),
+                _reach(problem, stacked, lattice),
+                None if rule is None else rule_shapes(problem, stacked, rule),
+            )
+        )
         designs = [
             _design(law, problem, query, lattice, against, jax.tree.map(lambda leaf, i=i: leaf[i], solved))
             for i, query in enumerate(queries)

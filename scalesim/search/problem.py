@@ -26,7 +26,7 @@ __all__ = ["MAX_PARAMS", "MIN_PARAMS", "Problem", "Query", "Sized"]
 Num = Any
 
 MIN_PARAMS = 1e5
-MAX_PARAMS = 1e14
+MAX_PARAMS = 1e13
 """The sizes among which the root is sought. A target outside the loss at these two is out of reach."""
 
 

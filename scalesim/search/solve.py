@@ -14,7 +14,7 @@ from scalesim.search.lattice import Lattice, evaluate
 from scalesim.search.problem import Problem, Query, Sized
 from scalesim.search.relaxation import Relaxed, relax
 
-__all__ = ["Found", "exhaustive", "gradient_search", "log_costs", "stack_queries"]
+__all__ = ["Found", "checked_search", "exhaustive", "gradient_search", "log_costs", "stack_queries"]
 
 Num = Any
 
@@ -37,15 +37,45 @@ def stack_queries(queries: list[Query]) -> Query:
     return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, float) for leaf in leaves]), *queries)
 
 
-def _choose(problem: Problem, query: Query, lattice: Lattice, indices: Num) -> Found:
-    n_head, n_kv_head = (jnp.asarray(axis)[indices] for axis in lattice.arrays())
-    designs = evaluate(problem, query, lattice, n_head, n_kv_head)
+def _least(lattice: Lattice, designs: Sized, indices: Num) -> Found:
+    """Return the cheapest of some designs, which stand at `indices` of the lattice."""
     best = jnp.argmin(designs.cost)
+    count = indices.shape[0]
     return Found(
         index=indices[best],
-        sized=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, n_head.shape)[best], designs),
-        evaluations=jnp.asarray(n_head.shape[0]),
+        sized=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count,))[best], designs),
+        evaluations=jnp.asarray(count),
     )
+
+
+def _evaluate(problem: Problem, query: Query, lattice: Lattice, indices: Num) -> Sized:
+    n_head, n_kv_head = (jnp.asarray(axis)[indices] for axis in lattice.arrays())
+    return evaluate(problem, query, lattice, n_head, n_kv_head)
+
+
+def _nearest(relaxed: Relaxed, lattice: Lattice) -> Num:
+    """Return the indices of the lattice points nearest a relaxed optimum, in log n_head and log n_kv_head."""
+    n_head, n_kv_head = lattice.arrays()
+    distance = (jnp.log(n_head) - jnp.log(relaxed.n_head)) ** 2 + (
+        jnp.log(n_kv_head) - jnp.log(relaxed.n_kv_head)
+    ) ** 2
+    tried = min(NEIGHBOURS, max(len(lattice.heads) // 4, 1))
+    return jax.lax.top_k(-distance, tried)[1]
+
+
+def _at_most(lattice: Lattice, relaxed: Relaxed, found: Found) -> Relaxed:
+    """Return the relaxed optimum, or the chosen design where that is relaxed too and less by rounding."""
+    if lattice.real:
+        return relaxed
+    shape = found.sized.shape
+    other = Relaxed(
+        n_head=shape.n_head,
+        n_kv_head=shape.n_kv_head,
+        sized=found.sized,
+        starts_agreeing=relaxed.starts_agreeing,
+    )
+    less = found.sized.cost < relaxed.sized.cost
+    return jax.tree.map(lambda a, b: jnp.where(less, a, b), other, relaxed)
 
 
 def log_costs(problem: Problem, queries: Query, lattice: Lattice) -> Num:
@@ -68,40 +98,39 @@ def log_costs(problem: Problem, queries: Query, lattice: Lattice) -> Num:
 def exhaustive(problem: Problem, queries: Query, lattice: Lattice) -> Found:
     """Return the best of the whole lattice for each of a batch of queries (the paper's recipe)."""
     every = jnp.arange(len(lattice.heads))
-    return jax.vmap(lambda query: _choose(problem, query, lattice, every))(queries)
-
-
-def _at_most(problem: Problem, query: Query, lattice: Lattice, relaxed: Relaxed, found: Found) -> Relaxed:
-    """Return the relaxed optimum, or the chosen heads' relaxed design should that be the lesser."""
-    shape = found.sized.shape
-    rounded = problem.sized(query, shape.n_head[None], shape.n_kv_head[None], lattice.depth_slack)
-    other = Relaxed(
-        n_head=shape.n_head,
-        n_kv_head=shape.n_kv_head,
-        sized=jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (1,))[0], rounded),
-        starts_agreeing=relaxed.starts_agreeing,
-    )
-    less = other.sized.cost < relaxed.sized.cost
-    return jax.tree.map(lambda a, b: jnp.where(less, a, b), other, relaxed)
+    return jax.vmap(lambda query: _least(lattice, _evaluate(problem, query, lattice, every), every))(queries)
 
 
 @partial(jax.jit, static_argnums=2)
 def gradient_search(problem: Problem, queries: Query, lattice: Lattice) -> tuple[Relaxed, Found]:
     """Return, for each of a batch of queries, the relaxed optimum and the best lattice point around it.
 
-    Rounding tries the lattice points nearest the relaxed optimum in (log n_head, log n_kv_head), each
-    brought to the target loss anew.
+    Rounding tries the lattice points nearest the relaxed optimum, each brought to the target loss anew.
     """
 
     def one(query: Query) -> tuple[Relaxed, Found]:
         relaxed = relax(problem, query, lattice)
-        n_head, n_kv_head = lattice.arrays()
-        distance = (jnp.log(n_head) - jnp.log(relaxed.n_head)) ** 2 + (
-            jnp.log(n_kv_head) - jnp.log(relaxed.n_kv_head)
-        ) ** 2
-        tried = min(NEIGHBOURS, max(len(lattice.heads) // 4, 1))
-        _, nearest = jax.lax.top_k(-distance, tried)
-        found = _choose(problem, query, lattice, nearest)
-        return _at_most(problem, query, lattice, relaxed, found), found
+        nearest = _nearest(relaxed, lattice)
+        found = _least(lattice, _evaluate(problem, query, lattice, nearest), nearest)
+        return _at_most(lattice, relaxed, found), found
+
+    return jax.vmap(one)(queries)
+
+
+@partial(jax.jit, static_argnums=2)
+def checked_search(problem: Problem, queries: Query, lattice: Lattice) -> tuple[Relaxed, Found, Sized]:
+    """Return what `gradient_search` returns, and all of the lattice's designs to check it by.
+
+    The choice is among the same points as there; it is looked up rather than evaluated twice.
+    """
+    every = jnp.arange(len(lattice.heads))
+
+    def one(query: Query) -> tuple[Relaxed, Found, Sized]:
+        relaxed = relax(problem, query, lattice)
+        designs = _evaluate(problem, query, lattice, every)
+        nearest = _nearest(relaxed, lattice)
+        tried = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, every.shape)[nearest], designs)
+        found = _least(lattice, tried, nearest)
+        return _at_most(lattice, relaxed, found), found, designs
 
     return jax.vmap(one)(queries)

@@ -1,0 +1,148 @@
+import json
+
+import pytest
+
+from scalesim.cli import COMMANDS, main
+
+ASKED = ["design", "--context", "128K", "--target-loss", "2.615"]
+
+
+def run_json(capsys, *args):
+    assert main([*args, "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1, "one JSON object and nothing else"
+    return json.loads(printed)
+
+
+def test_json_holds_what_it_promises(capsys):
+    answer = run_json(capsys, *ASKED)
+    for part in (answer, answer["baseline"]):
+        assert {"shape", "n_params_non_embedding", "n_params_total", "loss", "cost"} <= part.keys()
+        assert {"objective", "memory_bytes", "flops"} <= part["cost"].keys()
+    assert {"savings", "gap_to_exhaustive", "extrapolation", "status", "loss_interval"} <= answer.keys()
+    cost, baseline = answer["cost"], answer["baseline"]["cost"]
+    assert answer["savings"]["memory"] == pytest.approx(1 - cost["memory_bytes"] / baseline["memory_bytes"])
+    assert answer["savings"]["flops"] == pytest.approx(1 - cost["flops"] / baseline["flops"])
+    assert cost["memory_bytes"] == sum(cost["memory_bytes_parts"].values())
+    low, high = answer["loss_interval"]
+    assert low < answer["loss"] < high
+    assert answer["gap_to_exhaustive"] == 0
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--context", "8K", "128K", "--target-loss", "2.6", "2.8"],
+        ["--context", "8K,128K", "--target-loss", "2.6,2.8"],
+        ["--context=8K", "--target-loss", "2.6", "--context", "128K", "--target-loss=2.8"],
+    ],
+)
+def test_several_questions_give_a_list(capsys, args):
+    designs = run_json(capsys, "design", *args)["designs"]
+    asked = [(d["context_length"], d["target_loss"]) for d in designs]
+    assert asked == [(8192, 2.6), (8192, 2.8), (131072, 2.6), (131072, 2.8)]
+
+
+def test_people_get_a_table_and_a_figure(capsys, tmp_path):
+    figure = tmp_path / "new folder" / "d.png"
+    assert main([*ASKED, "--lattice", "paper", "--lattice", "buildable", "--plot", str(figure)]) == 0
+    printed = capsys.readouterr().out
+    for words in ("16 × 2048", "32 : 8", "8 : 1", "weights + KV cache", "Beyond the evidence", "90%"):
+        assert words in printed
+    assert figure.stat().st_size > 20_000
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_units_and_objectives_reach_the_cost(capsys):
+    z = run_json(capsys, *ASKED)
+    halved = run_json(capsys, *ASKED, "--causal-halving", "yes")
+    assert halved["baseline"]["cost"]["flops"] < 0.6 * z["baseline"]["cost"]["flops"]
+    low = run_json(capsys, *ASKED, "--bytes-per-kv", "1")
+    parts = ("cost", "memory_bytes_parts", "time_variant")
+    assert low["baseline"][parts[0]][parts[1]][parts[2]] * 2 == z["baseline"][parts[0]][parts[1]][parts[2]]
+    memory = run_json(capsys, *ASKED, "--objective", "memory")
+    assert memory["cost"]["objective"] == pytest.approx(memory["cost"]["memory_bytes"])
+    assert memory["cost"]["memory_bytes"] <= z["cost"]["memory_bytes"]
+    token = run_json(capsys, *ASKED, "--flops-per", "token", "--objective", "flops")
+    assert token["cost"]["objective"] == pytest.approx(token["cost"]["flops"])
+    assert token["cost"]["flops"] < 1e11
+
+
+def test_a_mix_of_contexts_is_between_its_ends(capsys):
+    ends = [run_json(capsys, "design", "--context", c)["cost"]["objective"] for c in ("8K", "128K")]
+    mixed = run_json(capsys, "design", "--context-mix", "8K:3", "128K:1")
+    assert ends[0] < mixed["cost"]["objective"] < ends[1]
+    assert mixed["context_length"] == 8192 * 0.75 + 131072 * 0.25
+
+
+def test_baselines_families_and_laws(capsys):
+    given = run_json(capsys, *ASKED, "--baseline", "16x2048x32x8")
+    assert given["baseline_at_target_loss"] is None
+    mha = run_json(capsys, *ASKED, "--baseline", "mha")
+    assert mha["baseline"]["shape"]["n_kv_head"] == mha["baseline"]["shape"]["n_head"]
+    table = run_json(capsys, *ASKED, "--family", "table")
+    assert table["shape"]["n_layer"] > given["shape"]["n_layer"]
+    points = run_json(capsys, *ASKED, "--law", "points", "--lattice", "paper")
+    assert (points["shape"]["n_head"], points["shape"]["n_kv_head"]) == (8, 1)
+    few = run_json(capsys, *ASKED, "--max-head", "4", "--tile", "128")
+    assert few["shape"]["n_head"] <= 4
+    assert few["shape"]["d_ff"] % 128 == 0
+
+
+BAD = [
+    (["design", "--target-loss", "1.9"], 1, "target_loss 1.9 is out of reach"),
+    (["design", "--target-loss", "30"], 1, "target_loss 30 is higher than"),
+    (["design", "--target-loss", "-1"], 2, "target_loss must be above 0"),
+    (["design", "--target-loss", "nan"], 2, "target_loss must be above 0"),
+    (["design", "--context", "many"], 2, "context 'many' is not a size"),
+    (["design", "--context", "0"], 2, "context must be above 0"),
+    (["design", "--context-mix", "8K:x"], 2, "context-mix '8K:x' is not LENGTH:WEIGHT"),
+    (["design", "--context-mix", "8K:-1"], 2, "counts must be finite, at least 0"),
+    (["design", "--weights", "1.5"], 2, "weights must be between 0 and 1"),
+    (["design", "--bytes-per-kv", "0"], 2, "bytes_per_kv must be above 0"),
+    (["design", "--batch-size", "-2"], 2, "batch_size must be above 0"),
+    (["design", "--lattice", "all"], 2, "lattice 'all' is not known"),
+    (["design", "--family", "wide"], 2, "family 'wide' is not known"),
+    (["design", "--baseline", "gpt"], 2, "baseline 'gpt' is not known"),
+    (["design", "--baseline", "16x2048x32x12"], 2, "n_kv_head must divide n_head = 32, but is 12"),
+    (["design", "--law", "nowhere.json"], 2, "law 'nowhere.json' is neither"),
+    (["design", "--runs", "nowhere.csv"], 2, "nowhere.csv"),
+    (["design", "--max-head", "0"], 2, "max_head and tile must be at least 1"),
+    (["design", "--plot", "figure.xyz"], 2, "plot 'figure.xyz' has no known format"),
+    (["cost", "--shape", "llama3-gqa"], 2, "is a rule, not a shape"),
+    (["cost", "--shape", "0x64x1x1"], 2, "n_layer must be above 0"),
+    (["desing"], 2, "command 'desing' is not known; did you mean 'design'"),
+]
+
+
+@pytest.mark.parametrize(("args", "code", "says"), BAD, ids=[" ".join(b[0]) for b in BAD])
+def test_mistakes_get_a_sentence(capsys, args, code, says):
+    assert main(args) == code
+    out, err = capsys.readouterr()
+    assert says in err
+    assert err.startswith("scalesim: ")
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_a_misspelt_option_is_the_parsers_to_refuse(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["design", "--contxt", "8K"])
+    assert stop.value.code == 2
+    assert "--context" in capsys.readouterr().err
+
+
+def test_help_names_every_command(capsys):
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in COMMANDS)
+    assert main([]) == 2
+    assert main(["--version"]) == 0
+
+
+def test_cost_of_one_shape(capsys):
+    report = run_json(capsys, "cost", "--shape", "16x2048x32x8", "--context", "128K")
+    assert report["memory_bytes"]["time_variant"] == 4 * 2**30
+    assert report["z"] == pytest.approx(81430, rel=1e-4)
+    assert main(["cost"]) == 0
+    assert "KV cache" in capsys.readouterr().out

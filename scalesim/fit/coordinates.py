@@ -148,7 +148,7 @@ class Layout:
             at += slot.width
         return found
 
-    def decode(self, z: jax.Array, pinned: tuple, centres: Mapping[str, Any]) -> Law:
+    def decode(self, z: Any, pinned: tuple, centres: Mapping[str, Any]) -> Law:
         """Return the law at the point `z`; coefficients that are not free come from `pinned`."""
         raw: dict[str, Any] = {}
         at = 0
@@ -210,15 +210,16 @@ def _plain(slot: Slot, raw: Any) -> Any:
 
 
 def _decode(slot: Slot, z: Any, exponent: Any, centre: Any) -> Any:
+    xp = np if isinstance(z, np.ndarray | np.floating) else jnp
     if slot.bounds is not None:
         low, high = _ends(slot)
-        inner = low + (high - low) * jax.nn.sigmoid(z)
-        return jnp.exp(inner) if slot.spec.positive else inner
+        inner = low + (high - low) / (1 + xp.exp(-z))
+        return xp.exp(inner) if slot.spec.positive else inner
     if not slot.spec.positive:
         return z
     if exponent is None:
-        return jnp.exp(z)
-    return jnp.exp(z / exponent + centre) if slot.spec.inside else jnp.exp(z + exponent * centre)
+        return xp.exp(z)
+    return xp.exp(z / exponent + centre) if slot.spec.inside else xp.exp(z + exponent * centre)
 
 
 def _encode(slot: Slot, value: np.ndarray, exponent: Any, centre: Any) -> np.ndarray:

@@ -12,43 +12,47 @@ from scalesim.fit.noise import influence
 from scalesim.fit.problem import Problem
 from scalesim.fit.setup import Setup
 
-__all__ = ["diagnose"]
+__all__ = ["diagnose", "local"]
 
 OPEN = 1e-12
 """An eigenvalue of the scaled curvature below this, relative to the largest, is no curvature at all."""
 
 
 @jax.jit
-def _local(problem: Problem, z: jax.Array) -> tuple[Any, ...]:
-    """Return the Hessian, the spread of the score, d coefficients / d z, predictions and the gradient."""
-    hessian = jax.jacfwd(jax.grad(problem.objective))(z)
-    rows = problem.rows(z)
-    jacobian = jax.jacfwd(lambda z: problem.rows(z).residual)(z)
-    jacobian = jnp.where(rows.weight[:, None] > 0, jacobian, 0.0)
-    score = (rows.weight * influence(rows.residual, rows.delta, rows.asymmetry))[:, None] * jacobian
+def local(problem: Problem, z: jax.Array) -> tuple[Any, ...]:
+    """Return J (rows, p), the influence of each row, d coefficients / d z, and the predicted losses."""
 
-    def free(z: jax.Array) -> jax.Array:
-        leaves = zip(problem.layout.slots, jax.tree.leaves(problem.law(z)), strict=True)
-        return jnp.concatenate([jnp.atleast_1d(leaf) for slot, leaf in leaves if slot.free])
+    def at(z: jax.Array) -> Any:
+        law = problem.law(z)
+        rows = problem.rows(z)
+        leaves = zip(problem.layout.slots, jax.tree.leaves(law), strict=True)
+        free = jnp.concatenate([jnp.atleast_1d(leaf) for slot, leaf in leaves if slot.free])
+        predicted = law.loss(problem.points.x) if problem.points is not None else rows.residual
+        pull = rows.weight * influence(rows.residual, rows.delta, rows.asymmetry)
+        return (rows.residual, free), (pull, rows.weight, predicted)
 
-    predicted = problem.law(z).loss(problem.points.x) if problem.points is not None else jnp.zeros(1)
-    return hessian, score.T @ score, jax.jacfwd(free)(z), predicted, score.sum(0), jacobian
+    (jacobian, to_free), (pull, weight, predicted) = jax.jacfwd(at, has_aux=True)(z)
+    return jnp.where(weight[:, None] > 0, jacobian, 0.0), pull, to_free, predicted
 
 
-def diagnose(setup: Setup, z: np.ndarray, agreeing: int, polished: int, gradient: float) -> dict[str, Any]:
+def diagnose(
+    setup: Setup, z: np.ndarray, hessian: np.ndarray, agreeing: int, polished: int, gradient: float
+) -> dict[str, Any]:
     """Return the fields of a `Fit` that follow from the curvature at its optimum."""
-    hessian, spread, to_free, predicted, _, jacobian = map(np.asarray, _local(setup.problem, jnp.asarray(z)))
+    jacobian, pull, to_free, predicted = map(np.asarray, local(setup.problem, jnp.asarray(z)))
     rms = float("nan")
     if setup.points is not None:
         runs = setup.runs
         rms = float(np.sqrt(np.mean((predicted[: len(runs)] - runs.loss) ** 2)))
     names = setup.layout.free_names()
-    eigenvalues, vectors, openings = _open_directions(jacobian, names)
+    eigenvalues, openings = _open_directions(jacobian, names)
     condition = float(eigenvalues[-1] / max(eigenvalues[0], 1e-300))
-    errors = _standard_errors(hessian, spread, to_free) if not openings else np.full(len(names), np.nan)
-    objective_scale = np.sqrt(max(np.abs(np.diag(hessian)).max(), 1e-300))
-    del vectors
-    status, message = _status(setup, openings, agreeing, polished, gradient / objective_scale)
+    errors = np.full(len(names), np.nan)
+    if not openings:
+        score = pull[:, None] * jacobian
+        errors = _standard_errors(hessian, score.T @ score, to_free)
+    scale = np.sqrt(max(np.abs(np.diag(hessian)).max(), 1e-300))
+    status, message = _status(setup, openings, agreeing, polished, gradient / scale)
     return {
         "rms": rms,
         "condition": condition,
@@ -59,8 +63,8 @@ def diagnose(setup: Setup, z: np.ndarray, agreeing: int, polished: int, gradient
     }
 
 
-def _open_directions(jacobian: np.ndarray, names: list[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Return eigenvalues and vectors of the scaled J^T J, and a sentence for each flat direction."""
+def _open_directions(jacobian: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Return the eigenvalues of the scaled J^T J, and a sentence for each flat direction."""
     gram = jacobian.T @ jacobian
     size = np.sqrt(np.maximum(np.diag(gram), 1e-300))
     dead = size <= 1e-9 * size.max()
@@ -76,7 +80,7 @@ def _open_directions(jacobian: np.ndarray, names: list[str]) -> tuple[np.ndarray
                 if len(involved) == 1
                 else f"only a combination of {', '.join(involved)} is determined by the evidence."
             )
-    return eigenvalues, vectors, sentences
+    return eigenvalues, sentences
 
 
 def _standard_errors(hessian: np.ndarray, spread: np.ndarray, to_free: np.ndarray) -> np.ndarray:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
+from threading import Thread
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.fit.coordinates import coefficients
-from scalesim.fit.diagnosis import diagnose
+from scalesim.fit.diagnosis import diagnose, local
 from scalesim.fit.noise import Noise
 from scalesim.fit.problem import Problem
+from scalesim.fit.refit import Replicas, run, seeds
 from scalesim.fit.result import Fit, Optimum
 from scalesim.fit.setup import Setup, prepare, start_pool
-from scalesim.fit.solver import ANNEAL, Solution, levenberg_marquardt, newton, project
+from scalesim.fit.solver import March, curvature, newton
 
 __all__ = ["fit", "solve"]
 
+POLISH = 7
 AGREE = 1e-8
 """Relative difference of objective within which two starts have found the same optimum."""
 
@@ -57,7 +58,7 @@ def fit(
         per_group: coefficients that each group of the runs has for itself, the others being shared.
         by: columns that tell the group, ("n_head", "n_kv_head"); by default the table's own group.
         starts: how many to draw, or the starts themselves as {"alpha": (K,), ...}.
-        polish: how many of the best to carry to convergence; 16 by default, all of given starts.
+        polish: how many of the best to carry to convergence; 7 by default, all of given starts.
         throw: raise where the status is "not_converged" or "unidentified".
 
     Raises:
@@ -77,31 +78,68 @@ def fit(
         return _finish(setup, solve(setup, starts, polish), throw)
 
 
-def solve(setup: Setup, starts: int | Mapping[str, Any] = 64, polish: int | None = None) -> Solution:
-    """Return where each polished start ended, best first, as NumPy arrays (m, p), (m,), (m,), (m,)."""
+class Ends(NamedTuple):
+    """Where polished starts ended, best first: z (m, p), objectives (m,), gradient norms (m,), Hessians."""
+
+    z: np.ndarray
+    objective: np.ndarray
+    gradient_norm: np.ndarray
+    hessian: np.ndarray
+
+
+def solve(setup: Setup, starts: int | Mapping[str, Any] = 64, polish: int | None = None) -> Ends:
+    """Carry the best of many starts to convergence."""
+    replicas = Replicas(setup.problem)
+    compiling = _compile_ahead(setup, replicas)
+    own = setup.layout.encode(setup.template, setup.problem.centres)
     if isinstance(starts, int):
         if starts < 1:
             raise InvalidInput(f"starts must be at least 1, but is {starts}.")
-        pool = start_pool(setup, starts)
-        keep, projected = min(polish or 16, starts), True
+        keep = min(polish or POLISH, starts)
+        z = seeds(replicas, start_pool(setup, starts), keep)
+        z = np.concatenate([z, own[None, :]])
     else:
-        pool = _given(setup, starts)
-        keep, projected = min(polish or len(pool), len(pool)), False
-    own = setup.layout.encode(setup.template, setup.problem.centres)
-    ends = _solve(setup.problem, pool, own, keep, projected)
-    order = np.argsort(np.where(np.isfinite(ends.objective), ends.objective, np.inf), kind="stable")
-    return Solution(*(np.asarray(part)[order] for part in ends))
+        z = _given(setup, starts)
+    for thread in compiling:
+        thread.join()
+    ends = run(replicas, z, np.zeros(len(z), int), 40, 40)
+    if not isinstance(starts, int) and polish is not None:
+        ends = March(*(part[np.argsort(ends.cost, kind="stable")[:polish]] for part in ends))
+    parts = newton(lambda z: _curvature(setup.problem, z), ends.z)
+    order = np.argsort(np.where(np.isfinite(parts[1]), parts[1], np.inf), kind="stable")
+    return Ends(*(part[order] for part in parts))
 
 
-@partial(jax.jit, static_argnames=("keep", "projected"))
-def _solve(problem: Problem, pool: jax.Array, own: jax.Array, keep: int, projected: bool) -> Solution:
-    if projected:
-        pool, _ = project(problem, pool)
-        score = jax.vmap(lambda z: problem.objective(z, ANNEAL))(pool)
-        _, best = jax.lax.top_k(-jnp.where(jnp.isnan(score), jnp.inf, score), keep)
-        pool = jnp.concatenate([pool[best], own[None, :]])
-    z = jax.vmap(lambda z: levenberg_marquardt(problem, z))(pool)
-    return jax.vmap(lambda z: newton(problem, z))(z)
+_SEEN: set[Any] = set()
+
+
+def _compile_ahead(setup: Setup, replicas: Replicas) -> list[Thread]:
+    """Compile the later programs of a first fit beside its first one: compiling is most of the wait."""
+    shapes = tuple((np.shape(leaf), np.asarray(leaf).dtype) for leaf in replicas.leaves)
+    key = (replicas.tree, shapes)
+    if key in _SEEN:
+        return []
+    _SEEN.add(key)
+    some = np.zeros((POLISH + 1, setup.layout.size))
+
+    def later() -> None:
+        with jax.enable_x64(True):
+            _curvature(setup.problem, some)
+            local(setup.problem, some[0])
+
+    def sooner() -> None:
+        with jax.enable_x64(True):
+            run(replicas, some, np.zeros(len(some), int), 0, 0)
+
+    threads = [Thread(target=work, daemon=True) for work in (sooner, later)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+@jax.jit
+def _curvature(problem: Problem, z: jax.Array) -> tuple[jax.Array, ...]:
+    return jax.vmap(lambda z: curvature(problem, z))(z)
 
 
 def _given(setup: Setup, starts: Mapping[str, Any]) -> np.ndarray:
@@ -123,7 +161,7 @@ def _given(setup: Setup, starts: Mapping[str, Any]) -> np.ndarray:
     return setup.layout.encode_many(values, setup.problem.centres)
 
 
-def _finish(setup: Setup, ends: Solution, throw: bool) -> Fit:
+def _finish(setup: Setup, ends: Ends, throw: bool) -> Fit:
     if not np.isfinite(ends.objective[0]):
         raise Unreachable(
             f"{type(setup.template).__name__} gave no finite objective at any start; "
@@ -134,7 +172,9 @@ def _finish(setup: Setup, ends: Solution, throw: bool) -> Fit:
     # Where the law is exact the objective is rounding error, of which nothing relative can be said.
     rounding = 0.0 if setup.points is None else 1e-14 * len(setup.runs)
     agreeing = int(np.sum(ends.objective <= ends.objective[0] * (1 + AGREE) + rounding))
-    diagnosis = diagnose(setup, best, agreeing, len(ends.objective), float(ends.gradient_norm[0]))
+    diagnosis = diagnose(
+        setup, best, ends.hessian[0], agreeing, len(ends.objective), float(ends.gradient_norm[0])
+    )
     found = Fit(
         law=law,
         objective=float(ends.objective[0]),
@@ -154,11 +194,11 @@ def _finish(setup: Setup, ends: Solution, throw: bool) -> Fit:
 
 def _law(setup: Setup, z: np.ndarray) -> Any:
     """Return the law at z, its coefficients plain floats (or NumPy vectors, by group)."""
-    law = jax.tree.map(np.asarray, setup.problem.law(jnp.asarray(z)))
+    law = jax.tree.map(np.asarray, setup.problem.law(np.asarray(z)))
     return jax.tree.map(lambda leaf: float(leaf) if leaf.ndim == 0 else leaf, law)
 
 
-def _distinct(setup: Setup, ends: Solution, most: int = 5) -> tuple[Optimum, ...]:
+def _distinct(setup: Setup, ends: Ends, most: int = 5) -> tuple[Optimum, ...]:
     """Group the ends by objective, best first."""
     found: list[Optimum] = []
     values = ends.objective[np.isfinite(ends.objective)]

@@ -22,7 +22,7 @@ Num = Any
 
 
 class Rows(NamedTuple):
-    """Residuals (rows,), and how each counts: weight * rho(residual, delta, asymmetry)."""
+    """Residuals (rows,), and how each counts: weight * rho(residual, anneal * delta, asymmetry)."""
 
     residual: jax.Array
     weight: jax.Array
@@ -33,7 +33,8 @@ class Rows(NamedTuple):
 class Evidence(ABC):
     """Something that a law should agree with: a pytree that turns a law into rows of residuals.
 
-    `anneal` (at least 1, ending at 1) widens the tolerance while a solver is far from its goal.
+    `anneal` (at least 1, ending at 1) widens tolerances while a solver is far from its goal. Solvers
+    widen the thresholds `delta` themselves; a row whose residual depends on a tolerance does it here.
     """
 
     @abstractmethod
@@ -97,7 +98,7 @@ class PointRows(Evidence):
             residual = predicted - self.loss
         residual = residual / self.sigma
         ones = jnp.ones_like(residual)
-        return Rows(residual, self.weight, self.delta * anneal * ones, self.asymmetry * ones)
+        return Rows(residual, self.weight, self.delta * ones, self.asymmetry * ones)
 
 
 def padded_rows(rows: int) -> int:

@@ -38,7 +38,7 @@ class Problem:
     prior: tuple[Any, Any] | None
     layout: Layout = field(metadata={"static": True})
 
-    def law(self, z: jax.Array) -> Law:
+    def law(self, z: Any) -> Law:
         """Return the law at a point z (p,)."""
         return self.layout.decode(z, self.pinned, self.centres)
 
@@ -54,7 +54,7 @@ class Problem:
     def objective(self, z: jax.Array, anneal: Any = 1.0) -> jax.Array:
         """Return the sum of weight * rho over all rows; infinite where the law is not a number."""
         r = self.rows(z, anneal)
-        total = jnp.sum(r.weight * rho(r.residual, r.delta, r.asymmetry))
+        total = jnp.sum(r.weight * rho(r.residual, anneal * r.delta, r.asymmetry))
         return jnp.where(jnp.isfinite(total), total, jnp.inf)
 
     def reweighted(self, weight: Any, loss: Any = None) -> Problem:

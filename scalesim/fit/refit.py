@@ -1,9 +1,9 @@
-"""Many fits of one law that differ in weights, losses, thresholds or pinned values: one compiled call."""
+"""Many starts of many problems that differ in weights, losses, thresholds or pinned values."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,12 +14,13 @@ import numpy as np
 from scalesim.fit.coordinates import resolve
 from scalesim.fit.problem import Problem
 from scalesim.fit.setup import Setup, start_pool
-from scalesim.fit.solver import levenberg_marquardt, newton, project
+from scalesim.fit.solver import March, march, project
 
-__all__ = ["Refits", "predict_many", "refit"]
+__all__ = ["CHUNK", "Refits", "Replicas", "predict_many", "refit"]
 
-CHUNK = 256
-"""Replicas solved at a time: enough to fill a processor's vectors, few enough for bounded memory."""
+CHUNK = 512
+"""Starts solved at a time: enough to fill a processor's vectors, few enough for bounded memory."""
+FIRST, BURST, MOST = 14, 8, 200
 
 
 class Refits(NamedTuple):
@@ -28,6 +29,73 @@ class Refits(NamedTuple):
     z: np.ndarray
     objective: np.ndarray
     gradient_norm: np.ndarray
+
+
+class Replicas:
+    """A problem of which some leaves differ by replica: {leaf index: (R, ...)}."""
+
+    def __init__(self, problem: Problem, changed: Mapping[int, np.ndarray] | None = None) -> None:
+        self.leaves, self.tree = jax.tree.flatten(problem)
+        self.changed = dict(changed or {})
+        self.axes = tuple(0 if i in self.changed else None for i in range(len(self.leaves)))
+
+    def at(self, replica: np.ndarray) -> list[Any]:
+        """Return the leaves for these replicas, one problem each."""
+        return [self.changed[i][replica] if i in self.changed else leaf for i, leaf in enumerate(self.leaves)]
+
+
+@partial(jax.jit, static_argnames=("tree", "axes", "keep"))
+def _seed(leaves: list, pool: jax.Array, tree: Any, axes: tuple, keep: int) -> jax.Array:
+    def one(leaves: list) -> jax.Array:
+        projected, score = project(jax.tree.unflatten(tree, leaves), pool)
+        _, best = jax.lax.top_k(-jnp.where(jnp.isnan(score), jnp.inf, score), keep)
+        return projected[best]
+
+    return _over(one, axes)(leaves)
+
+
+@partial(jax.jit, static_argnames=("tree", "axes"))
+def _march(leaves: list, start: March, steps: jax.Array, tree: Any, axes: tuple) -> March:
+    def one(leaves: list, z: jax.Array, damping: jax.Array, age: jax.Array) -> March:
+        return march(jax.tree.unflatten(tree, leaves), z, damping, age, steps)
+
+    return jax.vmap(one, in_axes=(list(axes), 0, 0, 0))(leaves, start.z, start.damping, start.age)
+
+
+def _over(one: Callable, axes: tuple) -> Callable:
+    return jax.vmap(one, in_axes=(list(axes),)) if any(axis == 0 for axis in axes) else one
+
+
+def seeds(replicas: Replicas, pool: np.ndarray, keep: int, replica: np.ndarray | None = None) -> np.ndarray:
+    """Return the best `keep` starts of each replica, (R, keep, p); (keep, p) where there are no replicas."""
+    leaves = replicas.leaves if replica is None else replicas.at(replica)
+    return np.asarray(_seed(leaves, pool, replicas.tree, replicas.axes, keep))
+
+
+def run(
+    replicas: Replicas, z: np.ndarray, replica: np.ndarray, steps: int, most: int, chunk: int = CHUNK
+) -> March:
+    """March starts z (B, p), each on its replica, in bursts of `steps` until idle or `most` steps old.
+
+    Finished starts leave the batch between bursts, so that a slow one does not hold up the others.
+    """
+    count = len(z)
+    size = min(chunk, max(8, 1 << (count - 1).bit_length()))
+    fill = np.zeros(count)
+    out = March(
+        np.array(z), fill + 1e-2, np.zeros(count, int), fill + np.inf, fill.copy(), np.zeros(count, bool)
+    )
+    waiting = np.arange(count)
+    while len(waiting):
+        for first in range(0, len(waiting), size):
+            some = waiting[first : first + size]
+            rows = np.resize(some, size)  # a short batch repeats itself: one program for all
+            start = March(*(part[rows] for part in out))
+            ends = _march(replicas.at(replica[rows]), start, np.asarray(steps), replicas.tree, replicas.axes)
+            for kept, part in zip(out, ends, strict=True):
+                kept[some] = np.asarray(part)[: len(some)]
+        waiting = waiting[~out.done[waiting] & (out.age[waiting] < most)]
+    return out
 
 
 def refit(
@@ -52,61 +120,54 @@ def refit(
         delta: thresholds of the Huber loss, (R,).
         pinned: values of coefficients that are not free, (R,) each.
         starts: drawn once; each replica solves their linear coefficients on its own rows.
-        keep: how many of a replica's starts to polish, besides `warm`.
+        keep: how many of a replica's starts to follow, besides `warm`.
         chunk: replicas at a time.
         progress: called with the number of replicas done so far.
     """
-    parts = list(refit_chunks(setup, warm, weight, loss, delta, pinned, starts, keep, chunk, progress))
-    return Refits(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def refit_chunks(
-    setup: Setup,
-    warm: np.ndarray,
-    weight: np.ndarray | None,
-    loss: np.ndarray | None,
-    delta: np.ndarray | None,
-    pinned: Mapping[str, np.ndarray] | None,
-    starts: int,
-    keep: int,
-    chunk: int,
-    progress: Callable[[int], None] | None,
-) -> Iterator[Refits]:
-    """Yield the results of `refit`, a chunk at a time."""
-    changed = _changes(setup, weight, loss, delta, pinned or {})
-    total = len(next(iter(changed.values())))
+    replicas = Replicas(setup.problem, _changes(setup, weight, loss, delta, pinned or {}))
+    total = len(next(iter(replicas.changed.values())))
     size = min(chunk, 1 << (total - 1).bit_length())
+    parts = []
     with jax.enable_x64(True):
-        leaves, tree = jax.tree.flatten(setup.problem)
-        axes = tuple(0 if i in changed else None for i in range(len(leaves)))
         pool = start_pool(setup, starts)
         warm = np.broadcast_to(warm, (total, setup.layout.size))
         for first in range(0, total, size):
-            rows = np.minimum(np.arange(first, first + size), total - 1)  # the last chunk repeats its end
-            here = [changed[i][rows] if i in changed else leaf for i, leaf in enumerate(leaves)]
-            ends = _refit(here, pool, warm[rows], tree, axes, min(keep, starts))
-            count = min(size, total - first)
-            yield Refits(*(np.asarray(part)[:count] for part in ends))
+            index = np.arange(first, min(first + size, total))
+            parts.append(_refit_some(replicas, pool, warm, index, size, min(keep, starts), chunk))
             if progress is not None:
-                progress(first + count)
+                progress(int(index[-1]) + 1)
+    return Refits(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-@partial(jax.jit, static_argnames=("tree", "axes", "keep"))
-def _refit(leaves: list, pool: jax.Array, warm: jax.Array, tree: Any, axes: tuple, keep: int) -> Any:
-    def one(leaves: list, warm: jax.Array) -> tuple[jax.Array, ...]:
-        problem: Problem = jax.tree.unflatten(tree, leaves)
-        if keep:
-            projected, squares = project(problem, pool)
-            _, best = jax.lax.top_k(-squares, keep)
-            starts = jnp.concatenate([projected[best], warm[None]])
-        else:
-            starts = warm[None]
-        z = jax.vmap(lambda z: levenberg_marquardt(problem, z))(starts)
-        ends = jax.vmap(lambda z: newton(problem, z))(z)
-        winner = jnp.argmin(jnp.where(jnp.isnan(ends.objective), jnp.inf, ends.objective))
-        return ends.z[winner], ends.objective[winner], ends.gradient_norm[winner]
-
-    return jax.vmap(one, in_axes=(list(axes), 0))(leaves, warm)
+def _refit_some(
+    replicas: Replicas,
+    pool: np.ndarray,
+    warm: np.ndarray,
+    index: np.ndarray,
+    size: int,
+    keep: int,
+    chunk: int,
+) -> Refits:
+    count = len(index)
+    starts = warm[index][:, None, :]
+    if keep:
+        found = seeds(replicas, pool, keep, np.resize(index, size))[:count]
+        starts = np.concatenate([starts, found], axis=1)
+    each = starts.shape[1]
+    owner = np.repeat(np.arange(count), each)
+    ends = run(replicas, starts.reshape(count * each, -1), index[owner], FIRST, FIRST, chunk)
+    # A short pass on every start; then only those that may still win go on.
+    cost = np.where(np.isfinite(ends.cost), ends.cost, np.inf).reshape(count, each)
+    least = cost.min(1, keepdims=True)
+    rank = np.argsort(np.argsort(cost, axis=1, kind="stable"), axis=1, kind="stable")
+    near = (cost <= least * 1.05) & (cost > least * (1 + 1e-4))
+    follow = np.flatnonzero(((rank == 0) | near).ravel())
+    last = run(replicas, ends.z[follow], index[owner[follow]], BURST, MOST, chunk)
+    final = np.full((count * each,), np.inf)
+    final[follow] = np.where(np.isfinite(last.cost), last.cost, np.inf)
+    winner = final.reshape(count, each).argmin(1) + np.arange(count) * each
+    at = np.searchsorted(follow, winner)
+    return Refits(last.z[at], last.cost[at], last.gradient[at])
 
 
 def _changes(
@@ -114,7 +175,6 @@ def _changes(
 ) -> dict[int, np.ndarray]:
     """Return the problem's leaves that differ by replica: {index of the leaf: values (R, ...)}."""
     problem = setup.problem
-    marked: dict[int, np.ndarray] = {}
     points = problem.points
     if points is not None:
         length = len(points.loss)
@@ -129,10 +189,8 @@ def _changes(
     for name, value in pinned.items():
         values[resolve(name, known)] = _Marked(np.asarray(value, float))
     swapped = dataclasses.replace(problem, points=points, pinned=tuple(values))
-    for i, leaf in enumerate(jax.tree.leaves(swapped)):
-        if isinstance(leaf, _Marked):
-            marked[i] = leaf.values
-    return marked
+    leaves = enumerate(jax.tree.leaves(swapped))
+    return {i: leaf.values for i, leaf in leaves if isinstance(leaf, _Marked)}
 
 
 class _Marked:

@@ -18,9 +18,11 @@ from scalesim.fit.solver import March, march, project
 
 __all__ = ["CHUNK", "Refits", "Replicas", "predict_many", "refit"]
 
-CHUNK = 512
-"""Starts solved at a time: enough to fill a processor's vectors, few enough for bounded memory."""
-FIRST, BURST, MOST = 14, 8, 200
+CHUNK = 4096
+"""Replicas at a time, few enough for bounded memory."""
+BATCH = 256
+"""Starts marched at a time: enough to fill a processor's vectors, few enough for its caches."""
+FIRST, BURST, MOST = 9, 8, 120
 
 
 class Refits(NamedTuple):
@@ -73,17 +75,23 @@ def seeds(replicas: Replicas, pool: np.ndarray, keep: int, replica: np.ndarray |
 
 
 def run(
-    replicas: Replicas, z: np.ndarray, replica: np.ndarray, steps: int, most: int, chunk: int = CHUNK
+    replicas: Replicas,
+    z: np.ndarray,
+    replica: np.ndarray,
+    steps: int,
+    most: int,
+    batch: int = BATCH,
+    age: int = 0,
 ) -> March:
     """March starts z (B, p), each on its replica, in bursts of `steps` until idle or `most` steps old.
 
     Finished starts leave the batch between bursts, so that a slow one does not hold up the others.
     """
     count = len(z)
-    size = min(chunk, max(8, 1 << (count - 1).bit_length()))
+    size = min(batch, max(8, 1 << (count - 1).bit_length()))
     fill = np.zeros(count)
     out = March(
-        np.array(z), fill + 1e-2, np.zeros(count, int), fill + np.inf, fill.copy(), np.zeros(count, bool)
+        np.array(z), fill + 1e-2, np.full(count, age), fill + np.inf, fill.copy(), np.zeros(count, bool)
     )
     waiting = np.arange(count)
     while len(waiting):
@@ -133,7 +141,7 @@ def refit(
         warm = np.broadcast_to(warm, (total, setup.layout.size))
         for first in range(0, total, size):
             index = np.arange(first, min(first + size, total))
-            parts.append(_refit_some(replicas, pool, warm, index, size, min(keep, starts), chunk))
+            parts.append(_refit_some(replicas, pool, warm, index, size, min(keep, starts), min(BATCH, chunk)))
             if progress is not None:
                 progress(int(index[-1]) + 1)
     return Refits(*(np.concatenate(column) for column in zip(*parts, strict=True)))
@@ -146,7 +154,7 @@ def _refit_some(
     index: np.ndarray,
     size: int,
     keep: int,
-    chunk: int,
+    batch: int,
 ) -> Refits:
     count = len(index)
     starts = warm[index][:, None, :]
@@ -155,14 +163,14 @@ def _refit_some(
         starts = np.concatenate([starts, found], axis=1)
     each = starts.shape[1]
     owner = np.repeat(np.arange(count), each)
-    ends = run(replicas, starts.reshape(count * each, -1), index[owner], FIRST, FIRST, chunk)
+    ends = run(replicas, starts.reshape(count * each, -1), index[owner], FIRST, FIRST, batch)
     # A short pass on every start; then only those that may still win go on.
     cost = np.where(np.isfinite(ends.cost), ends.cost, np.inf).reshape(count, each)
     least = cost.min(1, keepdims=True)
     rank = np.argsort(np.argsort(cost, axis=1, kind="stable"), axis=1, kind="stable")
     near = (cost <= least * 1.05) & (cost > least * (1 + 1e-4))
     follow = np.flatnonzero(((rank == 0) | near).ravel())
-    last = run(replicas, ends.z[follow], index[owner[follow]], BURST, MOST, chunk)
+    last = run(replicas, ends.z[follow], index[owner[follow]], BURST, MOST, batch, FIRST)
     final = np.full((count * each,), np.inf)
     final[follow] = np.where(np.isfinite(last.cost), last.cost, np.inf)
     winner = final.reshape(count, each).argmin(1) + np.arange(count) * each

@@ -72,7 +72,7 @@ def march(problem: Problem, z: jax.Array, damping: Any, age: Any, steps: Any) ->
             return rows.residual, rows[1:]
 
         r, push, how = jax.linearize(residual, z, has_aux=True)
-        return r, jax.vmap(push, out_axes=1)(jnp.eye(z.size, dtype=z.dtype)), how
+        return r, jax.vmap(push)(jnp.eye(z.size, dtype=z.dtype)), how
 
     def body(s: _State) -> _State:
         heat = jnp.maximum(1.0, ANNEAL * COOLING ** (age + s.step).astype(z.dtype))
@@ -82,14 +82,14 @@ def march(problem: Problem, z: jax.Array, damping: Any, age: Any, steps: Any) ->
         held = jnp.sum(row_weight * rho(s.residual, delta, asymmetry))
         better = jnp.isfinite(cost) & ((cost < held) | (s.step == 0))
         # Rows of weight 0 must not turn a stray nan into the sum's.
-        jacobian = jnp.where(row_weight[:, None] > 0, jacobian, 0.0)
+        jacobian = jnp.where(row_weight[None, :] > 0, jacobian, 0.0)
         point = jnp.where(better, s.trial, s.z)
         r = jnp.where(better, r, s.residual)
         jacobian = jnp.where(better, jacobian, s.jacobian)
         damping = jnp.where(better, jnp.maximum(s.damping * 0.2, 1e-12), s.damping * 5.0)
-        slope = jacobian.T @ (row_weight * influence(r, delta, asymmetry))
+        slope = jacobian @ (row_weight * influence(r, delta, asymmetry))
         bend = row_weight * weight(r, delta, asymmetry) * jnp.where(jnp.abs(r) > delta, 0.25, 1.0)
-        h = (jacobian.T * bend[None, :]) @ jacobian
+        h = (jacobian * bend[None, :]) @ jacobian.T
         diagonal = jnp.diagonal(h)
         step = _solve(h + jnp.diag(damping * diagonal + 1e-12 * jnp.max(diagonal) + 1e-30), slope)
         promised = -0.5 * (slope @ step)
@@ -103,7 +103,7 @@ def march(problem: Problem, z: jax.Array, damping: Any, age: Any, steps: Any) ->
     far = jnp.full(shape, jnp.inf, z.dtype)
     zero = jnp.zeros((), z.dtype)
     first = _State(
-        z, far, jnp.zeros((*shape, z.size), z.dtype), z, damping * 5.0, zero, jnp.asarray(0), zero > 1
+        z, far, jnp.zeros((z.size, *shape), z.dtype), z, damping * 5.0, zero, jnp.asarray(0), zero > 1
     )
     s = jax.lax.while_loop(lambda s: (s.step < steps) & ~s.done, body, first)
     how = problem.rows(s.z)

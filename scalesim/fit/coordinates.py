@@ -43,7 +43,11 @@ def _declared(law: Any, prefix: str = "") -> list[tuple[str, Coefficient]]:
     for f in dataclasses.fields(law):
         value = getattr(law, f.name)
         if "coefficient" in f.metadata:
-            found.append((prefix + f.name, f.metadata["coefficient"]))
+            spec = f.metadata["coefficient"]
+            if spec.scales is not None and spec.scales[0].startswith("@"):
+                field = getattr(law, spec.scales[0][1:])
+                spec = dataclasses.replace(spec, scales=(field, spec.scales[1]))
+            found.append((prefix + f.name, spec))
         elif isinstance(value, Law):
             # A grouping adds no level of its own: its coefficients keep their names.
             inner = prefix if type(law).__name__ == "Grouped" else f"{prefix}{f.name}."

@@ -11,6 +11,8 @@ from scalesim.laws.base import (
     power,
     register_law,
 )
+from scalesim.laws.compose import Product, Sum, law_from_function
+from scalesim.laws.corrected import Gemstones, Precision, Repetition
 from scalesim.laws.grouped import Grouped
 from scalesim.laws.heads import (
     AdditiveHeadLaw,
@@ -20,23 +22,43 @@ from scalesim.laws.heads import (
     SquashedHeadLaw,
 )
 from scalesim.laws.power import Chinchilla, Kaplan, PowerLaw
+from scalesim.laws.terms import (
+    AspectRatio,
+    ConditionalShape,
+    Constant,
+    ContextGrowth,
+    ContextPower,
+    PowerTerm,
+)
 
 __all__ = [
     "FIELDS",
     "REGISTRY",
     "AdditiveHeadLaw",
+    "AspectRatio",
     "Chinchilla",
     "Coefficient",
+    "ConditionalShape",
+    "Constant",
+    "ContextGrowth",
+    "ContextPower",
+    "Gemstones",
     "Grouped",
     "HeadLaw",
     "Kaplan",
     "Law",
     "PowerLaw",
+    "PowerTerm",
+    "Precision",
+    "Product",
+    "Repetition",
     "ScalingHeadLaw",
     "SeparableHeadLaw",
     "SquashedHeadLaw",
+    "Sum",
     "coefficient",
     "fields_of",
+    "law_from_function",
     "option",
     "power",
     "register_law",

@@ -120,7 +120,8 @@ def register_law(cls: _L) -> _L:
     >>> float(Saturating(E=1.5, A=1.0, n0=1e8).loss({"n_params": 1e8}))
     2.0
     """
-    cls = dataclass(frozen=True, kw_only=True)(cls)  # type: ignore[assignment]
+    own_init = "__init__" in vars(cls)
+    cls = dataclass(frozen=True, kw_only=True, init=not own_init)(cls)  # type: ignore[assignment]
     static = {f.name for f in dataclasses.fields(cls) if f.metadata.get("static", False)}
     data = [f.name for f in dataclasses.fields(cls) if f.name not in static]
     jax.tree_util.register_dataclass(cls, data_fields=data, meta_fields=sorted(static))
@@ -150,6 +151,18 @@ class Law(ABC):
     @abstractmethod
     def loss(self, x: X) -> Num:
         """Return the loss in nats a token at `x`: numbers that broadcast, for each of `fields`."""
+
+    def __add__(self, other: Law) -> Law:
+        """Return the law whose loss is the sum of both."""
+        from scalesim.laws.compose import Sum
+
+        return Sum(base=self, other=other)
+
+    def __mul__(self, other: Law) -> Law:
+        """Return the law whose loss is the product of both."""
+        from scalesim.laws.compose import Product
+
+        return Product(base=self, other=other)
 
     def __call__(self, shape: Shape, n_tokens: Num = None, context_length: Num = None) -> Num:
         """Return the loss of a shape trained on `n_tokens`, used at `context_length`."""

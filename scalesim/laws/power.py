@@ -42,7 +42,7 @@ class Chinchilla(Law):
     arXiv 2404.10102.
 
     >>> round(float(Chinchilla().loss({"n_params": 7e10, "n_tokens": 1.4e12})), 3)
-    1.975
+    1.974
     """
 
     fields = ("n_params", "n_tokens")
@@ -65,7 +65,7 @@ class Kaplan(Law):
     with `Kaplan() + Constant()`.
 
     >>> round(float(Kaplan().loss({"n_params": 1e9, "n_tokens": 2e10})), 3)
-    2.498
+    2.435
     """
 
     fields = ("n_params", "n_tokens")

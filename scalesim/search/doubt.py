@@ -71,15 +71,18 @@ def in_words(fit: Any, outside: dict[str, float], sees_context: bool) -> str:
 
 
 def loss_interval(fit: Any, shape: Shape, n_tokens: float, context: float) -> tuple[float, float] | None:
-    """Return the 90% interval of the law's loss over the fit's bootstrap, or None if it has none.
+    """Return the 90% interval of the loss that a model of this shape would have, or None without a bootstrap.
 
-    The interval is of the law at this shape; a single training run scatters about it besides.
+    About the law's loss, with the variance of the bootstrapped laws there (their mean square distance, so
+    that a bias counts) and that of a single run about its law (the fit's rms): loss -+ 1.645 sd.
     """
     bootstrap = getattr(fit, "bootstrap", None)
     if bootstrap is None:
         return None
-    x = {k: np.asarray([float(v)]) for k, v in fields_of(fit.law, shape, n_tokens, context).items()}
     with jax.enable_x64(True):
-        losses = np.asarray(bootstrap.losses(x))[:, 0]
-    low, high = np.quantile(losses, [0.05, 0.95])
-    return float(low), float(high)
+        laws = jax.tree.map(np.asarray, bootstrap.laws(fit.law))
+        x = fields_of(fit.law, shape, n_tokens, context)
+        losses = np.asarray(jax.vmap(lambda law: law.loss(x))(laws))
+        loss = float(fit.law.loss(x))
+    half = 1.645 * float(np.sqrt(np.mean((losses - loss) ** 2) + fit.rms**2))
+    return loss - half, loss + half

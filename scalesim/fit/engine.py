@@ -71,7 +71,7 @@ def fit(
     >>> paper = ss.load_runs("paper").take(slice(0, 6))
     >>> found = fit("power", paper, fixed={"E": 1.97})
     >>> found.status, round(found.law.b, 3)
-    ('converged', 0.187)
+    ('converged', 0.188)
     """
     with jax.enable_x64(True):
         setup = prepare(

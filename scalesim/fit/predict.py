@@ -15,7 +15,7 @@ from scalesim.fit.result import Fit
 from scalesim.laws.base import FIELDS
 from scalesim.laws.grouped import GROUP
 
-__all__ = ["Prediction", "predict"]
+__all__ = ["Prediction", "beyond", "evidence_ranges", "predict"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ def predict(fit: Fit, x: Mapping[str, Any], *, level: float = 0.9) -> Prediction
             low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
             scatter = _scatter(fit, len(drawn))
             run_low, run_high = np.quantile(drawn + scatter[:, None], [tail, 1 - tail], axis=0)
-    return Prediction(loss, low, high, run_low, run_high, level, _beyond(fit, arrays))
+    return Prediction(loss, low, high, run_low, run_high, level, beyond(fit, arrays))
 
 
 def _scatter(fit: Fit, count: int) -> np.ndarray:
@@ -91,10 +91,19 @@ def _scatter(fit: Fit, count: int) -> np.ndarray:
     return np.random.default_rng(0).normal(scale=fit.rms, size=count)
 
 
-def _beyond(fit: Fit, x: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    ranges: dict[str, list[float]] = {}
-    for evidence in fit.provenance.get("evidence", []):
-        ranges.update(evidence.get("ranges", {}))
+def evidence_ranges(fit: Any) -> dict[str, tuple[float, float]]:
+    """Return the least and greatest value of each column that a fit's measured points cover."""
+    covered: dict[str, tuple[float, float]] = {}
+    for evidence in getattr(fit, "provenance", {}).get("evidence", []):
+        for name, (low, high) in evidence.get("ranges", {}).items():
+            old_low, old_high = covered.get(name, (np.inf, -np.inf))
+            covered[name] = (min(low, old_low), max(high, old_high))
+    return covered
+
+
+def beyond(fit: Any, x: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return by which factor each value leaves its column's range (1 inside), for columns that have one."""
+    ranges = evidence_ranges(fit)
     return {
         name: np.maximum(1.0, np.maximum(values / ranges[name][1], ranges[name][0] / values))
         for name, values in x.items()

@@ -57,7 +57,7 @@ def leave_one_group_out(fit: Fit, by: Any = None) -> Validation:
         by: columns whose values tell the group; by default the run table's own groups.
 
     >>> import scalesim as ss
-    >>> found = ss.fit("separablehead", ss.load_runs("paper"), noise=Squared(0.005))
+    >>> found = ss.fit("separablehead", ss.load_runs("paper"), noise=ss.fit.Squared(0.005))
     >>> round(leave_one_group_out(found).rms, 4)
     0.0125
     """

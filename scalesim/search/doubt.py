@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-import numpy as np
-
+from scalesim.fit.predict import beyond, evidence_ranges, predict
 from scalesim.laws.base import fields_of
 from scalesim.shape import Shape
 from scalesim.units import format_context
 
-__all__ = ["evidence_ranges", "extrapolation", "in_words", "loss_interval"]
+__all__ = ["extrapolation", "in_words", "loss_interval"]
 
 _WORDS = {
     "n_params": "size",
@@ -22,31 +20,16 @@ _WORDS = {
 }
 
 
-def evidence_ranges(fit: Any) -> dict[str, tuple[float, float]]:
-    """Return the least and greatest value of each column that a fit's measured points cover."""
-    covered: dict[str, tuple[float, float]] = {}
-    for evidence in getattr(fit, "provenance", {}).get("evidence", []):
-        for name, (low, high) in evidence.get("ranges", {}).items():
-            old_low, old_high = covered.get(name, (np.inf, -np.inf))
-            covered[name] = (min(low, old_low), max(high, old_high))
-    return covered
-
-
 def extrapolation(fit: Any, values: dict[str, float]) -> dict[str, float]:
     """Return, for each value that the evidence has a range of, the factor by which it is outside.
 
     1 is inside the range; 16 is sixteen times its greatest, or a sixteenth of its least. "loss" is by how
     many nats the target is below the least measured (0: not below).
     """
-    ranges = evidence_ranges(fit)
-    outside = {
-        name: max(1.0, value / ranges[name][1], ranges[name][0] / value)
-        for name, value in values.items()
-        if name in ranges and name != "loss"
-    }
-    if "loss" in ranges and "loss" in values:
-        outside["loss"] = max(0.0, ranges["loss"][0] - values["loss"])
-    return outside
+    loss = values["loss"]
+    outside = {name: float(factor) for name, factor in beyond(fit, values).items() if name != "loss"}
+    least = evidence_ranges(fit).get("loss", (loss, loss))[0]
+    return {**outside, "loss": max(0.0, least - loss)} if outside else {}
 
 
 def in_words(fit: Any, outside: dict[str, float], sees_context: bool) -> str:
@@ -73,16 +56,9 @@ def in_words(fit: Any, outside: dict[str, float], sees_context: bool) -> str:
 def loss_interval(fit: Any, shape: Shape, n_tokens: float, context: float) -> tuple[float, float] | None:
     """Return the 90% interval of the loss that a model of this shape would have, or None without a bootstrap.
 
-    About the law's loss, with the variance of the bootstrapped laws there (their mean square distance, so
-    that a bias counts) and that of a single run about its law (the fit's rms): loss -+ 1.645 sd.
+    It holds the doubt about the law and the scatter of single runs about it (`scalesim.fit.predict`).
     """
-    bootstrap = getattr(fit, "bootstrap", None)
-    if bootstrap is None:
+    if getattr(fit, "bootstrap", None) is None:
         return None
-    with jax.enable_x64(True):
-        laws = jax.tree.map(np.asarray, bootstrap.laws(fit.law))
-        x = fields_of(fit.law, shape, n_tokens, context)
-        losses = np.asarray(jax.vmap(lambda law: law.loss(x))(laws))
-        loss = float(fit.law.loss(x))
-    half = 1.645 * float(np.sqrt(np.mean((losses - loss) ** 2) + fit.rms**2))
-    return loss - half, loss + half
+    predicted = predict(fit, fields_of(fit.law, shape, n_tokens, context), level=0.9)
+    return float(predicted.run_low[0]), float(predicted.run_high[0])

@@ -3,40 +3,82 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from scalesim.errors import InvalidInput
+from scalesim.errors import InvalidInput, choose
+from scalesim.pytree import static
 
-__all__ = ["ContextLengths", "Workload"]
+__all__ = ["COMPUTE", "Compute", "ContextLengths", "Workload"]
 
 Num = Any
+Compute = Literal["bf16", "fp8", "int8", "fp4"]
+COMPUTE: tuple[str, ...] = ("bf16", "fp8", "int8", "fp4")
 
 
-def _check(field: str, value: Num) -> None:
+def _check(field: str, value: Num, *, least: int = 1) -> None:
     if isinstance(value, bool | str):
         raise InvalidInput(f"{field} must be a number, but is {value!r}.")
-    if isinstance(value, int | float) and not 0 < value < float("inf"):
-        raise InvalidInput(f"{field} must be above 0 and finite, but is {value!r}.")
+    if isinstance(value, int | float):
+        bound = "above 0" if least else "at least 0"
+        if not ((value > 0 if least else value >= 0) and value < float("inf")):
+            raise InvalidInput(f"{field} must be {bound} and finite, but is {value!r}.")
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """What is served: `batch_size` sequences that each hold `context_length` tokens.
+    """What is served: `batch_size` sequences that each hold `context_length` tokens, and in what precision.
+
+    Attributes:
+        context_length: tokens a sequence holds at its end, prompt and generated ones together.
+        batch_size: sequences served at a time (the concurrency of continuous batching).
+        generated_length: tokens generated a sequence; None: one step at the full context is looked at.
+        prefix_length: tokens of the prompt that all sequences share: cached once, not computed again.
+        prefill_chunk: prompt tokens that the engine computes at a time; bounds the activations' memory.
+        weight_bits, activation_bits, kv_bits: bits a value of weights, activations and KV cache.
+        compute: number format of the matrix units, whose peak the hardware states.
 
     Raises:
-        InvalidInput: a Python number that is not positive and finite.
+        InvalidInput: a Python number that is not positive and finite, a generated_length beyond the
+            context, or an unknown number format.
+
+    >>> chat = Workload(context_length=4096, batch_size=16, generated_length=1024)
+    >>> chat.prompt_length
+    3072
     """
 
     context_length: Num
     batch_size: Num = 1
+    generated_length: Num | None = None
+    prefix_length: Num = 0
+    prefill_chunk: Num = 8192
+    weight_bits: Num = 16
+    activation_bits: Num = 16
+    kv_bits: Num = 16
+    compute: Compute = static("bf16")
 
     def __post_init__(self) -> None:
-        _check("context_length", self.context_length)
-        _check("batch_size", self.batch_size)
+        for name in ("context_length", "batch_size", "prefill_chunk", "weight_bits", "activation_bits", "kv_bits"):
+            _check(name, getattr(self, name))
+        _check("prefix_length", self.prefix_length, least=0)
+        if self.generated_length is not None:
+            _check("generated_length", self.generated_length)
+        choose("compute", self.compute, COMPUTE)
+        total = self.context_length
+        for name in ("generated_length", "prefix_length"):
+            part = getattr(self, name)
+            if isinstance(part, int | float) and isinstance(total, int | float) and part > total:
+                raise InvalidInput(f"{name} must be at most context_length = {total}, but is {part}.")
+
+    @property
+    def prompt_length(self) -> Num:
+        """Tokens of the prompt: all that are not generated."""
+        if self.generated_length is None:
+            return self.context_length
+        return self.context_length - self.generated_length
 
 
 @jax.tree_util.register_dataclass

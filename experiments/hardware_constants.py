@@ -1,0 +1,235 @@
+"""Fit the constants of `scalesim/data/efficiency.json` to public measurements, and score them.
+
+Kernels (A100 and H100, BF16): half of the measurements fit, the other half scores. Engine (vLLM, one
+accelerator): two 7B models fit (Llama-2-7B, MHA, and Llama-3-8B, GQA), the others score. Writes the
+constants, and a table of the errors.
+
+    python -m experiments.hardware_constants [--write] [--out DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.public_data import public_runs
+from scalesim.cost.calibrate import Timing, calibrate, fit_constants
+from scalesim.cost.flops import attended_pairs
+from scalesim.cost.kernels import decode_attention_time, gemm_time, prefill_attention_time
+from scalesim.efficiency import (
+    DecodeConstants,
+    Efficiency,
+    EngineConstants,
+    GemmConstants,
+    PrefillConstants,
+)
+from scalesim.hardware import Hardware
+from scalesim.models import known_model
+from scalesim.workload import Workload
+
+# Data sheet's peak FLOP/s and bandwidth of the measured accelerator; the kernels ran on 80 GB cards.
+PEAKS = {"a100": (312e12, 2039e9), "h100": (989.4e12, 3350e9)}
+SOURCE = "ai-dynamo/aiconfigurator @ 095f58a (kernels); argonne-lcf/LLM-Inference-Bench @ 4211f5d (engine)"
+FITTED = ("llama-2-7b", "llama-3-8b")
+HELD_OUT = {"a100": ("mistral-7b-v0.1",), "h100": ("mistral-7b-v0.1", "qwen2-7b")}
+
+GEMM = GemmConstants(
+    compute=0.85, bandwidth=0.85, sharpness=2.0, launch_us=1.0, depth_us=0.5, depth_exponent=0.3, fill=100.0
+)
+DECODE = DecodeConstants(
+    bandwidth=0.85,
+    group_scale=12.0,
+    compute=0.6,
+    sharpness=3.0,
+    launch_us=11.0,
+    split_us=5.0,
+    serial_us=0.002,
+    serial_exponent=2.0,
+    tile=128 * 100.0,
+    query_weight=1.0,
+)
+PREFILL = PrefillConstants(
+    compute=0.65,
+    bandwidth=0.8,
+    sharpness=2.0,
+    launch_us=11.0,
+    tile_rows=100.0,
+    span_pad=50.0,
+    head_pad=20.0,
+    reload=0.1,
+    serial_us=0.005,
+    serial_exponent=0.5,
+)
+
+Table = dict[str, np.ndarray]
+
+
+def read(kind: str, device: str) -> Table:
+    """One file of kernel measurements as columns."""
+    path = public_runs() / "silicon" / f"{device}_sxm_{kind}_bf16.csv"
+    with path.open(encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    table = dict(zip(rows[0], np.asarray(rows[1:], float).T, strict=True))
+    table["seconds"] = table.pop("latency_ms") * 1e-3
+    return table
+
+
+def part(table: Table, rows: np.ndarray) -> Table:
+    return {name: column[rows] for name, column in table.items()}
+
+
+def halves(table: Table, seed: int = 0) -> tuple[Table, Table]:
+    """A random half to fit and the other to score."""
+    order = np.random.default_rng(seed).permutation(len(table["seconds"]))
+    return part(table, order[::2]), part(table, order[1::2])
+
+
+def gemm(table: Table, device: str, c: Any) -> jax.Array:
+    m, n, k = table["m"], table["n"], table["k"]
+    peak, bandwidth = PEAKS[device]
+    return gemm_time(2 * m * n * k, 2 * (m * k + k * n + m * n), k, peak, bandwidth, c)
+
+
+def decode(table: Table, device: str, c: Any) -> jax.Array:
+    peak, bandwidth = PEAKS[device]
+    window = table["window_size"]
+    length = np.where(window > 0, np.minimum(table["kv_len"], window), table["kv_len"])
+    heads = table["num_heads"], table["num_key_value_heads"], table["head_dim"]
+    return decode_attention_time(table["batch_size"], length, *heads, peak, bandwidth, c)
+
+
+def prefill(table: Table, device: str, c: Any) -> jax.Array:
+    peak, bandwidth = PEAKS[device]
+    new = table["seq_len"]
+    window = np.where(table["window_size"] > 0, table["window_size"], 1e9)
+    span = np.asarray(attended_pairs(new, window=window)) / new
+    heads = table["num_heads"], table["num_key_value_heads"], table["head_dim"]
+    return prefill_attention_time(
+        table["batch_size"], new, span, *heads, peak, bandwidth, c, longest=np.minimum(new, window)
+    )
+
+
+KERNELS: dict[str, tuple[str, Callable[[Table, str, Any], jax.Array], Any]] = {
+    "gemm": ("gemm", gemm, GEMM),
+    "decode": ("attn_decode", decode, DECODE),
+    "prefill": ("attn_prefill", prefill, PREFILL),
+}
+
+
+def kernel_rows(kind: str, device: str) -> Table:
+    """The measurements a form is for: heads beyond 256 fall back to another kernel, four times slower."""
+    table = read(KERNELS[kind][0], device)
+    return part(table, np.flatnonzero(table["head_dim"] <= 256)) if kind != "gemm" else table
+
+
+def fit_kernel(kind: str, device: str, table: Table) -> Any:
+    time, start = KERNELS[kind][1:]
+    fixed = ("compute",) if kind == "decode" else ()  # decode is never bound by compute in these data
+    return fit_constants(lambda c: time(table, device, c), start, table["seconds"], fixed=fixed)
+
+
+def errors(kind: str, device: str, constants: Any, table: Table) -> np.ndarray:
+    return np.abs(np.asarray(KERNELS[kind][1](table, device, constants)) / table["seconds"] - 1)
+
+
+def shape_of(name: str) -> Any:
+    # Qwen2-7B has the sizes of Qwen2.5-7B; Mistral's window is as long as these sequences.
+    return known_model({"qwen2-7b": "qwen2.5-7b"}.get(name, name)).shape
+
+
+def timings(device: str, models: tuple[str, ...], framework: str = "vLLM") -> list[Timing]:
+    """Whole-model measurements of some models."""
+    path = public_runs() / "llm_inference_bench" / "a100_h100_single_gpu.csv"
+    out = []
+    with path.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            name = row["model"].split("/")[-1].lower().replace("meta-", "").replace("-hf", "")
+            wanted = row["framework"] == framework and row["hardware"].lower().split()[1] == device
+            if wanted and name in models and row["consistent"] == "True":
+                given, made = int(row["input_len"]), int(row["output_len"])
+                job = Workload(
+                    context_length=given + made, generated_length=made, batch_size=int(row["batch"])
+                )
+                out.append(Timing(shape=shape_of(name), workload=job, seconds=float(row["latency_s"])))
+    return out
+
+
+def machine(device: str, efficiency: Efficiency) -> Hardware:
+    """The accelerator that served the models: the A100 is the 40 GB one, by its bandwidth."""
+    memory, bandwidth = {"a100": (40.0, 1555.0), "h100": (80.0, 3350.0)}[device]
+    return Hardware(
+        name=device,
+        bf16_tflops=PEAKS[device][0] / 1e12,
+        memory_gb=memory,
+        bandwidth_gbs=bandwidth,
+        efficiency=efficiency,
+    )
+
+
+def predict(cases: list[Timing], hardware: Hardware) -> np.ndarray:
+    times = jax.jit(lambda: jnp.stack([jnp.asarray(case.predict(hardware), float) for case in cases]))()
+    return np.asarray(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="replace scalesim/data/efficiency.json")
+    parser.add_argument("--out", type=Path, default=Path("out/hardware"))
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_enable_x64", True)
+    shipped, report = {}, []
+    for device in PEAKS:
+        constants: dict[str, Any] = {}
+        error: dict[str, float] = {}
+        for kind in KERNELS:
+            table = kernel_rows(kind, device)
+            fitted, scored = halves(table)
+            half = errors(kind, device, fit_kernel(kind, device, fitted), scored)
+            # What ships is fitted to all; what is stated is the error of the half that fitted nothing.
+            constants[kind] = fit_kernel(kind, device, table)
+            error[kind] = float(np.median(half) if kind == "decode" else half.mean())
+            report.append((device, kind, len(scored["seconds"]), float(half.mean()), float(np.median(half))))
+        efficiency = Efficiency(**constants, engine=EngineConstants(), source=SOURCE)
+        known = timings(device, FITTED)
+        found = calibrate(known, machine(device, efficiency), prior=0.02)
+        off = np.abs(predict(known, found.hardware) / np.asarray([c.seconds for c in known]) - 1)
+        report.append((device, "model, fitted", len(known), float(off.mean()), float(np.median(off))))
+        others = timings(device, HELD_OUT[device])
+        off = np.abs(predict(others, found.hardware) / np.asarray([c.seconds for c in others]) - 1)
+        for name in HELD_OUT[device]:
+            rows = [i for i, case in enumerate(others) if case.shape == shape_of(name)]
+            small = [i for i in rows if others[i].workload.batch_size <= 16]
+            for label, chosen in ((name, rows), (f"{name}, batch <= 16", small)):
+                report.append(
+                    (device, label, len(chosen), float(off[chosen].mean()), float(np.median(off[chosen])))
+                )
+        report.append((device, "model, held out", len(off), float(off.mean()), float(np.median(off))))
+        error["model"] = float(off.mean())
+        stated = tuple((name, round(value, 4)) for name, value in sorted(error.items()))
+        final = replace(found.hardware.efficiency, error=stated, source=SOURCE)
+        shipped[device] = jax.tree.map(lambda v: float(f"{v:.5g}"), final).to_dict()
+        print(device, found.status, found.hardware.efficiency.engine)
+    with (options.out / "errors.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("device", "what", "rows", "mean_error", "median_error"))
+        writer.writerows(report)
+    for device, what, rows, mean, median in report:
+        print(f"{device}  {what:<32} {rows:>6} rows  mean {mean:7.2%}  median {median:7.2%}")
+    if options.write:
+        path = Path(__file__).parents[1] / "scalesim" / "data" / "efficiency.json"
+        path.write_text(json.dumps(shipped, indent=2) + "\n", encoding="utf-8")
+        print(f"wrote {path.name}")
+
+
+if __name__ == "__main__":
+    main()

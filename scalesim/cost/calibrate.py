@@ -1,0 +1,242 @@
+"""Constants from measurements: kernel by kernel for a new accelerator, or a few timings of a user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scalesim.cost.latency import generation_time, prefill_time, step_time
+from scalesim.cost.parallel import ONE_DEVICE, Parallel
+from scalesim.errors import InvalidInput, choose
+from scalesim.hardware import Hardware
+from scalesim.shape import Shape
+from scalesim.workload import Workload
+
+__all__ = ["Calibration", "Timing", "calibrate", "fit_constants"]
+
+Constants = TypeVar("Constants")
+_SHARES = ("compute", "bandwidth")  # between 0 and 1: no kernel beats the data sheet
+_HUBER = 0.05  # relative errors beyond 5% count linearly, so that no odd kernel bends the fit
+
+
+def _least_squares(residuals: Callable[[jax.Array], jax.Array], x: jax.Array, *, steps: int) -> jax.Array:
+    """Minimise a sum of squares by Levenberg-Marquardt with a gain-free damping: halve or quadruple."""
+
+    @jax.jit
+    def step(v: jax.Array, damping: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        r, slope = residuals(v), jax.jacfwd(residuals)(v)
+        normal = slope.T @ slope
+        scaled = normal + damping * jnp.diag(jnp.diag(normal) + 1e-9)
+        trial = v - jnp.linalg.solve(scaled, slope.T @ r)
+        before, after = jnp.sum(r**2), jnp.sum(residuals(trial) ** 2)
+        better = after < before  # False where the trial is not a number
+        return jnp.where(better, trial, v), jnp.where(better, damping / 3, damping * 4), before - after
+
+    damping = jnp.asarray(1e-2)
+    for _ in range(steps):
+        x, damping, gain = step(x, damping)
+        if float(damping) > 1e12 or (0 <= float(gain) < 1e-10):
+            break
+    return x
+
+
+def _encode(name: str, value: float) -> float:
+    if name in _SHARES:
+        value = min(max(value, 1e-3), 1 - 1e-3)
+        return float(np.log(value / (1 - value)))
+    return float(np.log(max(value, 1e-6)))
+
+
+def _decode(name: str, x: jax.Array) -> jax.Array:
+    return jax.nn.sigmoid(x) if name in _SHARES else jnp.exp(x)
+
+
+def fit_constants(
+    time: Callable[[Constants], jax.Array],
+    start: Constants,
+    seconds: Any,
+    *,
+    fixed: Sequence[str] = (),
+    prior: float = 0.2,
+    steps: int = 100,
+) -> Constants:
+    """Return the constants under which `time` comes closest to measured seconds.
+
+    Minimises the sum over measurements of the pseudo-Huber loss (width 0.05) of log(time / seconds), plus
+    (prior * distance from the start)^2 in the logarithms of the constants (the logits of shares): a constant
+    that the measurements do not tell stays where it was.
+
+    Args:
+        time: seconds of every measured kernel, as a function of the constants.
+        start: a dataclass of positive numbers.
+        seconds: measured, of the shape of time(start).
+        fixed: constants to leave alone.
+        prior: weight of the start.
+        steps: at most so many Levenberg-Marquardt steps.
+    """
+    names = [f.name for f in fields(start) if f.name not in fixed]  # type: ignore[arg-type]
+    x0 = jnp.asarray([_encode(name, float(getattr(start, name))) for name in names])
+    goal = jnp.log(jnp.asarray(seconds))
+
+    def build(x: jax.Array) -> Constants:
+        values = {name: _decode(name, x[i]) for i, name in enumerate(names)}
+        return replace(start, **values)  # type: ignore[type-var]
+
+    def residuals(x: jax.Array) -> jax.Array:
+        r = jnp.log(time(build(x))) - goal
+        # The square of this is the pseudo-Huber loss; its slope at 0 is that of r itself.
+        robust = jnp.sign(r) * _HUBER * jnp.sqrt(2 * (jnp.sqrt(1 + (r / _HUBER) ** 2) - 1 + 1e-18))
+        return jnp.concatenate([robust, prior * (x - x0)])
+
+    best = build(_least_squares(residuals, x0, steps=steps))
+    return jax.tree.map(float, best)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """One measurement of a user's own.
+
+    Attributes:
+        shape, workload: what ran.
+        seconds: how long it took.
+        what: "generation" (a whole batch: prompts, then all tokens), "ttft" (one prompt alone) or "tpot" (one
+            token of every sequence).
+        parallel: over how many accelerators.
+    """
+
+    shape: Shape
+    workload: Workload
+    seconds: float
+    what: str = "generation"
+    parallel: Parallel = ONE_DEVICE
+
+    def __post_init__(self) -> None:
+        choose("what", self.what, ("generation", "ttft", "tpot"))
+        if not (isinstance(self.seconds, int | float) and 0 < self.seconds < float("inf")):
+            raise InvalidInput(f"seconds must be above 0 and finite, but is {self.seconds!r}.")
+
+    def predict(self, hardware: Hardware) -> jax.Array:
+        """Return the seconds that the model gives."""
+        if self.what == "ttft":
+            alone = replace(self.workload, batch_size=1)
+            return prefill_time(self.shape, alone, hardware, self.parallel)
+        time = generation_time if self.what == "generation" else step_time
+        return time(self.shape, self.workload, hardware, self.parallel)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Hardware adjusted to measurements, and how well it then fits them.
+
+    Attributes:
+        hardware: the adjusted hardware.
+        error_before, error: mean absolute relative error on the measurements, before and after.
+        error_left_out: the same, each measurement predicted from a calibration on the others (None for
+            fewer than three): what to expect of the next.
+        status: a sentence.
+    """
+
+    hardware: Hardware
+    error_before: float
+    error: float
+    error_left_out: float | None
+    status: str
+
+
+def calibrate(
+    measurements: Sequence[Timing],
+    hardware: Hardware,
+    *,
+    constants: Sequence[str] = ("scale", "layer_us", "sequence_us"),
+    prior: float = 0.1,
+) -> Calibration:
+    """Adjust hardware to a few timings of a user's own, and say how large an error is left.
+
+    What differs between two engines on one accelerator is what lies between the kernels: the constants of
+    `EngineConstants`. They are fitted by least squares on log(predicted / measured), held near their start
+    by `prior` (a change of `scale` by 100%, or of a time by its unit below, costs as much as that relative
+    error), so that a single measurement works too.
+
+    Args:
+        measurements: at least one.
+        hardware: where to start from.
+        constants: which to adjust ("scale", "layer_us", "step_us", "sequence_us").
+        prior: how much the start is trusted, as a relative error.
+
+    Raises:
+        InvalidInput: no measurement, or a constant that is not known.
+    """
+    if not measurements:
+        raise InvalidInput("measurements must hold at least one timing, but is empty.")
+    known = ("scale", "layer_us", "step_us", "sequence_us")
+    for name in constants:
+        choose("constants", name, known)
+    seconds = np.asarray([m.seconds for m in measurements], float)
+
+    with jax.enable_x64(True):
+        everything = _Predictor(measurements, hardware, tuple(constants))
+        before = everything(everything.start)
+        found = everything.fit(np.arange(len(seconds)), seconds, prior)
+        errors = np.abs(np.asarray(everything(found)) / seconds - 1)
+        left_out = None
+        if len(seconds) >= 3:
+            out = []
+            for i in range(len(seconds)):
+                others = np.delete(np.arange(len(seconds)), i)
+                x = everything.fit(others, seconds, prior)
+                out.append(abs(float(everything(x)[i]) / seconds[i] - 1))
+            left_out = float(np.mean(out))
+        adjusted = everything.hardware(found)
+    error = float(errors.mean())
+    engine = replace(hardware.efficiency.engine, **{
+        name: float(getattr(adjusted.efficiency.engine, name)) for name in constants
+    })
+    source = f"{hardware.efficiency.source}; calibrated to {len(seconds)} timings"
+    efficiency = replace(hardware.efficiency, engine=engine, source=source, error=(("model", error),))
+    tail = "" if left_out is None else f", {left_out:.1%} on a timing left out"
+    status = f"{len(seconds)} timings met within {error:.1%} on average{tail}."
+    return Calibration(
+        replace(hardware, efficiency=efficiency),
+        float(np.mean(np.abs(np.asarray(before) / seconds - 1))),
+        error,
+        left_out,
+        status,
+    )
+
+
+class _Predictor:
+    """All measurements as one compiled function of the engine's constants."""
+
+    # What a change by one means in the fit: the size of a usual difference between engines.
+    _UNITS = {"scale": 1.0, "layer_us": 20.0, "step_us": 500.0, "sequence_us": 20.0}
+
+    def __init__(self, measurements: Sequence[Timing], hardware: Hardware, constants: tuple[str, ...]) -> None:
+        self._base, self._names = hardware, constants
+        engine = hardware.efficiency.engine
+        self.start = jnp.asarray([float(getattr(engine, n)) / self._UNITS[n] for n in constants])
+        self._times = jax.jit(
+            lambda x: jnp.stack([jnp.asarray(m.predict(self.hardware(x)), float) for m in measurements])
+        )
+
+    def hardware(self, x: jax.Array) -> Hardware:
+        values = {name: x[i] * self._UNITS[name] for i, name in enumerate(self._names)}
+        efficiency = self._base.efficiency
+        engine = replace(efficiency.engine, **values)
+        return replace(self._base, efficiency=replace(efficiency, engine=engine))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self._times(x)
+
+    def fit(self, which: np.ndarray, seconds: np.ndarray, prior: float) -> jax.Array:
+        goal = jnp.log(jnp.asarray(seconds))[which]
+
+        def residuals(x: jax.Array) -> jax.Array:
+            times = jnp.maximum(self._times(x)[which], 1e-9)
+            return jnp.concatenate([jnp.log(times) - goal, prior * (x - self.start)])
+
+        return _least_squares(residuals, self.start, steps=60)

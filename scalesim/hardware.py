@@ -1,0 +1,218 @@
+"""Accelerators: what their data sheets promise, and what share of it kernels were measured to reach."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import importlib.resources
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import jax
+
+from scalesim.efficiency import Efficiency, measured_efficiency
+from scalesim.errors import InvalidInput, choose
+from scalesim.pytree import static
+from scalesim.workload import COMPUTE, Compute
+
+__all__ = ["Hardware", "hardware_catalogue", "load_hardware"]
+
+Num = Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """One accelerator, in the units of its data sheet: decimal giga and tera, dense (not sparse) peaks.
+
+    Every figure is a leaf of the pytree: costs can be differentiated with respect to all of them.
+
+    Attributes:
+        name: what reports call it.
+        bf16_tflops, fp8_tflops, int8_tops, fp4_tflops: dense peak of the matrix units, 1e12 operations a
+            second; None where the units do not exist. NVIDIA prints sparse figures, twice these.
+        memory_gb: memory of one accelerator, 1e9 bytes. Vendors' "80 GB" is often 80 GiB, 7% more.
+        bandwidth_gbs: memory bandwidth, 1e9 bytes a second.
+        interconnect_gbs: bandwidth between accelerators of one node or pod, one way, 1e9 bytes a second.
+        scaleout_gbs: bandwidth between nodes, one way, 1e9 bytes a second.
+        scaleup_size: accelerators that the fast interconnect joins.
+        power_w: power of one accelerator under load.
+        price_low, price_typical, price_high: $ an accelerator and hour.
+        efficiency: the share of the peaks that kernels reach, and their fixed costs.
+        source: where the figures were read.
+
+    Raises:
+        InvalidInput: a figure given as a Python number that is not positive.
+    """
+
+    name: str = static("custom")
+    bf16_tflops: Num
+    fp8_tflops: Num | None = None
+    int8_tops: Num | None = None
+    fp4_tflops: Num | None = None
+    memory_gb: Num
+    bandwidth_gbs: Num
+    interconnect_gbs: Num | None = None
+    scaleout_gbs: Num | None = None
+    scaleup_size: Num | None = None
+    power_w: Num | None = None
+    price_low: Num | None = None
+    price_typical: Num | None = None
+    price_high: Num | None = None
+    efficiency: Efficiency
+    source: str = static("")
+
+    def __post_init__(self) -> None:
+        for name in _FIGURES:
+            value = getattr(self, name)
+            if isinstance(value, bool | str):
+                raise InvalidInput(f"{name} of {self.name} must be a number, but is {value!r}.")
+            if isinstance(value, int | float) and not 0 < value < float("inf"):
+                raise InvalidInput(f"{name} of {self.name} must be above 0 and finite, but is {value!r}.")
+
+    def need(self, name: str) -> Num:
+        """Return a figure, or raise InvalidInput where the hardware states none."""
+        value = getattr(self, name)
+        if value is None:
+            stated = [figure for figure in _FIGURES if getattr(self, figure) is not None]
+            raise InvalidInput(f"{name} is not known for {self.name}; it states {', '.join(stated)}.")
+        return value
+
+    def peak_flops(self, compute: Compute) -> Num:
+        """Return the dense peak of the matrix units in a number format, in operations a second.
+
+        Raises:
+            InvalidInput: the hardware has no units for that format.
+
+        >>> f"{load_hardware('h100-sxm').peak_flops('bf16'):.4g}"
+        '9.894e+14'
+        """
+        peaks = {"bf16": "bf16_tflops", "fp8": "fp8_tflops", "int8": "int8_tops", "fp4": "fp4_tflops"}
+        value = getattr(self, peaks[choose("compute", compute, peaks)])
+        if value is None:
+            has = [name for name in COMPUTE if getattr(self, peaks[name]) is not None]
+            raise InvalidInput(
+                f"compute {compute!r} has no matrix units on {self.name}; {', '.join(has)} would do."
+            )
+        return value * 1e12
+
+    @property
+    def memory_bytes(self) -> Num:
+        """Memory of one accelerator, in bytes."""
+        return self.memory_gb * 1e9
+
+    @property
+    def bandwidth(self) -> Num:
+        """Memory bandwidth, in bytes a second."""
+        return self.bandwidth_gbs * 1e9
+
+    @property
+    def price(self) -> tuple[Num, Num, Num]:
+        """$ an accelerator and hour: low, typical and high; raises InvalidInput where none is stated."""
+        return self.need("price_low"), self.need("price_typical"), self.need("price_high")
+
+    @classmethod
+    def from_dict(cls, figures: Mapping[str, Any]) -> Hardware:
+        """Return hardware from a plain dictionary with the fields above.
+
+        `bf16_tflops`, `memory_gb` and `bandwidth_gbs` are needed, all else may be left out. `efficiency` is
+        the name of a measured accelerator whose constants to take ("a100", "h100"; "h100" if left out), or
+        a dictionary as `Efficiency.from_dict` takes it.
+
+        Raises:
+            InvalidInput: a field that is not known, or one that is needed and missing.
+
+        >>> mine = Hardware.from_dict({"name": "mine", "bf16_tflops": 400, "memory_gb": 48, "bandwidth_gbs": 1800})
+        >>> mine.bandwidth
+        1800000000000.0
+        """
+        known = [f.name for f in fields(cls)]
+        for name in figures:
+            choose("hardware field", name, known)
+        for name in ("bf16_tflops", "memory_gb", "bandwidth_gbs"):
+            if figures.get(name) is None:
+                raise InvalidInput(f"{name} is missing from the hardware; a number above 0 would do.")
+        efficiency = figures.get("efficiency", "h100")
+        if isinstance(efficiency, str):
+            efficiency = measured_efficiency(efficiency)
+        elif isinstance(efficiency, Mapping):
+            efficiency = Efficiency.from_dict(efficiency)
+        return cls(**{**figures, "efficiency": efficiency})
+
+
+_FIGURES = tuple(
+    f.name for f in fields(Hardware) if f.name not in ("name", "efficiency", "source")
+)
+
+# Whose measured constants an accelerator borrows; where it was not measured itself, the report says so.
+_MEASURED = {"A100-40GB-SXM": "a100", "A100-80GB-SXM": "a100", "H100-SXM": "h100", "H200-SXM": "h100"}
+_COLUMNS = {
+    "bf16_tflops": "bf16_dense_tflops",
+    "fp8_tflops": "fp8_dense_tflops",
+    "int8_tops": "int8_dense_tops",
+    "fp4_tflops": "fp4_dense_tflops",
+    "memory_gb": "hbm_gb",
+    "bandwidth_gbs": "hbm_bw_gbs",
+    "interconnect_gbs": "interconnect_unidir_gbs_per_chip",
+    "scaleout_gbs": "scaleout_gbs_per_chip",
+    "scaleup_size": "scaleup_domain",
+    "power_w": "tdp_w",
+    "price_low": "price_low_usd_h",
+    "price_typical": "price_typ_usd_h",
+    "price_high": "price_high_usd_h",
+}
+
+
+@functools.cache
+def hardware_catalogue() -> Mapping[str, Hardware]:
+    """Return every accelerator of the catalogue, by lower-case name."""
+    text = (importlib.resources.files("scalesim.data") / "hardware.csv").read_text(encoding="utf-8")
+    catalogue = {}
+    for row in csv.DictReader(text.splitlines()):
+        figures = {name: float(row[column]) if row[column] else None for name, column in _COLUMNS.items()}
+        name = row["name"]
+        borrowed = _MEASURED.get(name)
+        efficiency = measured_efficiency(borrowed or "h100", borrowed=name not in ("A100-80GB-SXM", "H100-SXM"))
+        # The table's sources joined: what the figures rest on travels with them.
+        source = "; ".join(filter(None, (row["spec_source"], row["price_source"], row["caveats"])))
+        catalogue[name.lower()] = Hardware(name=name, efficiency=efficiency, source=source, **figures)
+    return catalogue
+
+
+def load_hardware(hardware: str | Mapping[str, Any] | Hardware) -> Hardware:
+    """Return hardware from the catalogue by name, from a JSON file's path, or from a plain dictionary.
+
+    A name may leave out the form (`a100` is A100-80GB-SXM, `h100` H100-SXM).
+
+    Raises:
+        InvalidInput: the name is not in the catalogue, or the dictionary has an unknown or missing field.
+
+    >>> load_hardware("a100-80gb").memory_gb
+    80.0
+    """
+    if isinstance(hardware, Hardware):
+        return hardware
+    if isinstance(hardware, Mapping):
+        return Hardware.from_dict(hardware)
+    if hardware.endswith(".json"):
+        return Hardware.from_dict(_read_json(hardware))
+    catalogue = hardware_catalogue()
+    key = {"a100": "a100-80gb-sxm", "tpu-v6": "tpu-v6e"}.get(hardware.lower(), hardware.lower())
+    if f"{key}-sxm" in catalogue:
+        key = f"{key}-sxm"
+    return catalogue[choose("hardware", key, catalogue)]
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            figures = json.load(file)
+    except OSError as error:
+        raise InvalidInput(f"hardware file {path!r} cannot be read: {error.strerror}.") from None
+    except json.JSONDecodeError as error:
+        raise InvalidInput(f"hardware file {path!r} is not JSON: {error}.") from None
+    if not isinstance(figures, dict):
+        raise InvalidInput(f"hardware file {path!r} must hold one JSON object.")
+    return figures

@@ -1,0 +1,143 @@
+"""Open models whose shape is known, by name."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import importlib.resources
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scalesim.errors import choose
+from scalesim.shape import LatentAttention, MixtureOfExperts, Shape, SlidingWindow
+
+__all__ = ["KnownModel", "known_model", "known_models"]
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """An open model: its shape, the context it was made for, and what its publisher counts.
+
+    Attributes:
+        name: as its publisher writes it.
+        shape: its architecture.
+        max_context: tokens of context it was trained for.
+        published_params: the publisher's total (None: not looked up).
+        published_excess: published_params beyond the parameters there are; `notes` says why.
+        kv_bytes_per_token: published bytes of cache a token, all layers, 16 bits a value.
+        source: where the total was read.
+        notes: known quirks.
+    """
+
+    name: str
+    shape: Shape
+    max_context: int
+    published_params: int | None
+    published_excess: int
+    kv_bytes_per_token: int
+    source: str
+    notes: str
+
+
+def _key(name: str) -> str:
+    """Return what names are compared by: `meta-llama/Meta-Llama-3-8B` and `llama-3-8b` are one."""
+    short = name.lower().split("/")[-1]
+    short = re.sub(r"\s*\(.*\)$", "", short)
+    short = re.sub(r"^meta-", "", short)
+    return re.sub(r"-(hf|pt|base)$", "", short)
+
+
+def known_model(name: str) -> KnownModel:
+    """Return a known model by name: case, the publisher's prefix and -hf or -pt at the end do not matter.
+
+    Raises:
+        InvalidInput: the name is not known; the message lists those that are.
+
+    >>> known_model("llama-3.1-8b").shape.n_params_total
+    8030261248
+    """
+    models = known_models()
+    return models[choose("model", _key(name), models)]
+
+
+@functools.cache
+def known_models() -> Mapping[str, KnownModel]:
+    """Return every known model, by its short name."""
+    text = (importlib.resources.files("scalesim.data") / "models.csv").read_text(encoding="utf-8")
+    return {_key(row["model"]): _read(row) for row in csv.DictReader(text.splitlines())}
+
+
+def _read(row: Mapping[str, str]) -> KnownModel:
+    def whole(name: str) -> int:
+        return int(float(row[name]))
+
+    is_gpt2 = row["family"] == "gpt2"
+    shape = Shape(
+        n_layer=whole("n_layers"),
+        d_model=whole("d_model"),
+        n_head=whole("n_heads"),
+        n_kv_head=whole("n_kv_heads"),
+        head_dim=whole("head_dim"),
+        d_ff=whole("dense_d_ff" if row["dense_d_ff"] else "d_ff"),
+        vocab_size=whole("vocab"),
+        gated_ffn=row["gated_mlp"] == "1",
+        tied_embeddings=row["tie_embeddings"] == "1",
+        qkv_bias=row["qkv_bias"] == "1",
+        output_bias=row["other_bias"] == "1",
+        ffn_bias=row["other_bias"] == "1",
+        qk_norm={"": "none", "head": "head", "full": "projection"}[row["qk_norm"]],  # type: ignore[arg-type]
+        norms_per_layer=whole("norms_per_layer"),
+        norm_bias=is_gpt2,
+        n_positions=whole("max_ctx") if is_gpt2 else 0,
+        latent=_latent(row),
+        window=_window(row["sliding_window"]),
+        moe=_moe(row),
+    )
+    published = row["params_total_published"]
+    return KnownModel(
+        name=row["model"],
+        shape=shape,
+        max_context=whole("max_ctx"),
+        published_params=int(float(published)) if published else None,
+        published_excess=int(float(row["diff_published_minus_computed"] or 0)),
+        kv_bytes_per_token=whole("kv_bytes_per_token_bf16"),
+        source=row["source"],
+        notes=row["notes"],
+    )
+
+
+def _latent(row: Mapping[str, str]) -> LatentAttention | None:
+    if not row["kv_lora_rank"]:
+        return None
+    return LatentAttention(
+        kv_lora_rank=int(float(row["kv_lora_rank"])),
+        q_lora_rank=int(float(row["q_lora_rank"])) if row["q_lora_rank"] else None,
+        rope_dim=int(float(row["qk_rope"])),
+        v_head_dim=int(float(row["v_head_dim"])),
+    )
+
+
+def _moe(row: Mapping[str, str]) -> MixtureOfExperts | None:
+    if not row["n_experts"]:
+        return None
+    return MixtureOfExperts(
+        n_expert=int(float(row["n_experts"])),
+        top_k=int(float(row["top_k"])),
+        d_ff=int(float(row["d_ff"])),
+        n_shared=int(float(row["n_shared"] or 0)),
+        n_dense_layer=int(float(row["first_k_dense"] or 0)),
+        router_bias="router-bias" in row["notes"],
+    )
+
+
+def _window(text: str) -> SlidingWindow | None:
+    """Read the table's words: `4096 all layers`, `4096 every 2nd layer`, `512, 5 local : 1 global`."""
+    if not text:
+        return None
+    window = int(re.match(r"\d+", text)[0])  # type: ignore[index]
+    if mixed := re.search(r"(\d+) local : 1 global", text):
+        return SlidingWindow(window=window, global_every=int(mixed[1]) + 1)
+    if mixed := re.search(r"every (\d+)\w+ layer", text):
+        return SlidingWindow(window=window, global_every=int(mixed[1]))
+    return SlidingWindow(window=window)

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.public_data import public_runs
 from scalesim.cost.calibrate import Timing, calibrate, fit_constants
 from scalesim.cost.flops import attended_pairs
 from scalesim.cost.kernels import decode_attention_time, gemm_time, prefill_attention_time
+from scalesim.cost.numbers import to_float
 from scalesim.efficiency import (
     DecodeConstants,
     Efficiency,
@@ -176,8 +176,8 @@ def machine(device: str, efficiency: Efficiency) -> Hardware:
 
 
 def predict(cases: list[Timing], hardware: Hardware) -> np.ndarray:
-    times = jax.jit(lambda: jnp.stack([jnp.asarray(case.predict(hardware), float) for case in cases]))()
-    return np.asarray(times)
+    time = jax.jit(lambda job, shape: replace(cases[0], workload=job, shape=shape).predict(hardware))
+    return np.asarray([float(time(to_float(case.workload), to_float(case.shape))) for case in cases])
 
 
 def main() -> None:

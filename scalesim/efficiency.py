@@ -118,8 +118,9 @@ class EngineConstants:
     """Of what lies between the kernels in a serving engine.
 
     Attributes:
-        scale: all kernel times together, in the engine, are so many times those measured alone.
-        layer_us: time a layer beyond its kernels (negative: graphs hide launches).
+        scale: kernels take so many times as long in the engine as alone.
+        launch: share of the kernels' fixed times that counts (captured graphs hide a part).
+        layer_us: time a layer beyond its kernels.
         step_us: time a forward pass.
         sequence_us: time a sequence and step (sampling, scheduling, detokenisation).
         stream: share of bandwidth that elementwise kernels reach.
@@ -128,9 +129,10 @@ class EngineConstants:
     """
 
     scale: Num = 1.0
-    layer_us: Num = 0.0
-    step_us: Num = 0.0
-    sequence_us: Num = 0.0
+    launch: Num = 0.5
+    layer_us: Num = 2.0
+    step_us: Num = 200.0
+    sequence_us: Num = 20.0
     stream: Num = 0.8
     link: Num = 0.75
     hop_us: Num = 8.0

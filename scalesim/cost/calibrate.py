@@ -24,25 +24,34 @@ _SHARES = ("compute", "bandwidth")  # between 0 and 1: no kernel beats the data 
 _HUBER = 0.05  # relative errors beyond 5% count linearly, so that no odd kernel bends the fit
 
 
-def _least_squares(residuals: Callable[[jax.Array], jax.Array], x: jax.Array, *, steps: int) -> jax.Array:
-    """Minimise a sum of squares by Levenberg-Marquardt with a gain-free damping: halve or quadruple."""
+def _least_squares(
+    residuals: Callable[[jax.Array, Any], jax.Array], x: jax.Array, *, steps: int
+) -> Callable[[Any], jax.Array]:
+    """Return a function of the data that minimises a sum of squares from x, by Levenberg-Marquardt.
 
-    @jax.jit
-    def step(v: jax.Array, damping: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        r, slope = residuals(v), jax.jacfwd(residuals)(v)
+    One compiled program for all data of one shape: calibration solves one problem a measurement left out.
+    """
+
+    def step(state: tuple[jax.Array, jax.Array], data: Any) -> tuple[jax.Array, jax.Array]:
+        v, damping = state
+        r, slope = residuals(v, data), jax.jacfwd(residuals)(v, data)
         normal = slope.T @ slope
         scaled = normal + damping * jnp.diag(jnp.diag(normal) + 1e-9)
         trial = v - jnp.linalg.solve(scaled, slope.T @ r)
-        before, after = jnp.sum(r**2), jnp.sum(residuals(trial) ** 2)
-        better = after < before  # False where the trial is not a number
-        return jnp.where(better, trial, v), jnp.where(better, damping / 3, damping * 4), before - after
+        better = jnp.sum(residuals(trial, data) ** 2) < jnp.sum(r**2)  # False where it is not a number
+        return jnp.where(better, trial, v), jnp.where(better, damping / 3, damping * 4)
 
-    damping = jnp.asarray(1e-2)
-    for _ in range(steps):
-        x, damping, gain = step(x, damping)
-        if float(damping) > 1e12 or (0 <= float(gain) < 1e-10):
-            break
-    return x
+    @jax.jit
+    def solve(data: Any) -> jax.Array:
+        start = (x, jnp.asarray(1e-2))
+        # A damping beyond 1e9 means that no step is better: the bottom is reached.
+        return jax.lax.while_loop(
+            lambda loop: (loop[0] < steps) & (loop[1][1] < 1e9),
+            lambda loop: (loop[0] + 1, step(loop[1], data)),
+            (0, start),
+        )[1][0]
+
+    return solve
 
 
 def _encode(name: str, value: float) -> float:
@@ -87,13 +96,13 @@ def fit_constants(
         values = {name: _decode(name, x[i]) for i, name in enumerate(names)}
         return replace(start, **values)  # type: ignore[type-var]
 
-    def residuals(x: jax.Array) -> jax.Array:
+    def residuals(x: jax.Array, goal: jax.Array) -> jax.Array:
         r = jnp.log(time(build(x))) - goal
         # The square of this is the pseudo-Huber loss; its slope at 0 is that of r itself.
         robust = jnp.sign(r) * _HUBER * jnp.sqrt(2 * (jnp.sqrt(1 + (r / _HUBER) ** 2) - 1 + 1e-18))
         return jnp.concatenate([robust, prior * (x - x0)])
 
-    best = build(_least_squares(residuals, x0, steps=steps))
+    best = build(_least_squares(residuals, x0, steps=steps)(goal))
     return jax.tree.map(float, best)
 
 
@@ -152,20 +161,20 @@ def calibrate(
     measurements: Sequence[Timing],
     hardware: Hardware,
     *,
-    constants: Sequence[str] = ("scale", "layer_us", "sequence_us"),
+    constants: Sequence[str] = ("scale", "launch", "step_us", "sequence_us"),
     prior: float = 0.1,
 ) -> Calibration:
     """Adjust hardware to a few timings of a user's own, and say how large an error is left.
 
     What differs between two engines on one accelerator is what lies between the kernels: the constants of
     `EngineConstants`. They are fitted by least squares on log(predicted / measured), held near their start
-    by `prior` (a change of `scale` by 100%, or of a time by its unit below, costs as much as that relative
-    error), so that a single measurement works too.
+    by `prior` (a constant e times its start costs as much as that relative error of one measurement), so
+    that a single measurement works too.
 
     Args:
         measurements: at least one.
         hardware: where to start from.
-        constants: which to adjust ("scale", "layer_us", "step_us", "sequence_us").
+        constants: which to adjust ("scale", "launch", "layer_us", "step_us", "sequence_us").
         prior: how much the start is trusted, as a relative error.
 
     Raises:
@@ -173,25 +182,26 @@ def calibrate(
     """
     if not measurements:
         raise InvalidInput("measurements must hold at least one timing, but is empty.")
-    known = ("scale", "layer_us", "step_us", "sequence_us")
+    known = ("scale", "launch", "layer_us", "step_us", "sequence_us")
     for name in constants:
         choose("constants", name, known)
     seconds = np.asarray([m.seconds for m in measurements], float)
 
     with jax.enable_x64(True):
-        everything = _Predictor(measurements, hardware, tuple(constants))
-        before = everything(everything.start)
-        found = everything.fit(np.arange(len(seconds)), seconds, prior)
-        errors = np.abs(np.asarray(everything(found)) / seconds - 1)
+        model = _Predictor(measurements, hardware, tuple(constants), prior)
+        everyone = np.ones(len(seconds))
+        before = np.abs(np.asarray(model.times(model.start)) / seconds - 1)
+        found = model.fit(everyone)
+        errors = np.abs(np.asarray(model.times(found)) / seconds - 1)
         left_out = None
         if len(seconds) >= 3:
             out = []
             for i in range(len(seconds)):
-                others = np.delete(np.arange(len(seconds)), i)
-                x = everything.fit(others, seconds, prior)
-                out.append(abs(float(everything(x)[i]) / seconds[i] - 1))
+                others = everyone.copy()
+                others[i] = 0.0
+                out.append(abs(float(model.times(model.fit(others))[i]) / seconds[i] - 1))
             left_out = float(np.mean(out))
-        adjusted = everything.hardware(found)
+        adjusted = model.hardware(found)
     error = float(errors.mean())
     engine = replace(hardware.efficiency.engine, **{
         name: float(getattr(adjusted.efficiency.engine, name)) for name in constants
@@ -202,7 +212,7 @@ def calibrate(
     status = f"{len(seconds)} timings met within {error:.1%} on average{tail}."
     return Calibration(
         replace(hardware, efficiency=efficiency),
-        float(np.mean(np.abs(np.asarray(before) / seconds - 1))),
+        float(before.mean()),
         error,
         left_out,
         status,
@@ -212,31 +222,44 @@ def calibrate(
 class _Predictor:
     """All measurements as one compiled function of the engine's constants."""
 
-    # What a change by one means in the fit: the size of a usual difference between engines.
-    _UNITS = {"scale": 1.0, "layer_us": 20.0, "step_us": 500.0, "sequence_us": 20.0}
-
-    def __init__(self, measurements: Sequence[Timing], hardware: Hardware, constants: tuple[str, ...]) -> None:
+    def __init__(
+        self, measurements: Sequence[Timing], hardware: Hardware, constants: tuple[str, ...], prior: float
+    ) -> None:
         self._base, self._names = hardware, constants
         engine = hardware.efficiency.engine
-        self.start = jnp.asarray([float(getattr(engine, n)) / self._UNITS[n] for n in constants])
-        self._times = jax.jit(
-            lambda x: jnp.stack([jnp.asarray(m.predict(self.hardware(x)), float) for m in measurements])
-        )
+        self.start = jnp.log(jnp.asarray([float(getattr(engine, n)) for n in constants]))
+        seconds = np.asarray([m.seconds for m in measurements], float)
+        groups = _alike(measurements)
+        order = np.argsort(np.concatenate([rows for rows, _ in groups]))
+
+        def times(x: jax.Array) -> jax.Array:
+            adjusted = self.hardware(x)
+            parts = [jnp.broadcast_to(case.predict(adjusted), (len(rows),)) for rows, case in groups]
+            return jnp.concatenate(parts)[order]
+
+        def residuals(x: jax.Array, weights: jax.Array) -> jax.Array:
+            off = jnp.log(jnp.maximum(times(x), 1e-9)) - jnp.log(seconds)
+            return jnp.concatenate([weights * off, prior * (x - self.start)])
+
+        self.times = jax.jit(times)
+        self.fit = _least_squares(residuals, self.start, steps=60)
 
     def hardware(self, x: jax.Array) -> Hardware:
-        values = {name: x[i] * self._UNITS[name] for i, name in enumerate(self._names)}
+        values = {name: jnp.exp(x[i]) for i, name in enumerate(self._names)}
         efficiency = self._base.efficiency
         engine = replace(efficiency.engine, **values)
         return replace(self._base, efficiency=replace(efficiency, engine=engine))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self._times(x)
 
-    def fit(self, which: np.ndarray, seconds: np.ndarray, prior: float) -> jax.Array:
-        goal = jnp.log(jnp.asarray(seconds))[which]
-
-        def residuals(x: jax.Array) -> jax.Array:
-            times = jnp.maximum(self._times(x)[which], 1e-9)
-            return jnp.concatenate([jnp.log(times) - goal, prior * (x - self.start)])
-
-        return _least_squares(residuals, self.start, steps=60)
+def _alike(measurements: Sequence[Timing]) -> list[tuple[np.ndarray, Timing]]:
+    """Gather timings that differ in their workloads' numbers alone, as one timing of a batch of workloads."""
+    groups: dict[Any, list[int]] = {}
+    for i, m in enumerate(measurements):
+        key = (repr(m.shape), m.what, m.parallel, jax.tree.structure(m.workload))
+        groups.setdefault(key, []).append(i)
+    out = []
+    for rows in groups.values():
+        jobs = [measurements[i].workload for i in rows]
+        stacked = jax.tree.map(lambda *values: np.asarray(values, float), *jobs)
+        out.append((np.asarray(rows), replace(measurements[rows[0]], workload=stacked)))
+    return out

@@ -34,7 +34,9 @@ def p_norm(p: Num, *times: Num) -> Num:
     return whole * jnp.exp(jnp.log(powers) / p)
 
 
-def gemm_time(flops: Num, n_bytes: Num, depth: Num, peak: Num, bandwidth: Num, c: GemmConstants) -> Num:
+def gemm_time(
+    flops: Num, n_bytes: Num, depth: Num, peak: Num, bandwidth: Num, c: GemmConstants, *, launch: Num = 1.0
+) -> Num:
     """Return the seconds of a matrix product of `flops` that moves `n_bytes`, its inner dimension `depth`.
 
     t = launch + depth_us k^depth_exponent + || flops (1 + fill / k) / (compute peak),
@@ -47,11 +49,12 @@ def gemm_time(flops: Num, n_bytes: Num, depth: Num, peak: Num, bandwidth: Num, c
         peak: FLOP/s.
         bandwidth: bytes/s.
         c: the measured constants.
+        launch: share of the fixed times that counts (graphs hide a part of them).
     """
     compute = flops * (1 + c.fill / depth) / (c.compute * peak)
     memory = n_bytes / (c.bandwidth * bandwidth)
     chain = c.depth_us * jnp.exp(c.depth_exponent * jnp.log(depth * 1.0))
-    return (c.launch_us + chain) * _US + p_norm(c.sharpness, compute, memory)
+    return launch * (c.launch_us + chain) * _US + p_norm(c.sharpness, compute, memory)
 
 
 def decode_attention_time(
@@ -68,6 +71,7 @@ def decode_attention_time(
     activation_bytes: Num = 2.0,
     caches: Num = 2.0,
     flops: Num | None = None,
+    launch: Num = 1.0,
 ) -> Num:
     """Return the seconds of attention of one new token to `length` cached ones, in one layer.
 
@@ -84,6 +88,7 @@ def decode_attention_time(
         kv_bytes, activation_bytes: bytes a value.
         caches: values read per KV head, token and unit of head_dim: 2 for K and V, 1 for a latent cache.
         flops: 4 batch T n_head head_dim unless given.
+        launch: share of the fixed times that counts.
     """
     group = n_head / n_kv_head
     # A head's cache is read in tiles: what is shorter than one costs as much.
@@ -94,7 +99,7 @@ def decode_attention_time(
     serial = c.serial_us * _US * length * jnp.exp(-c.serial_exponent * jnp.log(group))
     work = 4.0 * batch * length * n_head * head_dim if flops is None else flops
     fixed = c.launch_us + c.split_us * length / (length + _LONG)
-    return fixed * _US + p_norm(c.sharpness, memory, serial, work / (c.compute * peak))
+    return launch * fixed * _US + p_norm(c.sharpness, memory, serial, work / (c.compute * peak))
 
 
 def prefill_attention_time(
@@ -111,6 +116,7 @@ def prefill_attention_time(
     longest: Num,
     kv_bytes: Num = 2.0,
     activation_bytes: Num = 2.0,
+    launch: Num = 1.0,
 ) -> Num:
     """Return the seconds of attention of `new` tokens a sequence, in one layer.
 
@@ -127,12 +133,13 @@ def prefill_attention_time(
         c: the measured constants.
         longest: positions that the last of them attends to.
         kv_bytes, activation_bytes: bytes a value.
+        launch: share of the fixed time that counts.
     """
     group = n_head / n_kv_head
     rows = n_kv_head * jnp.sqrt(jnp.square(new * group) + jnp.square(c.tile_rows))
     work = 4.0 * batch * rows * (span + c.span_pad) * (head_dim + c.head_pad) * (1 + c.reload / group)
     moved = batch * head_dim * (activation_bytes * 2 * new * n_head + kv_bytes * 2 * longest * n_kv_head)
     serial = c.serial_us * _US * longest * jnp.exp(c.serial_exponent * jnp.log(head_dim / 128.0))
-    return c.launch_us * _US + p_norm(
+    return launch * c.launch_us * _US + p_norm(
         c.sharpness, work / (c.compute * peak), moved / (c.bandwidth * bandwidth), serial
     )

@@ -76,7 +76,7 @@ class _Pass(NamedTuple):
         rows = tokens / self.chunks
         flops = 2.0 * rows * width * depth
         n_bytes = self.act * rows * (depth + width) + self.weight * weights * width * depth
-        once = gemm_time(flops, n_bytes, depth, self.peak, hw.bandwidth, e.gemm)
+        once = gemm_time(flops, n_bytes, depth, self.peak, hw.bandwidth, e.gemm, launch=e.engine.launch)
         times = layers * self.chunks
         return self.operator(name, times * flops, times * n_bytes, times * once)
 
@@ -209,6 +209,7 @@ def _attend(
             activation_bytes=p.act,
             caches=caches,
             flops=flops,
+            launch=e.engine.launch,
         )
     else:
         n_bytes = queries + p.kv * 2 * batch * longest * kv_heads * head_dim
@@ -225,6 +226,7 @@ def _attend(
             longest=longest,
             kv_bytes=p.kv,
             activation_bytes=p.act,
+            launch=e.engine.launch,
         )
     return p.operator(name, layers * flops, layers * n_bytes, layers * once)
 

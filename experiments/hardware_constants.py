@@ -223,8 +223,8 @@ def main() -> None:
         writer = csv.writer(file)
         writer.writerow(("device", "what", "rows", "mean_error", "median_error"))
         writer.writerows(report)
-    for device, what, rows, mean, median in report:
-        print(f"{device}  {what:<32} {rows:>6} rows  mean {mean:7.2%}  median {median:7.2%}")
+    for device, what, count, mean, median in report:
+        print(f"{device}  {what:<32} {count:>6} rows  mean {mean:7.2%}  median {median:7.2%}")
     if options.write:
         path = Path(__file__).parents[1] / "scalesim" / "data" / "efficiency.json"
         path.write_text(json.dumps(shipped, indent=2) + "\n", encoding="utf-8")

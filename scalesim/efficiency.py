@@ -174,13 +174,13 @@ class Efficiency:
             given = values.get(group)
             if given is None:
                 raise InvalidInput(f"efficiency.{group} is missing; a dictionary of its constants would do.")
-            known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+            known = [f.name for f in fields(kind)]
             for name in given:
                 choose(f"efficiency.{group}", name, known)
             try:
                 made[group] = kind(**given)
-            except TypeError as error:
-                raise InvalidInput(f"efficiency.{group} is incomplete: {error}.") from None
+            except TypeError as problem:
+                raise InvalidInput(f"efficiency.{group} is incomplete: {problem}.") from None
         error = tuple(sorted(dict(values.get("error", {})).items()))
         return cls(**made, source=str(values.get("source", "")), error=error)
 

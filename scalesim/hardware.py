@@ -124,8 +124,8 @@ class Hardware:
         Raises:
             InvalidInput: a field that is not known, or one that is needed and missing.
 
-        >>> mine = Hardware.from_dict({"name": "mine", "bf16_tflops": 400, "memory_gb": 48, "bandwidth_gbs": 1800})
-        >>> mine.bandwidth
+        >>> card = {"name": "mine", "bf16_tflops": 400, "memory_gb": 48, "bandwidth_gbs": 1800}
+        >>> Hardware.from_dict(card).bandwidth
         1800000000000.0
         """
         known = [f.name for f in fields(cls)]
@@ -142,9 +142,7 @@ class Hardware:
         return cls(**{**figures, "efficiency": efficiency})
 
 
-_FIGURES = tuple(
-    f.name for f in fields(Hardware) if f.name not in ("name", "efficiency", "source")
-)
+_FIGURES = tuple(f.name for f in fields(Hardware) if f.name not in ("name", "efficiency", "source"))
 
 # Whose measured constants an accelerator borrows; where it was not measured itself, the report says so.
 _MEASURED = {"A100-40GB-SXM": "a100", "A100-80GB-SXM": "a100", "H100-SXM": "h100", "H200-SXM": "h100"}
@@ -174,7 +172,9 @@ def hardware_catalogue() -> Mapping[str, Hardware]:
         figures = {name: float(row[column]) if row[column] else None for name, column in _COLUMNS.items()}
         name = row["name"]
         borrowed = _MEASURED.get(name)
-        efficiency = measured_efficiency(borrowed or "h100", borrowed=name not in ("A100-80GB-SXM", "H100-SXM"))
+        efficiency = measured_efficiency(
+            borrowed or "h100", borrowed=name not in ("A100-80GB-SXM", "H100-SXM")
+        )
         # The table's sources joined: what the figures rest on travels with them.
         source = "; ".join(filter(None, (row["spec_source"], row["price_source"], row["caveats"])))
         catalogue[name.lower()] = Hardware(name=name, efficiency=efficiency, source=source, **figures)

@@ -61,7 +61,14 @@ class Workload:
     compute: Compute = static("bf16")
 
     def __post_init__(self) -> None:
-        for name in ("context_length", "batch_size", "prefill_chunk", "weight_bits", "activation_bits", "kv_bits"):
+        for name in (
+            "context_length",
+            "batch_size",
+            "prefill_chunk",
+            "weight_bits",
+            "activation_bits",
+            "kv_bits",
+        ):
             _check(name, getattr(self, name))
         _check("prefix_length", self.prefix_length, least=0)
         if self.generated_length is not None:

@@ -163,5 +163,5 @@ def test_bad_sizes_are_named(change, says):
 
 
 def test_unknown_convention_is_named():
-    with pytest.raises(InvalidInput, match="convention 'active' is not known"):
-        count_params(Shape(**GOOD), "active")
+    with pytest.raises(InvalidInput, match="convention 'activ' is not known"):
+        count_params(Shape(**GOOD), "activ")

@@ -203,9 +203,10 @@ def calibrate(
             left_out = float(np.mean(out))
         adjusted = model.hardware(found)
     error = float(errors.mean())
-    engine = replace(hardware.efficiency.engine, **{
-        name: float(getattr(adjusted.efficiency.engine, name)) for name in constants
-    })
+    engine = replace(
+        hardware.efficiency.engine,
+        **{name: float(getattr(adjusted.efficiency.engine, name)) for name in constants},
+    )
     source = f"{hardware.efficiency.source}; calibrated to {len(seconds)} timings"
     efficiency = replace(hardware.efficiency, engine=engine, source=source, error=(("model", error),))
     tail = "" if left_out is None else f", {left_out:.1%} on a timing left out"

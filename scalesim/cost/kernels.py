@@ -25,7 +25,7 @@ def p_norm(p: Num, *times: Num) -> Num:
 
     Scaled by the sum first, so that neither very short nor very long times leave the range of a float.
 
-    >>> float(p_norm(2.0, 3.0, 4.0))
+    >>> round(float(p_norm(2.0, 3.0, 4.0)), 6)
     5.0
     """
     whole = sum(times) + 1e-30

@@ -75,9 +75,7 @@ def kv_bytes_per_token(shape: Shape, *, kv_bits: Num = 16, parallel: Parallel = 
     return _in_bytes(values, kv_bits)
 
 
-def kv_cache_bytes(
-    shape: Shape, length: Num, *, kv_bits: Num = 16, parallel: Parallel = ONE_DEVICE
-) -> Num:
+def kv_cache_bytes(shape: Shape, length: Num, *, kv_bits: Num = 16, parallel: Parallel = ONE_DEVICE) -> Num:
     """Return the bytes of one sequence's KV cache at `length` tokens, on one device.
 
     Global layers keep all tokens, sliding-window layers the last min(length, window).

@@ -14,7 +14,14 @@ import jax.numpy as jnp
 from scalesim.cost.flops import attended_pairs
 from scalesim.cost.kernels import decode_attention_time, gemm_time, prefill_attention_time
 from scalesim.cost.numbers import larger, smaller, to_float
-from scalesim.cost.parallel import ONE_DEVICE, Parallel, all_reduce_time, all_to_all_time, kv_heads_per_device, send_time
+from scalesim.cost.parallel import (
+    ONE_DEVICE,
+    Parallel,
+    all_reduce_time,
+    all_to_all_time,
+    kv_heads_per_device,
+    send_time,
+)
 from scalesim.hardware import Hardware
 from scalesim.pytree import static
 from scalesim.shape import LayerCounts, Shape, layer_counts
@@ -26,7 +33,7 @@ Num = Any
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Operator:
     """One operator of a forward pass: all its layers together, on one device.
 
@@ -39,12 +46,12 @@ class Operator:
         time_s: predicted seconds.
     """
 
-    name: str = static()
-    flops: Num
-    n_bytes: Num
-    compute_s: Num
-    memory_s: Num
-    link_s: Num
+    name: str = static("")
+    flops: Num = 0.0
+    n_bytes: Num = 0.0
+    compute_s: Num = 0.0
+    memory_s: Num = 0.0
+    link_s: Num = 0.0
     time_s: Num
 
     def bound(self) -> str:
@@ -71,7 +78,7 @@ class _Pass(NamedTuple):
     def gemm(
         self, name: str, layers: Num, tokens: Num, width: Num, depth: Num, *, weights: Num = 1.0
     ) -> Operator:
-        """A product [tokens, depth] x [depth, width], `layers` times; `weights` copies of the matrix are read."""
+        """A product [tokens, depth] x [depth, width], `layers` times; `weights` matrices are read."""
         e, hw = self.hardware.efficiency, self.hardware
         rows = tokens / self.chunks
         flops = 2.0 * rows * width * depth
@@ -83,7 +90,14 @@ class _Pass(NamedTuple):
     def operator(self, name: str, flops: Num, n_bytes: Num, seconds: Num) -> Operator:
         hw = self.hardware
         scaled = seconds * hw.efficiency.engine.scale
-        return Operator(name, flops, n_bytes, flops / self.peak, n_bytes / hw.bandwidth, 0.0, scaled)
+        return Operator(
+            name=name,
+            flops=flops,
+            n_bytes=n_bytes,
+            compute_s=flops / self.peak,
+            memory_s=n_bytes / hw.bandwidth,
+            time_s=scaled,
+        )
 
 
 def forward_operators(
@@ -284,11 +298,11 @@ def _communication(p: _Pass) -> list[Operator]:
         parts["expert all-to-all"] = 2 * p.counts.moe * p.chunks * once
     if parallel.pipeline > 1:
         parts["pipeline"] = send_time(residual, parallel.pipeline, hw) * p.chunks
-    return [Operator(name, 0.0, 0.0, 0.0, 0.0, seconds, seconds) for name, seconds in parts.items()]
+    return [Operator(name=name, link_s=seconds, time_s=seconds) for name, seconds in parts.items()]
 
 
 def _engine(p: _Pass, batch: Num) -> Operator:
     """What the engine adds beyond its kernels: launches between layers, scheduling, sampling."""
     engine = p.hardware.efficiency.engine
     micro = p.chunks * (engine.layer_us * p.shape.n_layer + engine.step_us) + engine.sequence_us * batch
-    return Operator("engine", 0.0, 0.0, 0.0, 0.0, 0.0, 1e-6 * micro)
+    return Operator(name="engine", time_s=1e-6 * micro)

@@ -52,7 +52,9 @@ class Parallel:
         """Raise InvalidInput where a real shape cannot be split so: arrays are not looked into."""
         if isinstance(shape.n_head, int) and shape.n_head % self.tensor:
             fit = [t for t in range(1, shape.n_head + 1) if shape.n_head % t == 0]
-            raise InvalidInput(f"tensor must divide n_head = {shape.n_head}, but is {self.tensor}; {fit} would do.")
+            raise InvalidInput(
+                f"tensor must divide n_head = {shape.n_head}, but is {self.tensor}; {fit} would do."
+            )
         kv = shape.n_kv_head
         if shape.latent is None and isinstance(kv, int) and kv % self.tensor and self.tensor % kv:
             raise InvalidInput(
@@ -95,7 +97,9 @@ def _link(hardware: Hardware, devices: int) -> Num:
 
 
 def all_reduce_time(n_bytes: Num, devices: int, hardware: Hardware) -> Num:
-    """Return the seconds in which `devices` sum `n_bytes`: 2 (n - 1) / n bytes / link, and log2(n) hops twice.
+    """Return the seconds in which `devices` sum `n_bytes`.
+
+    2 (n - 1) / n bytes / link, and twice log2(n) hops (a ring moves as much, a tree takes as many hops).
 
     >>> from scalesim.hardware import load_hardware
     >>> all_reduce_time(1e6, 1, load_hardware("h100"))

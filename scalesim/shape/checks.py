@@ -21,7 +21,7 @@ def check_sizes(owner: object, names: tuple[str, ...], *, least: int = 1) -> Non
         if isinstance(value, bool | str):
             raise InvalidInput(f"{name} must be a number, but is {value!r}.")
         if isinstance(value, int | float):
-            low_enough = 0 < value if least else 0 <= value
+            low_enough = value > 0 if least else value >= 0
             if not (low_enough and value <= _ABSURD):
                 bound = "above 0" if least else "at least 0"
                 raise InvalidInput(f"{name} must be {bound} and at most {_ABSURD:.0e}, but is {value!r}.")

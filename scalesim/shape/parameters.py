@@ -100,9 +100,7 @@ def _latent_attention(s: Shape) -> list[Parameter]:
     if latent.q_lora_rank is not None:
         queries = [
             Parameter("q_a_proj", (d, latent.q_lora_rank), ("embed", "latent"), "attention"),
-            Parameter(
-                "q_b_proj", (latent.q_lora_rank, q, h), ("latent", "heads", "head_dim"), "attention"
-            ),
+            Parameter("q_b_proj", (latent.q_lora_rank, q, h), ("latent", "heads", "head_dim"), "attention"),
         ]
     return [
         *queries,
@@ -116,7 +114,9 @@ def _ffn(s: Shape, counts: LayerCounts) -> list[Parameter]:
     d, moe = s.d_model, s.moe
     names = ("gate_proj", "up_proj", "down_proj") if s.gated_ffn else ("up_proj", "down_proj")
 
-    def matrices(prefix: str, width: Num, layers: Num | None, expert: tuple[Num, ...] = ()) -> list[Parameter]:
+    def matrices(
+        prefix: str, width: Num, layers: Num | None, expert: tuple[Num, ...] = ()
+    ) -> list[Parameter]:
         axis = ("expert",) * len(expert)
         return [
             Parameter(prefix + name, (*expert, width, d), (*axis, "mlp", "embed"), "ffn", layers=layers)
@@ -155,9 +155,7 @@ def _biases(s: Shape, cached: Num | None, counts: LayerCounts) -> list[Parameter
             Parameter("down_bias", (d,), ("embed",), "bias", layers=dense),
         ]
     if s.moe is not None and s.moe.router_bias:
-        biases.append(
-            Parameter("router_bias", (s.moe.n_expert,), ("expert_out",), "bias", layers=counts.moe)
-        )
+        biases.append(Parameter("router_bias", (s.moe.n_expert,), ("expert_out",), "bias", layers=counts.moe))
     return biases
 
 
@@ -170,9 +168,7 @@ def _norms(s: Shape, cached: Num | None) -> list[Parameter]:
         norms.append(Parameter("k_norm", (h,), ("head_dim",), "norm", layers=cached))
     elif s.qk_norm == "projection":
         norms.append(Parameter("q_norm", (s.n_head, h), ("heads", "head_dim"), "norm"))
-        norms.append(
-            Parameter("k_norm", (s.n_kv_head, h), ("kv_heads", "head_dim"), "norm", layers=cached)
-        )
+        norms.append(Parameter("k_norm", (s.n_kv_head, h), ("kv_heads", "head_dim"), "norm", layers=cached))
     if s.latent is not None:
         if s.latent.q_lora_rank is not None:
             norms.append(Parameter("q_a_norm", (s.latent.q_lora_rank,), ("latent",), "norm"))

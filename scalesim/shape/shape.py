@@ -107,7 +107,8 @@ class Shape:
             sizes = (self.n_head, self.n_kv_head)
             if all(isinstance(size, int) for size in sizes) and self.n_head != self.n_kv_head:
                 raise InvalidInput(
-                    f"n_kv_head must be n_head = {self.n_head} with latent attention, but is {self.n_kv_head}."
+                    f"n_kv_head must be n_head = {self.n_head} with latent attention, "
+                    f"but is {self.n_kv_head}."
                 )
             sizes = (self.latent.rope_dim, self.head_dim)
             if all(isinstance(size, int) for size in sizes) and sizes[0] >= sizes[1]:

@@ -1,0 +1,162 @@
+"""What fits: the largest batch and the longest context, and what is missing where something does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from scalesim.cost.latency import RESERVE
+from scalesim.cost.memory import serving_memory
+from scalesim.cost.numbers import larger, to_float
+from scalesim.cost.parallel import ONE_DEVICE, Parallel
+from scalesim.errors import Unreachable
+from scalesim.hardware import Hardware
+from scalesim.shape import Shape, SlidingWindow
+from scalesim.units import format_bytes
+from scalesim.workload import Workload
+
+__all__ = ["check_fits", "largest_batch", "largest_context", "usable_bytes"]
+
+Num = Any
+
+
+def usable_bytes(hardware: Hardware, reserve: Num = RESERVE) -> Num:
+    """Return the bytes of one accelerator that a model may fill: (1 - reserve) of its memory."""
+    return hardware.memory_bytes * (1 - reserve)
+
+
+def _total(shape: Shape, workload: Workload, parallel: Parallel) -> Num:
+    return to_float(serving_memory(shape, workload, parallel)).total
+
+
+def _solve(memory_at: Any, limit: Num, at: tuple[Num, Num]) -> Num:
+    """Return x with memory_at(x) = limit for an affine memory_at, from its values at two points."""
+    low, high = (memory_at(x) for x in at)
+    slope = (high - low) / (at[1] - at[0])
+    return at[0] + (limit - low) / slope
+
+
+def largest_batch(
+    shape: Shape,
+    workload: Workload,
+    hardware: Hardware,
+    parallel: Parallel = ONE_DEVICE,
+    *,
+    reserve: Num = RESERVE,
+) -> Num:
+    """Return how many sequences of context_length fit in memory together, not rounded (0 or less: none).
+
+    Counts weights, the KV cache at the full context, activations and a reserve for the runtime. Memory is
+    the lesser of two affine functions of the batch (activations are bounded by prefill_chunk), so that the
+    answer is the greater of two quotients.
+
+    >>> from scalesim.hardware import load_hardware
+    >>> from scalesim.models import known_model
+    >>> job, a100 = Workload(context_length=4096), load_hardware("a100")
+    >>> [int(largest_batch(known_model(m).shape, job, a100)) for m in ("llama-2-7b", "llama-3-8b")]
+    [26, 102]
+    """
+    limit = usable_bytes(hardware, reserve)
+
+    def memory(chunk: Num) -> Any:
+        job = replace(workload, prefill_chunk=chunk)
+        return lambda batch: _total(shape, replace(job, batch_size=batch * parallel.expert), parallel)
+
+    # Two batches that fill the chunk with two tokens a sequence or more, but with one do not exceed it.
+    chunk = workload.prefill_chunk * 1.0
+    bounded = _solve(memory(chunk), limit, (chunk / 2, chunk))
+    unbounded = _solve(memory(1e18), limit, (1.0, 1e6))
+    return larger(bounded, unbounded) * parallel.expert
+
+
+def largest_context(
+    shape: Shape,
+    workload: Workload,
+    hardware: Hardware,
+    parallel: Parallel = ONE_DEVICE,
+    *,
+    reserve: Num = RESERVE,
+) -> Num:
+    """Return the context length at which batch_size sequences just fit in memory, not rounded.
+
+    Infinite where every layer has a sliding window and the caches of full windows fit. Whether the model
+    was trained for that context is not asked.
+    """
+    limit = usable_bytes(hardware, reserve)
+    job = replace(workload, generated_length=None, prefix_length=0)
+    best: Num = float("-inf")
+    # Memory is concave in the context (windows fill, the chunk is reached): the greatest of its pieces' roots.
+    windows = (None,) if shape.window is None else (None, shape.window.window)
+    for window in windows:
+        for bounded in (True, False):
+            piece = replace(shape, window=_filled(shape, window))
+            if window is not None and _all_local(shape):
+                full = _total(piece, replace(job, context_length=window), parallel)
+                best = larger(best, _where(full <= limit, float("inf"), float("-inf")))
+                continue
+            chunked = replace(job, prefill_chunk=job.prefill_chunk if bounded else 1e18)
+            span = (1e9, 2e9) if bounded or window is not None else (1.0, 1e6)
+            root = _solve(
+                lambda length, p=piece, w=chunked: _total(p, replace(w, context_length=length), parallel),
+                limit,
+                span,
+            )
+            best = larger(best, root)
+    return best
+
+
+def _filled(shape: Shape, window: Num | None) -> SlidingWindow | None:
+    """The shape's window, or none: then local layers keep everything."""
+    return None if window is None else shape.window
+
+
+def _all_local(shape: Shape) -> bool:
+    return shape.window is not None and shape.window.global_every == 0 and shape.window.n_global is None
+
+
+def _where(condition: Any, yes: float, no: float) -> Num:
+    if isinstance(condition, bool):
+        return yes if condition else no
+    import jax.numpy as jnp
+
+    return jnp.where(condition, yes, no)
+
+
+def check_fits(
+    shape: Shape,
+    workload: Workload,
+    hardware: Hardware,
+    parallel: Parallel = ONE_DEVICE,
+    *,
+    reserve: float = RESERVE,
+) -> None:
+    """Raise Unreachable where a real workload does not fit: how much is missing, and what would fit."""
+    need, have = float(_total(shape, workload, parallel)), float(usable_bytes(hardware, reserve))
+    if need <= have:
+        return
+    ways = []
+    batch = int(largest_batch(shape, workload, hardware, parallel, reserve=reserve))
+    if batch >= 1:
+        ways.append(f"batch_size {batch}")
+    context = float(largest_context(shape, workload, hardware, parallel, reserve=reserve))
+    if 1 <= context < workload.context_length:
+        ways.append(f"context_length {int(context)}")
+    for bits in ("kv_bits", "weight_bits"):
+        less = replace(workload, **{bits: 8})
+        if getattr(workload, bits) > 8 and float(_total(shape, less, parallel)) <= have:
+            ways.append(f"{bits} 8")
+    tensor = parallel.tensor * 2
+    while tensor <= 64 and shape.n_head % tensor == 0:
+        more = replace(parallel, tensor=tensor)
+        if float(_total(shape, workload, more)) <= have:
+            ways.append(f"tensor {tensor}")
+            break
+        tensor *= 2
+    use = to_float(serving_memory(shape, workload, parallel))
+    raise Unreachable(
+        f"batch_size {workload.batch_size} at context_length {workload.context_length} does not fit on "
+        f"{parallel.devices} x {hardware.name}: {format_bytes(need)} are needed (weights "
+        f"{format_bytes(use.weights)}, KV cache {format_bytes(use.kv_cache)}, activations "
+        f"{format_bytes(use.activations)}) of {format_bytes(have)} usable, {format_bytes(need - have)} too much; "
+        + (f"{', or '.join(ways)} would fit." if ways else "the weights alone leave no room for one sequence.")
+    )

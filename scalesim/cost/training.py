@@ -1,0 +1,185 @@
+"""What training costs: FLOPs with attention, memory by what holds it, time and money as a band."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+
+from scalesim.cost.flops import forward_flops
+from scalesim.cost.memory import weight_bytes
+from scalesim.cost.parallel import ONE_DEVICE, Parallel
+from scalesim.errors import InvalidInput, choose
+from scalesim.hardware import Hardware
+from scalesim.pytree import static
+from scalesim.shape import Shape
+from scalesim.workload import Compute
+
+__all__ = [
+    "MFU",
+    "Band",
+    "Training",
+    "TrainingMemory",
+    "train_flops",
+    "train_memory",
+    "train_price",
+    "train_seconds",
+]
+
+Num = Any
+Recompute = Literal["none", "full"]
+
+MFU = (0.30, 0.40, 0.50)
+"""Observed model FLOPs utilisation of dense models, low, typical and high: 38-43% for Llama 3 405B on 8K-16K
+H100s (arXiv 2407.21783, Table 4), 46% for PaLM (arXiv 2204.02311, Table 3), 41-56% for GPT of 22B-1T on A100s
+(arXiv 2205.05198, Table 5)."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Band:
+    """A figure that is not known to a point: low, typical, high."""
+
+    low: Num
+    typical: Num
+    high: Num
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a model is trained.
+
+    Attributes:
+        n_tokens: tokens in all.
+        context_length: tokens of one sequence.
+        sequences: sequences that one device holds at a time (its micro-batch).
+        data: devices over which the batch is split.
+        zero: what those share out instead of each holding it: 0 nothing, 1 the optimiser's states, 2 the
+            gradients too, 3 the weights too (ZeRO; 3 is FSDP).
+        recompute: "full" keeps a layer's input alone and computes the rest again.
+        weight_bytes, gradient_bytes, optimizer_bytes: bytes a parameter; 12 of the optimiser are a 32-bit
+            copy and two moments.
+        activation_bytes: bytes a value.
+        compute: number format of the matrix units.
+
+    Raises:
+        InvalidInput: zero or recompute unknown.
+    """
+
+    n_tokens: Num
+    context_length: Num = 4096
+    sequences: Num = 1
+    data: Num = 1
+    zero: Literal[0, 1, 2, 3] = static(0)
+    recompute: Recompute = static("none")
+    weight_bytes: Num = 2
+    gradient_bytes: Num = 4
+    optimizer_bytes: Num = 12
+    activation_bytes: Num = 2
+    compute: Compute = static("bf16")
+
+    def __post_init__(self) -> None:
+        if self.zero not in (0, 1, 2, 3):
+            raise InvalidInput(f"zero must be 0, 1, 2 or 3, but is {self.zero!r}.")
+        choose("recompute", self.recompute, ("none", "full"))
+        for name in ("n_tokens", "context_length", "sequences", "data"):
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not 0 < value < float("inf"):
+                raise InvalidInput(f"{name} must be above 0 and finite, but is {value!r}.")
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes on one device while it trains."""
+
+    weights: Num
+    gradients: Num
+    optimizer: Num
+    activations: Num
+    logits: Num
+
+    @property
+    def total(self) -> Num:
+        """All of them."""
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+
+
+def train_flops(shape: Shape, plan: Training, *, hardware_flops: bool = False) -> Num:
+    """Return the FLOPs of training: three forward passes a token (forward, and twice backward).
+
+    Exact forward FLOPs, causal attention and logits included: for a dense model close to
+    6 D N (1 + T / (6 d_model)) with N the active parameters.
+
+    Args:
+        shape: the model.
+        plan: tokens, context and recomputation.
+        hardware_flops: count what recomputation adds: a fourth forward pass for "full".
+
+    >>> from scalesim.models import known_model
+    >>> f"{train_flops(known_model('llama-3.1-8b').shape, Training(n_tokens=15e12, context_length=8192)):.3g}"
+    '7.72e+23'
+    """
+    sequence = forward_flops(shape, plan.context_length).total
+    passes = 4.0 if hardware_flops and plan.recompute == "full" else 3.0
+    return passes * sequence * (plan.n_tokens / plan.context_length)
+
+
+def train_memory(shape: Shape, plan: Training, parallel: Parallel = ONE_DEVICE) -> TrainingMemory:
+    """Return the bytes on one device.
+
+    Weights, gradients and optimiser states follow the parameters on the device; ZeRO divides them by
+    `data`. Activations, a token and layer, with an attention that keeps no scores: the inputs of both blocks
+    and of their norms (4 d_model), queries, keys, values and their result, and the FFN's inner values; with
+    full recomputation d_model a layer, and one layer's all. A pipeline keeps as many micro-batches in flight
+    as it has stages, which undoes its division of the layers. Logits: 4 bytes, and 4 for their gradient.
+
+    Source of the parts: arXiv 1910.02054 (ZeRO), arXiv 2205.05198 (activations).
+    """
+    parallel.check(shape)
+    stored = weight_bytes(shape, weight_bits=8, parallel=parallel) * 1.0  # one byte a parameter
+
+    def held(stage: int) -> Num:
+        return stored / plan.data if plan.zero >= stage else stored
+
+    s, t = shape, parallel.tensor
+    inner = (3 if s.gated_ffn else 2) * s.d_ff
+    if s.moe is not None:
+        inner = (3 if s.gated_ffn else 2) * s.moe.d_ff * (s.moe.top_k + s.moe.n_shared)
+    layer = 4 * s.d_model + (2 * (s.n_head + s.n_kv_head) * s.head_dim + inner) / t
+    tokens = 1.0 * plan.sequences * plan.context_length
+    kept = s.n_layer * layer if plan.recompute == "none" else s.n_layer * s.d_model + layer
+    return TrainingMemory(
+        plan.weight_bytes * held(3),
+        plan.gradient_bytes * held(2),
+        plan.optimizer_bytes * held(1),
+        plan.activation_bytes * tokens * kept,
+        8.0 * tokens * s.vocab_size / t,
+    )
+
+
+def train_seconds(
+    shape: Shape, plan: Training, hardware: Hardware, devices: Num, *, mfu: tuple[Num, Num, Num] = MFU
+) -> Band:
+    """Return the seconds of a training run, as a band: FLOPs / (devices peak MFU).
+
+    MFU counts the FLOPs of the model, not those of recomputation. It cannot be predicted from the shape
+    alone: the band is that observed in published runs, or what `mfu` (low, typical, high) states.
+    """
+    ideal = train_flops(shape, plan) / (devices * hardware.peak_flops(plan.compute))
+    low, typical, high = mfu
+    return Band(ideal / high, ideal / typical, ideal / low)
+
+
+def train_price(
+    shape: Shape, plan: Training, hardware: Hardware, *, mfu: tuple[Num, Num, Num] = MFU
+) -> Band:
+    """Return the $ of a training run, as a band over both the MFU and the hardware's price.
+
+    Does not depend on the number of devices: twice as many take half as long.
+    """
+    low, typical, high = hardware.price
+    hours = jax.tree.map(lambda seconds: seconds / 3600.0, train_seconds(shape, plan, hardware, 1.0, mfu=mfu))
+    return Band(hours.low * low, hours.typical * typical, hours.high * high)

@@ -9,7 +9,8 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS: dict[str, str] = {
     "design": "the cheapest shape for a context length and a target loss, beside a baseline",
-    "cost": "what one shape costs to serve and to train",
+    "cost": "what one shape costs to serve and to train, on named hardware",
+    "compare": "designs side by side over context lengths: loss, memory, latency, dollars",
 }
 """Each command's name and one line of what it does; `scalesim.cli.NAME` has its `run(args) -> int`."""
 

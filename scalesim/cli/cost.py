@@ -1,41 +1,71 @@
-"""`scalesim cost`: what one shape costs."""
+"""`scalesim cost`: what one shape costs, on named hardware and by the paper's formulas."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from scalesim.cli.common import parse, print_json, use_compilation_cache
+from scalesim.cli.given import Given, given_shape
 from scalesim.errors import InvalidInput
 
+if TYPE_CHECKING:
+    from scalesim.cost.parallel import Parallel
+    from scalesim.hardware import Hardware
+    from scalesim.workload import Workload
+
 __all__ = ["Options", "run"]
+
+_LONGEST = 131072
 
 
 @dataclass(frozen=True)
 class Options:
-    """What one shape costs to serve and to train, by the paper's formulas."""
+    """What one shape costs to serve and to train: bytes, milliseconds, dollars, and what bounds them."""
 
-    shape: str = "16x2048x32x8"
+    shape: str | None = None
     """Layers x width x query heads x KV heads, and x FFN width if that is not 8/3 of the width."""
-    context: str = "128K"
-    """Context length in tokens; K is 1024."""
-    batch_size: float = 1.0
+    model: str | None = None
+    """A known model, such as llama-3.1-8b."""
+    config: str | None = None
+    """A Hugging Face config.json."""
+    hardware: str = "h100-sxm"
+    """An accelerator of the catalogue, or a JSON file with its figures."""
+    context: str | None = None
+    """Tokens of context, prompt and generated together; K is 1024 (default: the model's, at most 128K)."""
+    batch_size: Annotated[float, tyro.conf.arg(aliases=["--batch"])] = 1.0
     """Sequences served at a time."""
-    bytes_per_weight: float = 2.0
-    """Precision of the weights."""
-    bytes_per_kv: float = 2.0
-    """Precision of the KV cache."""
+    generated: str | None = None
+    """Tokens generated a sequence; the rest of the context is the prompt."""
+    prefix: str | None = None
+    """Tokens of the prompt that all sequences share."""
+    weight_bits: float = 16.0
+    """Bits a weight."""
+    activation_bits: float = 16.0
+    """Bits an activation."""
+    kv_bits: float = 16.0
+    """Bits a value of the KV cache."""
+    compute: Literal["bf16", "fp8", "int8", "fp4"] = "bf16"
+    """Number format of the matrix units."""
+    tensor: int = 1
+    """Accelerators that split each matrix."""
+    pipeline: int = 1
+    """Accelerators that split the layers."""
+    expert: int = 1
+    """Accelerators that split the experts."""
     flops_per: Literal["sequence", "token"] = "sequence"
-    """Count inference FLOPs over the whole sequence, or for one token."""
+    """Count the paper's inference FLOPs over the whole sequence, or for one token."""
     causal_halving: bool = False
-    """A token attends to half the context on average."""
+    """In the paper's FLOPs, a token attends to half the context on average."""
     weights: float = 0.9
-    """Weight of memory in Z, 0 to 1; FLOPs have the rest."""
+    """Weight of memory in the paper's Z, 0 to 1; FLOPs have the rest."""
     tokens: str | None = None
     """Training tokens (default: 20 for each parameter)."""
+    plot: str | None = None
+    """Write a roofline figure: .png, .svg or .pdf."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on standard output, and nothing else."""
 
@@ -44,46 +74,142 @@ def run(args: list[str]) -> int:
     """Run the command."""
     options = parse(Options, "cost", args)
     use_compilation_cache()
-    from scalesim.cost import HardwareAwareCost, training_flops, training_memory
-    from scalesim.report import print_cost, shape_json
-    from scalesim.search import named_baseline
-    from scalesim.shape import Shape, count_params
-    from scalesim.units import parse_context, parse_count
-    from scalesim.workload import Workload
+    from scalesim.cost.capacity import check_fits
+    from scalesim.cost.explain import serving_cost
+    from scalesim.cost.parallel import Parallel
+    from scalesim.hardware import load_hardware
+    from scalesim.report.serving_table import print_serving, serving_json
 
-    shape = named_baseline(options.shape)
-    if not isinstance(shape, Shape):
-        raise InvalidInput(f"shape {options.shape!r} is a rule, not a shape; 16x2048x32x8 would do.")
-    context = float(parse_context(options.context))
-    workload = Workload(context_length=context, batch_size=options.batch_size)
-    z = HardwareAwareCost(
-        memory_weight=options.weights,
-        bytes_per_weight=options.bytes_per_weight,
-        bytes_per_kv=options.bytes_per_kv,
-        flops_per=options.flops_per,
-        causal_halving=options.causal_halving,
-    )
-    tokens = 20.0 * count_params(shape, "paper")
-    if options.tokens is not None:
-        tokens = parse_count(options.tokens, "tokens")
-    parts = {
-        "memory_bytes": z.memory(shape, workload),
-        "flops": z.flops(shape, workload),
-        "training_flops": training_flops(shape, tokens, context),
-        "training_memory_bytes": training_memory(shape, context, bytes_per_value=2.0),
-    }
+    given = _given(options)
+    workload = _workload(options, given)
+    hardware = load_hardware(options.hardware)
+    parallel = Parallel(tensor=options.tensor, pipeline=options.pipeline, expert=options.expert)
+    parallel.check(given.shape)
+    check_fits(given.shape, workload, hardware, parallel)
+    cost = serving_cost(given.shape, workload, hardware, parallel)
     report = {
-        "shape": shape_json(shape),
-        "context_length": context,
-        "n_tokens": tokens,
-        "n_params": count_params(shape, "paper"),
-        "n_params_non_embedding": shape.n_params_non_embedding,
-        "n_params_total": shape.n_params_total,
-        "z": float(z(shape, workload)),
-        **{name: {**dataclasses.asdict(part), "total": part.total} for name, part in parts.items()},
+        **_head(given, workload, hardware, parallel),
+        **serving_json(cost),
+        "training": _training(options, given, workload, hardware),
+        "paper": _paper(options, given, workload),
     }
+    if options.plot is not None:
+        from scalesim.report.roofline import draw_roofline
+
+        draw_roofline(cost, hardware, options.plot, compute=options.compute)
     if options.json:
         print_json(report)
     else:
-        print_cost(report)
+        print_serving(report, cost, hardware)
     return 0
+
+
+def _given(options: Options) -> Given:
+    stated = [text for text in (options.shape, options.model, options.config) if text is not None]
+    if len(stated) > 1:
+        raise InvalidInput("only one of --shape, --model and --config can be given.")
+    if options.config is not None and not options.config.endswith(".json"):
+        raise InvalidInput(f"config {options.config!r} must be a .json file.")
+    return given_shape(stated[0] if stated else "16x2048x32x8")
+
+
+def _workload(options: Options, given: Given) -> Workload:
+    from scalesim.units import parse_context
+    from scalesim.workload import Workload
+
+    limit = given.max_context
+    context = min(limit or _LONGEST, _LONGEST)
+    if options.context is not None:
+        context = parse_context(options.context)
+    if limit is not None and context > limit:
+        raise InvalidInput(
+            f"context must be at most {limit}, what {given.name} was made for, but is {context}."
+        )
+    generated = None if options.generated is None else parse_context(options.generated, "generated")
+    batch = options.batch_size
+    return Workload(
+        context_length=context,
+        batch_size=int(batch) if batch == round(batch) else batch,
+        generated_length=generated,
+        prefix_length=0 if options.prefix is None else parse_context(options.prefix, "prefix"),
+        weight_bits=options.weight_bits,
+        activation_bits=options.activation_bits,
+        kv_bits=options.kv_bits,
+        compute=options.compute,
+    )
+
+
+def _head(given: Given, workload: Workload, hardware: Hardware, parallel: Parallel) -> dict[str, Any]:
+    from scalesim.report import shape_json
+
+    return {
+        "name": given.name,
+        "shape": shape_json(given.shape),
+        "hardware": hardware.name,
+        "devices": parallel.devices,
+        **dataclasses.asdict(workload),
+        "n_params_total": given.shape.n_params_total,
+        "n_params_active": given.shape.n_params_active,
+        "n_params_non_embedding": given.shape.n_params_non_embedding,
+    }
+
+
+def _tokens(options: Options, given: Given) -> float:
+    from scalesim.shape import count_params
+    from scalesim.units import parse_count
+
+    if options.tokens is not None:
+        return parse_count(options.tokens, "tokens")
+    return 20.0 * count_params(given.shape, "paper")
+
+
+def _training(options: Options, given: Given, workload: Workload, hardware: Hardware) -> dict[str, Any]:
+    from scalesim.cost.training import Training, train_flops, train_price, train_seconds
+
+    plan = Training(n_tokens=_tokens(options, given), context_length=min(workload.context_length, 8192))
+    seconds = train_seconds(given.shape, plan, hardware, 1.0)
+    out: dict[str, Any] = {
+        "n_tokens": plan.n_tokens,
+        "context_length": plan.context_length,
+        "flops": float(train_flops(given.shape, plan)),
+        "device_hours": [float(s) / 3600 for s in dataclasses.astuple(seconds)],
+    }
+    if hardware.price_typical is not None:
+        out["dollars"] = [float(x) for x in dataclasses.astuple(train_price(given.shape, plan, hardware))]
+    return out
+
+
+def _paper(options: Options, given: Given, workload: Workload) -> dict[str, Any]:
+    """The paper's costs, which see the shape's plain fields alone."""
+    from scalesim.cost import HardwareAwareCost, training_flops, training_memory
+
+    context, shape = float(workload.context_length), given.shape
+    job = dataclasses.replace(workload, context_length=context)
+    z = HardwareAwareCost(
+        memory_weight=options.weights,
+        bytes_per_weight=options.weight_bits / 8,
+        bytes_per_kv=options.kv_bits / 8,
+        flops_per=options.flops_per,
+        causal_halving=options.causal_halving,
+    )
+    parts = {
+        "memory_bytes": z.memory(shape, job),
+        "flops": z.flops(shape, job),
+        "training_flops": training_flops(shape, _tokens(options, given), context),
+        "training_memory_bytes": training_memory(shape, context, bytes_per_value=2.0),
+    }
+    return {
+        "n_params": float(_paper_count(given)),
+        "z": float(z(shape, job)),
+        **{
+            name: {"time_invariant": float(p.time_invariant), "time_variant": float(p.time_variant),
+                   "total": float(p.total)}
+            for name, p in parts.items()
+        },
+    }  # fmt: skip
+
+
+def _paper_count(given: Given) -> float:
+    from scalesim.shape import count_params
+
+    return count_params(given.shape, "paper")

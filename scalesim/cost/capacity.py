@@ -85,7 +85,7 @@ def largest_context(
     limit = usable_bytes(hardware, reserve)
     job = replace(workload, generated_length=None, prefix_length=0)
     best: Num = float("-inf")
-    # Memory is concave in the context (windows fill, the chunk is reached): the greatest of its pieces' roots.
+    # Memory is concave in the context (windows fill, the chunk is reached): the greatest root of its pieces.
     windows = (None,) if shape.window is None else (None, shape.window.window)
     for window in windows:
         for bounded in (True, False):
@@ -142,7 +142,7 @@ def check_fits(
     if 1 <= context < workload.context_length:
         ways.append(f"context_length {int(context)}")
     for bits in ("kv_bits", "weight_bits"):
-        less = replace(workload, **{bits: 8})
+        less = replace(workload, **{bits: 8})  # type: ignore[arg-type]
         if getattr(workload, bits) > 8 and float(_total(shape, less, parallel)) <= have:
             ways.append(f"{bits} 8")
     tensor = parallel.tensor * 2
@@ -157,6 +157,11 @@ def check_fits(
         f"batch_size {workload.batch_size} at context_length {workload.context_length} does not fit on "
         f"{parallel.devices} x {hardware.name}: {format_bytes(need)} are needed (weights "
         f"{format_bytes(use.weights)}, KV cache {format_bytes(use.kv_cache)}, activations "
-        f"{format_bytes(use.activations)}) of {format_bytes(have)} usable, {format_bytes(need - have)} too much; "
-        + (f"{', or '.join(ways)} would fit." if ways else "the weights alone leave no room for one sequence.")
+        f"{format_bytes(use.activations)}) of {format_bytes(have)} usable, "
+        f"{format_bytes(need - have)} too much; "
+        + (
+            f"{', or '.join(ways)} would fit."
+            if ways
+            else "the weights alone leave no room for one sequence."
+        )
     )

@@ -48,9 +48,7 @@ class PerMillion:
     generated: Num
 
 
-def _device_seconds(
-    shape: Shape, workload: Workload, hardware: Hardware, parallel: Parallel
-) -> PerMillion:
+def _device_seconds(shape: Shape, workload: Workload, hardware: Hardware, parallel: Parallel) -> PerMillion:
     """Seconds of all devices together that a million tokens of each kind take while they do nothing else."""
     new = workload.prompt_length - workload.prefix_length
     prefill = prefill_time(shape, workload, hardware, parallel) / parallel.pipeline

@@ -173,9 +173,7 @@ def train_seconds(
     return Band(ideal / high, ideal / typical, ideal / low)
 
 
-def train_price(
-    shape: Shape, plan: Training, hardware: Hardware, *, mfu: tuple[Num, Num, Num] = MFU
-) -> Band:
+def train_price(shape: Shape, plan: Training, hardware: Hardware, *, mfu: tuple[Num, Num, Num] = MFU) -> Band:
     """Return the $ of a training run, as a band over both the MFU and the hardware's price.
 
     Does not depend on the number of devices: twice as many take half as long.

@@ -88,19 +88,83 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 WITHOUT_COST = frozenset(
-    """_attn_implementation _name_or_path activation_function add_cross_attention architectures
-    attention_dropout attn_logit_softcapping attn_pdrop auto_map aux_loss_alpha bos_token_id cache_implementation
-    chunk_size_feed_forward dtype embd_pdrop embedding_dropout eos_token_id ep_size final_logit_softcapping
-    gradient_checkpointing hidden_act hidden_activation id2label initializer_range is_decoder
-    is_encoder_decoder is_llama_config label2id layer_norm_epsilon layer_norm_eps model_type n_ctx n_group
-    norm_topk_prob num_nextn_predict_layers original_max_position_embeddings output_attentions
-    output_hidden_states output_router_logits pad_token_id partial_rotary_factor pretraining_tp
-    query_pre_attn_scalar quantization_config reorder_and_upcast_attn resid_pdrop return_dict rms_norm_eps
-    rope_interleaved rope_local_base_freq rope_parameters rope_scaling rope_theta routed_scaling_factor
-    router_aux_loss_coef router_jitter_noise scale_attn_by_inverse_layer_idx scale_attn_weights scoring_func
-    seq_aux sliding_window_size summary_activation summary_first_dropout summary_proj_to_labels summary_type
-    summary_use_proj task_specific_params topk_group topk_method torch_dtype transformers_version
-    unsloth_fixed unsloth_version use_bidirectional_attention use_cache""".split()
+    (
+        "_attn_implementation",
+        "_name_or_path",
+        "activation_function",
+        "add_cross_attention",
+        "architectures",
+        "attention_dropout",
+        "attn_logit_softcapping",
+        "attn_pdrop",
+        "auto_map",
+        "aux_loss_alpha",
+        "bos_token_id",
+        "cache_implementation",
+        "chunk_size_feed_forward",
+        "dtype",
+        "embd_pdrop",
+        "embedding_dropout",
+        "eos_token_id",
+        "ep_size",
+        "final_logit_softcapping",
+        "gradient_checkpointing",
+        "hidden_act",
+        "hidden_activation",
+        "id2label",
+        "initializer_range",
+        "is_decoder",
+        "is_encoder_decoder",
+        "is_llama_config",
+        "label2id",
+        "layer_norm_eps",
+        "layer_norm_epsilon",
+        "model_type",
+        "n_ctx",
+        "n_group",
+        "norm_topk_prob",
+        "num_nextn_predict_layers",
+        "original_max_position_embeddings",
+        "output_attentions",
+        "output_hidden_states",
+        "output_router_logits",
+        "pad_token_id",
+        "partial_rotary_factor",
+        "pretraining_tp",
+        "quantization_config",
+        "query_pre_attn_scalar",
+        "reorder_and_upcast_attn",
+        "resid_pdrop",
+        "return_dict",
+        "rms_norm_eps",
+        "rope_interleaved",
+        "rope_local_base_freq",
+        "rope_parameters",
+        "rope_scaling",
+        "rope_theta",
+        "routed_scaling_factor",
+        "router_aux_loss_coef",
+        "router_jitter_noise",
+        "scale_attn_by_inverse_layer_idx",
+        "scale_attn_weights",
+        "scoring_func",
+        "seq_aux",
+        "sliding_window_size",
+        "summary_activation",
+        "summary_first_dropout",
+        "summary_proj_to_labels",
+        "summary_type",
+        "summary_use_proj",
+        "task_specific_params",
+        "topk_group",
+        "topk_method",
+        "torch_dtype",
+        "transformers_version",
+        "unsloth_fixed",
+        "unsloth_version",
+        "use_bidirectional_attention",
+        "use_cache",
+    )
 )
 """Fields that change what a model computes or how it is trained, but neither its sizes nor its costs."""
 

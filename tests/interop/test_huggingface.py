@@ -53,8 +53,8 @@ PUBLISHED = {
     "olmo-2-1124-7b": config("olmo2", d=4096, layers=32, heads=32, kv=32, ff=11008, vocab=100352),
     "mixtral-8x7b-v0.1": config("mixtral", d=4096, layers=32, heads=32, kv=8, ff=14336, vocab=32000,
                                 num_local_experts=8, num_experts_per_tok=2, sliding_window=None),
-    "qwen3-30b-a3b": config("qwen3_moe", d=2048, layers=48, heads=32, kv=4, ff=6144, vocab=151936, head_dim=128,
-                            moe_intermediate_size=768, num_experts=128, num_experts_per_tok=8,
+    "qwen3-30b-a3b": config("qwen3_moe", d=2048, layers=48, heads=32, kv=4, ff=6144, vocab=151936,
+                            head_dim=128, moe_intermediate_size=768, num_experts=128, num_experts_per_tok=8,
                             decoder_sparse_step=1, mlp_only_layers=[], max_window_layers=48),
     "deepseek-v2-lite": config("deepseek_v2", d=2048, layers=27, heads=16, kv=16, ff=10944, vocab=102400,
                                q_lora_rank=None, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64,
@@ -131,7 +131,16 @@ def test_files_that_are_no_config_are_named(tmp_path):
 DESIGNS = [
     Shape(n_layer=36, d_model=2048, n_head=8, n_kv_head=1, d_ff=5461),
     Shape(n_layer=4, d_model=256, n_head=6, n_kv_head=3, d_ff=700, tied_embeddings=False, qk_norm="head"),
-    Shape(n_layer=4, d_model=256, n_head=6, n_kv_head=3, d_ff=700, qkv_bias=True, output_bias=True, ffn_bias=True),
+    Shape(
+        n_layer=4,
+        d_model=256,
+        n_head=6,
+        n_kv_head=3,
+        d_ff=700,
+        qkv_bias=True,
+        output_bias=True,
+        ffn_bias=True,
+    ),
 ]
 
 

@@ -1,0 +1,146 @@
+"""`scalesim compare`: designs side by side over context lengths."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from scalesim.cli.common import parse, print_json, use_compilation_cache
+from scalesim.cli.given import Given, given_shape
+from scalesim.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from scalesim.hardware import Hardware
+
+__all__ = ["Options", "run"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Designs side by side: loss where a law covers them, parameters, FLOPs, memory, latency and dollars."""
+
+    designs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Known models, config.json files, or sizes such as 16x2048x32x8."""
+    context: tuple[str, ...] = ("8K", "32K", "128K")
+    """Context lengths in tokens; K is 1024."""
+    hardware: str = "h100-sxm"
+    """An accelerator of the catalogue, or a JSON file with its figures."""
+    batch_size: Annotated[float, tyro.conf.arg(aliases=["--batch"])] = 1.0
+    """Sequences served at a time."""
+    weight_bits: float = 16.0
+    """Bits a weight."""
+    kv_bits: float = 16.0
+    """Bits a value of the KV cache."""
+    compute: Literal["bf16", "fp8", "int8", "fp4"] = "bf16"
+    """Number format of the matrix units."""
+    tensor: int = 1
+    """Accelerators that split each matrix."""
+    law: str = "default"
+    """The law that predicts losses: default, points, or a saved fit."""
+    plot: str | None = None
+    """Write a figure of memory, latency and dollars over context: .png, .svg or .pdf."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON object on standard output, and nothing else."""
+
+
+def run(args: list[str]) -> int:
+    """Run the command."""
+    options = parse(Options, "compare", args, repeats=("--context",))
+    use_compilation_cache()
+    from scalesim.hardware import load_hardware
+    from scalesim.report.comparison import draw_comparison, print_comparison
+    from scalesim.units import parse_context
+
+    if not options.designs:
+        raise InvalidInput("designs must name at least one model, config.json or shape, but is empty.")
+    contexts = sorted({parse_context(text) for text in options.context})
+    hardware = load_hardware(options.hardware)
+    given = [given_shape(text) for text in options.designs]
+    designs = [_design(options, one, contexts, hardware) for one in given]
+    report = {
+        "hardware": hardware.name,
+        "devices": options.tensor,
+        "batch_size": options.batch_size,
+        "designs": designs,
+    }
+    if options.plot is not None:
+        draw_comparison(report, options.plot)
+    if options.json:
+        print_json(report)
+    else:
+        print_comparison(report)
+    return 0
+
+
+def _design(options: Options, given: Given, contexts: list[int], hardware: Hardware) -> dict[str, Any]:
+    from scalesim.report import shape_json
+
+    shape = given.shape
+    return {
+        "name": given.name,
+        "shape": shape_json(shape),
+        "n_params_total": shape.n_params_total,
+        "n_params_active": shape.n_params_active,
+        "max_context": given.max_context,
+        "loss": _loss(options.law, given),
+        "contexts": [_at(options, given, context, hardware) for context in contexts],
+    }
+
+
+def _at(options: Options, given: Given, context: int, hardware: Hardware) -> dict[str, Any]:
+    """One design at one context. What does not fit says so and has no times."""
+    from scalesim.cost.explain import serving_cost
+    from scalesim.cost.flops import forward_flops
+    from scalesim.cost.parallel import Parallel
+    from scalesim.workload import Workload
+
+    workload = Workload(
+        context_length=context,
+        batch_size=options.batch_size,
+        weight_bits=options.weight_bits,
+        kv_bits=options.kv_bits,
+        compute=options.compute,
+    )
+    cost = serving_cost(given.shape, workload, hardware, Parallel(tensor=options.tensor))
+    fits = cost.memory.total <= cost.usable_bytes
+    dollars = None
+    if fits and cost.dollars is not None:
+        dollars = {kind: dataclasses.asdict(band) for kind, band in cost.dollars.items()}
+    return {
+        "context_length": context,
+        "beyond_max_context": given.max_context is not None and context > given.max_context,
+        "fits": fits,
+        "flops_per_token": float(forward_flops(given.shape, 1, past=context - 1).total),
+        "memory_bytes": cost.memory.total,
+        "kv_cache_bytes": cost.memory.kv_cache,
+        "usable_bytes": cost.usable_bytes,
+        "ttft_s": cost.serving.ttft_s if fits else None,
+        "tpot_s": cost.serving.tpot_s if fits else None,
+        "throughput_tokens_per_s": cost.serving.throughput_tokens_per_s if fits else None,
+        "dollars_per_million_tokens": dollars,
+    }
+
+
+def _loss(law: str, given: Given) -> dict[str, Any] | None:
+    """The law's loss of a shape of the kind that its evidence covers, and how far beyond the evidence."""
+    from scalesim.fit import named_fit
+    from scalesim.search.doubt import evidence_ranges, extrapolation
+    from scalesim.shape import count_params
+
+    shape = given.shape
+    plain = shape.latent is None and shape.window is None and shape.moe is None and shape.layers_per_kv == 1
+    # A trained model's own data decide its loss: a law of other data says nothing about it.
+    if not plain or not shape.gated_ffn or given.max_context is not None:
+        return None
+    fit = named_fit(law)
+    ranges = evidence_ranges(fit)
+    if "head_dim" in ranges and not ranges["head_dim"][0] <= shape.head_dim <= ranges["head_dim"][1]:
+        return None
+    sizes = {"n_params": count_params(shape, "paper"), "n_head": shape.n_head, "n_kv_head": shape.n_kv_head}
+    outside = extrapolation(fit, {name: float(value) for name, value in sizes.items()})
+    tokens = 20.0 * sizes["n_params"]
+    value = float(fit.law(shape, tokens, ranges.get("context_length", (8192.0, 8192.0))[1]))
+    return {"value": value, "extrapolation": outside, "law": law}

@@ -1,0 +1,111 @@
+"""Designs side by side over context lengths, as a table and as a figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from scalesim.report.figure import figure, save
+from scalesim.report.serving_table import format_seconds, wide_console
+from scalesim.units import format_bytes, format_context, format_count, format_flops
+
+__all__ = ["draw_comparison", "print_comparison"]
+
+_COLOURS = ("#1f6f8b", "#d1603d", "#6b8f3c", "#7a5195", "#b8860b", "#22303c")
+
+
+def _dollars(at: dict[str, Any]) -> str:
+    prices = at["dollars_per_million_tokens"]
+    return "" if prices is None else f"{prices['generated']['typical']:.3g}"
+
+
+def print_comparison(report: dict[str, Any]) -> None:
+    """Print one table a context length, one row a design."""
+    console = wide_console()
+    console.print(f"{report['devices']} × {report['hardware']}, {report['batch_size']:g} sequences")
+    designs = report["designs"]
+    beyond = [
+        f"{d['name']}: beyond the law's evidence by a factor of "
+        f"{max(d['loss']['extrapolation'].values()):.2g}"
+        for d in designs
+        if d["loss"] and max(d["loss"]["extrapolation"].values(), default=1.0) > 1.005
+    ]
+    for i, first in enumerate(designs[0]["contexts"]):
+        table = Table(title=f"at {format_context(first['context_length'])}", title_justify="left")
+        table.add_column("", no_wrap=True)
+        for column in (
+            "loss",
+            "params",
+            "FLOPs/token",
+            "memory",
+            "TTFT",
+            "TPOT",
+            "tokens/s",
+            "$/M generated",
+        ):
+            table.add_column(column, justify="right", no_wrap=True)
+        for design in designs:
+            at = design["contexts"][i]
+            times = ("does not fit", "", "", "")
+            if at["fits"]:
+                times = (
+                    format_seconds(at["ttft_s"]),
+                    format_seconds(at["tpot_s"]),
+                    f"{at['throughput_tokens_per_s']:,.0f}",
+                    _dollars(at),
+                )
+            table.add_row(
+                design["name"].split("/")[-1] + (" *" if at["beyond_max_context"] else ""),
+                f"{design['loss']['value']:.3f}" if design["loss"] else "",
+                format_count(design["n_params_total"]),
+                format_flops(at["flops_per_token"]),
+                format_bytes(at["memory_bytes"]),
+                *times,
+            )
+        console.print(table)
+    if any(at["beyond_max_context"] for d in designs for at in d["contexts"]):
+        console.print("* beyond the context that the model was made for")
+    for line in beyond:
+        console.print(line)
+
+
+def draw_comparison(report: dict[str, Any], path: str | Path) -> None:
+    """Draw memory, time per output token and $ a million generated tokens over the context, and write it.
+
+    What does not fit in memory is left out of the times.
+    """
+    panels = (
+        ("memory, GiB", lambda at: at["memory_bytes"] / 2**30),
+        ("time per output token, ms", lambda at: at["tpot_s"] and at["tpot_s"] * 1e3),
+        (
+            "$ a million generated tokens",
+            lambda at: (
+                at["dollars_per_million_tokens"] and at["dollars_per_million_tokens"]["generated"]["typical"]
+            ),
+        ),
+    )
+    with figure(1, 3, size=(11.0, 3.6)) as (canvas, axes):
+        for axis, (title, value) in zip(axes, panels, strict=True):
+            for i, design in enumerate(report["designs"]):
+                points = [(at["context_length"], value(at)) for at in design["contexts"]]
+                drawn = [(x, y) for x, y in points if y]
+                axis.plot(
+                    [x for x, _ in drawn],
+                    [y for _, y in drawn],
+                    marker="o",
+                    color=_COLOURS[i % len(_COLOURS)],
+                    label=design["name"].split("/")[-1],
+                )
+            axis.set_title(title)
+            axis.set_xscale("log", base=2)
+            axis.set_yscale("log")
+            axis.set_xlabel("context, tokens")
+            axis.xaxis.set_major_formatter(lambda x, _: format_context(x))
+            axis.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+            axis.yaxis.set_minor_formatter(lambda y, _: f"{y:g}" if f"{y:.0e}"[0] in "25" else "")
+        usable = report["designs"][0]["contexts"][0]["usable_bytes"] / 2**30
+        axes[0].axhline(usable, color="#c3ccd4", ls=":", lw=1)
+        axes[0].legend(fontsize=7)
+        save(canvas, path)

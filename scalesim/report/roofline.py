@@ -1,0 +1,70 @@
+"""The roofline figure: each operator's intensity and speed under the hardware's roof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from scalesim.cost.explain import ServingCost
+from scalesim.hardware import Hardware
+from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, save
+from scalesim.report.serving_table import format_seconds
+from scalesim.workload import Compute
+
+__all__ = ["draw_roofline"]
+
+
+def draw_roofline(
+    cost: ServingCost, hardware: Hardware, path: str | Path, *, compute: Compute = "bf16"
+) -> None:
+    """Draw the operators of prefill and decode against the data sheet's roof, and write the figure.
+
+    A point's height is the FLOP/s that its predicted time amounts to, its area its share of the time.
+
+    Raises:
+        InvalidInput: the file's ending is no known format, or it cannot be written.
+    """
+    peak, bandwidth = float(hardware.peak_flops(compute)), float(hardware.bandwidth)
+    phases = (("prefill", cost.prefill, BASELINE), ("decode", cost.decode, BEST))
+    with figure(size=(7.0, 4.6)) as (canvas, axis):
+        low, high = 0.3, 3e4
+        x = np.geomspace(low, high, 400)
+        axis.plot(x, np.minimum(peak, x * bandwidth), color=INK, lw=1.5)
+        axis.axvline(peak / bandwidth, color=FAINT, lw=1, ls=":")
+        axis.text(
+            peak / bandwidth, peak * 1.25, f"{peak / bandwidth:.0f} FLOPs a byte", ha="center", fontsize=8
+        )
+        for label, operators, colour in phases:
+            whole = sum(o.time_s for o in operators)
+            shown = [o for o in operators if o.flops > 0 and o.n_bytes > 0]
+            axis.scatter(
+                [o.flops / o.n_bytes for o in shown],
+                [o.flops / o.time_s for o in shown],
+                s=[20 + 400 * o.time_s / whole for o in shown],
+                color=colour,
+                alpha=0.6,
+                label=f"{label}, {format_seconds(whole)}",
+                edgecolors="white",
+            )
+            # The three that take longest are named, one below the other: they often lie together.
+            longest = sorted(shown, key=lambda o: -o.time_s)[:3]
+            for i, o in enumerate(longest):
+                axis.annotate(
+                    f"{o.name}, {100 * o.time_s / whole:.0f}%",
+                    (o.flops / o.n_bytes, o.flops / o.time_s),
+                    xytext=(8, -12 - 9 * i),
+                    textcoords="offset points",
+                    fontsize=7,
+                    ha="left" if o.flops / o.n_bytes < 2e3 else "right",
+                )
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        axis.set_xlim(low, high)
+        axis.set_ylim(top=peak * 2)
+        axis.set_xlabel("FLOPs a byte of memory traffic")
+        axis.set_ylabel("FLOP/s")
+        axis.set_title(f"Operators on {hardware.name}: area is share of the time")
+        for handle in axis.legend(loc="lower right").legend_handles:
+            handle.set_sizes([40])
+        save(canvas, path)

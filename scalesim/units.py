@@ -57,7 +57,8 @@ def _format(value: float, base: float, units: tuple[str, ...], digits: int) -> s
     power = 0
     while abs(value) >= base * (1 - 0.5 * 10**-digits) and power < len(units) - 1:
         value, power = value / base, power + 1
-    return f"{value:.{digits}g}{units[power]}"
+    number = f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+    return number + units[power]
 
 
 def format_count(value: float, digits: int = 3) -> str:

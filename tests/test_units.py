@@ -43,6 +43,7 @@ def test_formats():
     assert format_count(1_821_000_000) == "1.82B"
     assert format_count(999_999) == "1M"
     assert format_bytes(5.31 * 2**30) == "5.31 GiB"
+    assert format_bytes(1010 * 2**20) == "1010 MiB"
     assert format_flops(2.44e15) == "2.44 PFLOPs"
     assert format_context(131072) == "128K"
     assert format_context(20480) == "20K"

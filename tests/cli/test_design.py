@@ -109,7 +109,7 @@ BAD = [
     (["design", "--runs", "nowhere.csv"], 2, "nowhere.csv"),
     (["design", "--max-head", "0"], 2, "max_head and tile must be at least 1"),
     (["design", "--plot", "figure.xyz"], 2, "plot 'figure.xyz' has no known format"),
-    (["cost", "--shape", "llama3-gqa"], 2, "is a rule, not a shape"),
+    (["cost", "--shape", "llama3-gqa"], 2, "model 'llama3-gqa' is not known"),
     (["cost", "--shape", "0x64x1x1"], 2, "n_layer must be above 0"),
     (["desing"], 2, "command 'desing' is not known; did you mean 'design'"),
 ]
@@ -142,7 +142,7 @@ def test_help_names_every_command(capsys):
 
 def test_cost_of_one_shape(capsys):
     report = run_json(capsys, "cost", "--shape", "16x2048x32x8", "--context", "128K")
-    assert report["memory_bytes"]["time_variant"] == 4 * 2**30
-    assert report["z"] == pytest.approx(81430, rel=1e-4)
-    assert main(["cost"]) == 0
+    assert report["paper"]["memory_bytes"]["time_variant"] == 4 * 2**30
+    assert report["paper"]["z"] == pytest.approx(81430, rel=1e-4)
+    assert main(["cost", "--shape", "16x2048x32x8"]) == 0
     assert "KV cache" in capsys.readouterr().out

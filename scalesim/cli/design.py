@@ -61,6 +61,10 @@ class Options:
     """The loss law: default (all the evidence), points (the measured points alone), or a saved fit."""
     runs: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Instead of --law: fit the joint head law to this run table (n_params, n_head, n_kv_head, loss)."""
+    doubt: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Ask every law of the fit's bootstrap too: how likely each configuration is the best."""
+    sensitivity: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """How the optimum moves with context, loss, prices and coefficients, by implicit differentiation."""
     plot: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Draw loss against memory, FLOPs and the objective."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -139,7 +143,7 @@ def run(args: list[str]) -> int:
             )
             for name in options.lattice
         ]
-    _report(list(zip(*by_lattice, strict=True)), options)
+    _report(law, list(zip(*by_lattice, strict=True)), options)
     return 0
 
 
@@ -156,19 +160,30 @@ def _fitted(runs: str) -> Any:
     return found
 
 
-def _report(answers: list[tuple[Design, ...]], options: Options) -> None:
+def _report(law: Any, answers: list[tuple[Design, ...]], options: Options) -> None:
     """Print the answers, one tuple of designs (a lattice each) to a question, and draw them if asked."""
-    from scalesim.report import design_json, draw_designs, print_designs
+    from scalesim.report import design_json, draw_designs, print_designs, print_sensitivity
+    from scalesim.search import distribution, sensitivity
 
+    designs = [design for answer in answers for design in answer]
+    with working("asking every law of the bootstrap"):
+        doubts = [distribution(law, design) if options.doubt else None for design in designs]
+    with working("differentiating the optimum"):
+        moves = [sensitivity(design) if options.sensitivity else None for design in designs]
     label = _LABELS[options.objective]
     if options.plot is not None:
         with working("drawing"):
             draw_designs(options.plot, answers, label)
     if options.json:
-        designs = [design_json(design) for answer in answers for design in answer]
-        print_json(designs[0] if len(designs) == 1 else {"designs": designs})
+        found = [design_json(*each) for each in zip(designs, doubts, moves, strict=True)]
+        print_json(found[0] if len(found) == 1 else {"designs": found})
         return
     for answer in answers:
         print_designs(answer, objective=label, baseline=options.baseline)
+    for design, doubt, moved in zip(designs, doubts, moves, strict=True):
+        if doubt is not None:
+            print(f"• {design.lattice.name} lattice: {doubt.in_words()}")
+        if moved is not None:
+            print_sensitivity(moved)
     if options.plot is not None:
         print(f"Figure: {options.plot}")

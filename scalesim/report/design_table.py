@@ -13,10 +13,12 @@ from rich.text import Text
 
 from scalesim.cost.paper import Parts
 from scalesim.search.design import Candidate, Design
+from scalesim.search.distribution import Distribution
+from scalesim.search.sensitivity import Sensitivity
 from scalesim.shape import Shape
 from scalesim.units import format_bytes, format_context, format_count, format_flops
 
-__all__ = ["design_json", "print_designs", "shape_json"]
+__all__ = ["design_json", "print_designs", "print_sensitivity", "shape_json"]
 
 
 def shape_json(shape: Shape) -> dict[str, Any]:
@@ -46,7 +48,9 @@ def _candidate_json(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def design_json(design: Design) -> dict[str, Any]:
+def design_json(
+    design: Design, doubt: Distribution | None = None, moves: list[Sensitivity] | None = None
+) -> dict[str, Any]:
     """Return a design as one JSON-ready object, its fields named as in the library."""
     at_target = design.baseline_at_target
     return {
@@ -66,6 +70,8 @@ def design_json(design: Design) -> dict[str, Any]:
         "starts_agreeing": design.starts_agreeing,
         "extrapolation": design.extrapolation,
         "status": design.status,
+        **({} if doubt is None else {"distribution": doubt.to_json()}),
+        **({} if moves is None else {"sensitivity": [dataclasses.asdict(move) for move in moves]}),
     }
 
 
@@ -156,6 +162,18 @@ def _remarks(designs: Sequence[Design]) -> list[str]:
         remarks.append(f"The loss is predicted to lie between {low:.3f} and {high:.3f} (90%).")
     remarks.append(first.status)
     return remarks
+
+
+def print_sensitivity(moves: Sequence[Sensitivity], most: int = 12) -> None:
+    """Print by how many percent the optimum moves for one percent of each number, the strongest first."""
+    title = "For 1% more of each (0.01 nats of loss), the relaxed optimum changes by"
+    table = Table(title=title, title_justify="left")
+    for column in ("", "now", "cost", "parameters", "query heads", "KV heads"):
+        table.add_column(column, justify="right" if column else "left")
+    for move in moves[:most]:
+        changes = (move.cost, move.n_params, move.n_head, move.n_kv_head)
+        table.add_row(move.name, f"{move.value:.6g}", *(f"{change:+.2f}%" for change in changes))
+    Console().print(table)
 
 
 def print_designs(designs: Sequence[Design], *, objective: str, baseline: str) -> None:

@@ -38,6 +38,7 @@ def fit(
     by: str | Sequence[str] | None = None,
     starts: int | Mapping[str, Any] = 64,
     polish: int | None = None,
+    bootstrap: int = 0,
     throw: bool = False,
 ) -> Fit:
     """Fit a law to runs, and to other evidence, from many starts at once.
@@ -59,6 +60,7 @@ def fit(
         by: columns that tell the group, ("n_head", "n_kv_head"); by default the table's own group.
         starts: how many to draw, or the starts themselves as {"alpha": (K,), ...}.
         polish: how many of the best to carry to convergence; 7 by default, all of given starts.
+        bootstrap: resamples for `Fit.bootstrap`; `scalesim.fit.bootstrap` has the options.
         throw: raise where the status is "not_converged" or "unidentified".
 
     Raises:
@@ -75,7 +77,12 @@ def fit(
         setup = prepare(
             law, evidence, noise=noise, fixed=fixed, bounds=bounds, priors=priors, per_group=per_group, by=by
         )
-        return _finish(setup, solve(setup, starts, polish), throw)
+        found = _finish(setup, solve(setup, starts, polish), throw)
+    if bootstrap:
+        from scalesim.fit.bootstrap import with_bootstrap
+
+        found = with_bootstrap(found, bootstrap)
+    return found
 
 
 class Ends(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,20 @@ class Fit:
             x = {k: v[: len(runs)] for k, v in self.setup.problem.points.x.items()}
             return np.asarray(self.law.loss(x)) - runs.loss
 
+    @property
+    def intervals(self) -> dict[str, Any]:
+        """90% intervals of the free coefficients: the bootstrap's percentiles, or 1.645 standard errors."""
+        if self.bootstrap is not None:
+            return self.bootstrap.intervals()
+        values: dict[str, float] = {}
+        for name, value in self.coefficients.items():
+            if isinstance(value, list):
+                values.update({f"{name}[{i}]": v for i, v in enumerate(value)})
+            else:
+                values[name] = value
+        errors = self.standard_errors
+        return {k: [values[k] - 1.645 * errors[k], values[k] + 1.645 * errors[k]] for k in errors}
+
     def to_json(self) -> dict[str, Any]:
         """Return the fit as plain values, for JSON."""
         return {
@@ -88,6 +102,7 @@ class Fit:
             "status": self.status,
             "message": self.message,
             "standard_errors": self.standard_errors,
+            "intervals": self.intervals,
             "condition": self.condition,
             "unidentified": list(self.unidentified),
             "provenance": self.provenance,
@@ -120,7 +135,12 @@ def load_fit(path: str | Path) -> Fit:
     kept["unidentified"] = tuple(kept["unidentified"])
     for name in ("objective", "gradient_norm", "rms", "condition"):
         kept[name] = np.nan if kept[name] is None else kept[name]
-    return replace(Fit(law=law, **kept))
+    spread = None
+    if raw.get("bootstrap") is not None:
+        from scalesim.fit.bootstrap import Bootstrap
+
+        spread = Bootstrap.from_json(raw["bootstrap"])
+    return Fit(law=law, bootstrap=spread, **kept)
 
 
 def named_fit(name: str) -> Fit:

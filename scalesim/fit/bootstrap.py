@@ -163,7 +163,7 @@ def bootstrap(
             raise
     z, objective, _ = (np.concatenate(column)[:count] for column in zip(*done, strict=True))
     finite = np.isfinite(objective)
-    return Bootstrap(_coefficients(setup, z[finite]), objective[finite], kind, seed, count)
+    return Bootstrap(coefficients_of(setup, z[finite]), objective[finite], kind, seed, count)
 
 
 def with_bootstrap(fit: Fit, count: int = 4000, **options: Any) -> Fit:
@@ -172,7 +172,8 @@ def with_bootstrap(fit: Fit, count: int = 4000, **options: Any) -> Fit:
     return replace(fit, bootstrap=found, standard_errors=found.standard_errors)
 
 
-def _coefficients(setup: Setup, z: np.ndarray) -> dict[str, np.ndarray]:
+def coefficients_of(setup: Setup, z: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the coefficients (R,) by name of points z (R, p)."""
     laws = [jax.tree.leaves(setup.problem.law(point)) for point in z]
     columns = zip(*laws, strict=True)
     names = [slot.name for slot in setup.layout.slots]

@@ -10,6 +10,8 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, str] = {
     "design": "the cheapest shape for a context length and a target loss, beside a baseline",
     "cost": "what one shape costs to serve and to train",
+    "fit": "a loss law from training runs, with its uncertainty",
+    "predict": "the loss of a model by a saved law, with intervals",
 }
 """Each command's name and one line of what it does; `scalesim.cli.NAME` has its `run(args) -> int`."""
 

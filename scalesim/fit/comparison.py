@@ -12,7 +12,7 @@ import numpy as np
 from scalesim.errors import InvalidInput
 from scalesim.fit.engine import fit
 from scalesim.fit.result import Fit
-from scalesim.fit.validation import Validation, leave_largest_out, leave_one_group_out
+from scalesim.fit.validation import Validation, both_held_out
 
 __all__ = ["Comparison", "LawScore", "compare"]
 
@@ -94,9 +94,8 @@ def compare(
         folds = np.random.default_rng(seed).permutation(len(runs)) % min(FOLDS, len(runs))
         found = [_regrouped(f, folds) for f in found]
         by = f"{min(FOLDS, len(runs))} folds of rows"
-    held = [leave_one_group_out(f) for f in found]
     axis = "n_params" if "n_params" in runs.columns else next(iter(runs.columns))
-    rolled = [leave_largest_out(f, axis, share) for f in found]
+    held, rolled = zip(*(both_held_out(f, axis, share) for f in found), strict=True)
     best = int(np.argmin([h.rms for h in held]))
     scores = [
         _score(f, h, r, _worse_by(h, held[best], seed) if i != best else (0.0, 0.0, 0.0))

@@ -14,7 +14,7 @@ from scalesim.errors import InvalidInput
 from scalesim.fit.coordinates import coefficients
 from scalesim.laws.base import REGISTRY, Law
 
-__all__ = ["Fit", "Optimum", "law_from_json", "law_to_json", "load_fit", "named_fit"]
+__all__ = ["Fit", "Optimum", "as_json", "law_from_json", "law_to_json", "load_fit", "named_fit"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class Fit:
 
     def save(self, path: str | Path) -> None:
         """Write the fit to a JSON file, from which `load_fit` reads the same law back, bit for bit."""
-        text = json.dumps(_finite(self.to_json()), indent=1)
+        text = json.dumps(as_json(self.to_json()), indent=1)
         Path(path).write_text(text + "\n")
 
 
@@ -225,16 +225,16 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _finite(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """Replace what JSON cannot hold (nan, inf) by null."""
     if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
+        return {k: as_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [as_json(v) for v in value]
     if isinstance(value, float | np.floating):
         return float(value) if np.isfinite(value) else None
     if isinstance(value, np.integer):
         return int(value)
     if isinstance(value, np.ndarray):
-        return _finite(value.tolist())
+        return as_json(value.tolist())
     return value

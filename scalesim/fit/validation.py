@@ -79,6 +79,21 @@ def leave_largest_out(fit: Fit, by: str = "n_params", share: float = 0.0) -> Val
         share: hold out the runs above this quantile of `by`; 0 holds out each group's largest one
             (of all the runs, where there are no groups).
     """
+    return _held_out(fit, _largest(fit, by, share)[None, :], (f"largest {by}",))
+
+
+def both_held_out(fit: Fit, by: str, share: float) -> tuple[Validation, Validation]:
+    """Return `leave_one_group_out` and `leave_largest_out`, of one compiled call."""
+    labels, index = np.unique(fit.setup.runs.group, return_inverse=True)
+    out = np.concatenate([index[None, :] == np.arange(len(labels))[:, None], _largest(fit, by, share)[None]])
+    found = _held_out(fit, out, (*map(str, labels), f"largest {by}"))
+    last = found.fold == len(labels)
+    groups = Validation(tuple(map(str, labels)), found.rows[~last], found.fold[~last], found.error[~last])
+    largest = Validation((f"largest {by}",), found.rows[last], 0 * found.fold[last], found.error[last])
+    return groups, largest
+
+
+def _largest(fit: Fit, by: str, share: float) -> np.ndarray:
     runs = fit.setup.runs
     size = runs[by]
     if share:
@@ -91,7 +106,7 @@ def leave_largest_out(fit: Fit, by: str = "n_params", share: float = 0.0) -> Val
         for label in np.unique(group):
             rows = np.flatnonzero(group == label)
             out[rows[size[rows] == size[rows].max()]] = True
-    return _held_out(fit, out[None, :], (f"largest {by}",))
+    return out
 
 
 def _held_out(fit: Fit, out: np.ndarray, labels: tuple[str, ...]) -> Validation:

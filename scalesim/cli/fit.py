@@ -1,0 +1,242 @@
+"""`scalesim fit`: a law from runs, with its uncertainty."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from scalesim.cli.common import parse, print_json, use_compilation_cache
+from scalesim.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from scalesim.fit import Comparison, Fit
+
+__all__ = ["Options", "run"]
+
+_REPEATS = ("--compare", "--fix", "--bound", "--column", "--select", "--group", "--own")
+
+
+@dataclass(frozen=True)
+class Options:
+    """A loss law from a table of runs, with its uncertainty."""
+
+    runs: tyro.conf.Positional[str]
+    """The table: .csv, .parquet, .jsonl or .json, or the name paper."""
+    law: str = "chinchilla"
+    """chinchilla, kaplan, power, head, gemstones, ... (any of scalesim.laws)."""
+    drop_largest: int = 0
+    """Leave out this many runs of the largest losses."""
+    loss: Literal["huber", "squared"] = "huber"
+    """How residuals count: Huber of log losses, or squares of losses in nats."""
+    delta: float = 1e-3
+    """The Huber threshold, as a fraction of the loss."""
+    bootstrap: int = 0
+    """Resamples for standard errors and intervals (0: from the curvature)."""
+    kind: Literal["pairs", "cluster", "wild"] = "pairs"
+    """Resample rows, whole groups, or signs of residuals."""
+    seed: int = 0
+    """Of the resamples."""
+    resume: Annotated[str | None, tyro.conf.arg(metavar="FILE.npz")] = None
+    """Keep finished resamples here, and go on from what it holds."""
+    compare: tuple[str, ...] = ()
+    """Other laws to set beside this one, by their error on runs left out."""
+    fix: tuple[str, ...] = ()
+    """Coefficients held at a value: E=1.97."""
+    bound: tuple[str, ...] = ()
+    """Coefficients kept in a range: E=1.5:2.2."""
+    own: tuple[str, ...] = ()
+    """Coefficients that each group of runs has for itself."""
+    group: tuple[str, ...] = ()
+    """Columns that tell which runs belong together."""
+    column: tuple[str, ...] = ()
+    """What the table calls a field: n_tokens=tok_seen."""
+    select: tuple[str, ...] = ()
+    """Use only the rows with this value: experiment=misfitting."""
+    starts: int = 64
+    """Starts to draw."""
+    profile: str | None = None
+    """A coefficient whose profile the figure shows (E, if the law has it)."""
+    save: Annotated[str | None, tyro.conf.arg(metavar="LAW.json")] = None
+    """Write the fitted law, for `scalesim predict` and `scalesim design --law`."""
+    plot: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Draw the fit, its residuals and a profile."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON object on standard output, and nothing else."""
+
+
+def run(args: list[str]) -> int:
+    """Run the command."""
+    options = parse(Options, "fit", args, _REPEATS)
+    use_compilation_cache()
+    from scalesim.data import load_runs
+    from scalesim.fit import Huber, Squared, compare, fit
+
+    runs = load_runs(
+        options.runs,
+        columns=_pairs(options.column, "column") or None,
+        group=list(options.group) or None,
+        select=_pairs(options.select, "select") or None,
+        drop_largest=options.drop_largest,
+    )
+    for note in runs.notes:
+        print(f"scalesim: {note}", file=sys.stderr)
+    how: dict[str, Any] = {
+        "noise": Huber(options.delta) if options.loss == "huber" else Squared(),
+        "fixed": {k: _number(v, "fix") for k, v in _pairs(options.fix, "fix").items()},
+        "bounds": {k: _range(v) for k, v in _pairs(options.bound, "bound").items()},
+        "per_group": options.own,
+        "starts": options.starts,
+    }
+    found = fit(options.law, runs, **how)
+    if options.bootstrap:
+        found = _with_bootstrap(found, options)
+    table = None
+    if options.compare:
+        how["fixed"] = {k: v for k, v in how["fixed"].items() if k == "E"}
+        how["bounds"] = {}
+        table = compare([options.law, *options.compare], runs, **how)
+    if options.save:
+        found.save(options.save)
+    if options.plot:
+        _plot(found, options)
+    if options.json:
+        print_json(_json(found, table))
+    else:
+        _print(found, table)
+    return 0 if found.status in ("converged", "few_starts_agree") else 1
+
+
+def _with_bootstrap(found: Fit, options: Options) -> Fit:
+    from scalesim.fit.bootstrap import with_bootstrap
+
+    with _progress("resamples", options.bootstrap) as progress:
+        found = with_bootstrap(
+            found,
+            options.bootstrap,
+            kind=options.kind,
+            seed=options.seed,
+            path=options.resume,
+            progress=progress,
+        )
+    if len(found.bootstrap) < options.bootstrap:
+        print(
+            f"scalesim: {len(found.bootstrap)} of {options.bootstrap} resamples are used: "
+            "the others were interrupted or had no finite fit.",
+            file=sys.stderr,
+        )
+    return found
+
+
+@contextlib.contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on standard error, if a person watches."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (what, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _pairs(entries: tuple[str, ...], option: str) -> dict[str, str]:
+    found = {}
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if not (name and equals and value):
+            raise InvalidInput(f"{option} {entry!r} is not NAME=VALUE.")
+        found[name] = value
+    return found
+
+
+def _number(text: str, option: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidInput(f"{option} {text!r} is not a number.") from None
+
+
+def _range(text: str) -> tuple[float, float]:
+    low, colon, high = text.partition(":")
+    if not colon:
+        raise InvalidInput(f"bound {text!r} is not LOW:HIGH.")
+    return _number(low, "bound"), _number(high, "bound")
+
+
+def _plot(found: Fit, options: Options) -> None:
+    from scalesim.fit import profile
+    from scalesim.report.fit_figures import plot_fit
+
+    name = options.profile or ("E" if "E" in found.coefficients else None)
+    held = {s.name for s in found.setup.layout.slots if not s.free or s.size}
+    drawn = profile(found, name) if name and name not in held else None
+    plot_fit(found, options.plot or "", drawn)
+
+
+def _json(found: Fit, table: Comparison | None) -> dict[str, Any]:
+    from scalesim.fit.result import as_json
+
+    report = found.to_json()
+    if report["bootstrap"] is not None:
+        for bulky in ("samples", "objectives"):
+            del report["bootstrap"][bulky]
+    if table is not None:
+        report["comparison"] = table.to_json()
+        report["held_out"], report["rollout"] = table.held_out_by, table.rollout_by
+    return as_json(report)
+
+
+def _print(found: Fit, table: Comparison | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    shown = Table("coefficient", "value", "standard error", "90% interval", box=None, header_style="bold")
+    intervals, errors = found.intervals, found.standard_errors
+    for name, value in found.coefficients.items():
+        each = value if isinstance(value, list) else [value]
+        for i, v in enumerate(each):
+            label = f"{name}[{i}]" if isinstance(value, list) else name
+            error, interval = _of(errors, name, label, i), _of_interval(intervals, name, label, i)
+            shown.add_row(
+                label,
+                f"{v:.6g}",
+                "held" if error is None else f"{error:.2g}",
+                "" if interval is None else f"{interval[0]:.4g} .. {interval[1]:.4g}",
+            )
+    console.print(shown)
+    console.print(f"objective {found.objective:.10g}, rms {found.rms:.4g} nats. {found.message}")
+    if found.bootstrap is not None:
+        console.print(f"Errors from {len(found.bootstrap)} resamples ({found.bootstrap.kind}).")
+    if table is not None:
+        lines = Table("law", "k", "rms", "held out", "rollout", "AIC", "worse by (90%)", box=None)
+        for s in table.scores:
+            low, _, high = s.worse_by
+            worse = "" if not any(s.worse_by) else f"{low:+.0%} .. {high:+.0%}"
+            numbers = (f"{v:.4f}" for v in (s.rms, s.held_out, s.rollout))
+            lines.add_row(s.name, str(s.n_coefficients), *numbers, f"{s.aic:.1f}", worse)
+        console.print(f"\nHeld out: {table.held_out_by}. Rollout: {table.rollout_by}. Errors in nats, rms.")
+        console.print(lines)
+
+
+def _of(errors: dict[str, Any], name: str, label: str, i: int) -> float | None:
+    value = errors.get(label, errors.get(name))
+    value = value[i] if isinstance(value, list) else value
+    return None if value is None or value == 0 else value
+
+
+def _of_interval(intervals: dict[str, Any], name: str, label: str, i: int) -> list[float] | None:
+    value = intervals.get(label, intervals.get(name))
+    if value is None:
+        return None
+    low, high = value
+    pair = [low[i], high[i]] if isinstance(low, list) else [low, high]
+    return None if pair[0] == pair[1] else pair

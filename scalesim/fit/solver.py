@@ -91,7 +91,10 @@ def march(problem: Problem, z: jax.Array, damping: Any, age: Any, steps: Any) ->
         bend = row_weight * weight(r, delta, asymmetry) * jnp.where(jnp.abs(r) > delta, 0.25, 1.0)
         h = (jacobian * bend[None, :]) @ jacobian.T
         diagonal = jnp.diagonal(h)
-        step = _solve(h + jnp.diag(damping * diagonal + 1e-12 * jnp.max(diagonal) + 1e-30), slope)
+        most = jnp.max(diagonal)
+        # The share of the largest holds back coordinates that do not matter yet: they would run off.
+        ridge = damping * (diagonal + 1e-2 * most) + 1e-12 * most + 1e-30
+        step = _solve(h + jnp.diag(ridge), slope)
         promised = -0.5 * (slope @ step)
         step = step * jnp.minimum(1.0, MAX_STEP / jnp.maximum(jnp.max(jnp.abs(step)), 1e-30))
         idle = (promised <= IDLE * jnp.where(better, cost, held)) | (damping > 1e9)

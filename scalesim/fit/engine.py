@@ -17,7 +17,7 @@ from scalesim.fit.problem import Problem
 from scalesim.fit.refit import Replicas, run, seeds
 from scalesim.fit.result import Fit, Optimum
 from scalesim.fit.setup import Setup, prepare, start_pool
-from scalesim.fit.solver import March, curvature, newton
+from scalesim.fit.solver import March, curvature, newton, project
 
 __all__ = ["fit", "solve"]
 
@@ -109,12 +109,37 @@ def solve(setup: Setup, starts: int | Mapping[str, Any] = 64, polish: int | None
         z = _given(setup, starts)
     for thread in compiling:
         thread.join()
-    ends = run(replicas, z, np.zeros(len(z), int), 40, 40)
-    if not isinstance(starts, int) and polish is not None:
+    given = not isinstance(starts, int)
+    ends = run(replicas, z, np.zeros(len(z), int), 40, 200 if given else 40)
+    if given:
+        ends = _revived(setup, replicas, ends)
+    if given and polish is not None:
         ends = March(*(part[np.argsort(ends.cost, kind="stable")[:polish]] for part in ends))
     parts = newton(lambda z: _curvature(setup.problem, z), ends.z)
     order = np.argsort(np.where(np.isfinite(parts[1]), parts[1], np.inf), kind="stable")
     return Ends(*(part[order] for part in parts))
+
+
+def _revived(setup: Setup, replicas: Replicas, ends: March, chunk: int = 256) -> March:
+    """March again those starts that ended above the best, with their linear coordinates solved anew.
+
+    A term that a start has driven to nothing has no gradient left; least squares brings it back.
+    """
+    cost = np.where(np.isfinite(ends.cost), ends.cost, np.inf)
+    stuck = np.flatnonzero(cost > cost.min() * (1 + AGREE))
+    for first in range(0, len(stuck), chunk):
+        some = stuck[first : first + chunk]
+        again = np.asarray(_projected(setup.problem, ends.z[np.resize(some, chunk)]))[: len(some)]
+        new = run(replicas, again, np.zeros(len(some), int), 20, 200)
+        better = new.cost < cost[some]
+        for kept, part in zip(ends, new, strict=True):
+            kept[some[better]] = part[better]
+    return ends
+
+
+@jax.jit
+def _projected(problem: Problem, pool: jax.Array) -> jax.Array:
+    return project(problem, pool)[0]
 
 
 _SEEN: set[Any] = set()

@@ -20,7 +20,7 @@ __all__ = ["CHUNK", "Refits", "Replicas", "predict_many", "refit"]
 
 CHUNK = 4096
 """Replicas at a time, few enough for bounded memory."""
-BATCH = 256
+BATCH = 64
 """Starts marched at a time: enough to fill a processor's vectors, few enough for its caches."""
 FIRST, BURST, MOST = 9, 8, 120
 

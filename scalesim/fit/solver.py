@@ -40,10 +40,10 @@ class March(NamedTuple):
 class _State(NamedTuple):
     z: jax.Array
     residual: jax.Array
-    jacobian: jax.Array
+    slope: jax.Array
+    bend: jax.Array
     trial: jax.Array
     damping: jax.Array
-    gradient: jax.Array
     step: jax.Array
     done: jax.Array
 
@@ -81,34 +81,34 @@ def march(problem: Problem, z: jax.Array, damping: Any, age: Any, steps: Any) ->
         cost = jnp.sum(row_weight * rho(r, delta, asymmetry))
         held = jnp.sum(row_weight * rho(s.residual, delta, asymmetry))
         better = jnp.isfinite(cost) & ((cost < held) | (s.step == 0))
-        # Rows of weight 0 must not turn a stray nan into the sum's.
-        jacobian = jnp.where(row_weight[None, :] > 0, jacobian, 0.0)
         point = jnp.where(better, s.trial, s.z)
-        r = jnp.where(better, r, s.residual)
-        jacobian = jnp.where(better, jacobian, s.jacobian)
         damping = jnp.where(better, jnp.maximum(s.damping * 0.2, 1e-12), s.damping * 5.0)
-        slope = jacobian @ (row_weight * influence(r, delta, asymmetry))
         bend = row_weight * weight(r, delta, asymmetry) * jnp.where(jnp.abs(r) > delta, 0.25, 1.0)
-        h = (jacobian * bend[None, :]) @ jacobian.T
+        # After a step that was no better, the gradient and the curvature of the point held still serve,
+        # though they may be of the heat before: kept instead of the Jacobian, they halve the traffic.
+        slope = jnp.where(better, jacobian @ (row_weight * influence(r, delta, asymmetry)), s.slope)
+        h = jnp.where(better, (jacobian * bend[None, :]) @ jacobian.T, s.bend)
+        r = jnp.where(better, r, s.residual)
         diagonal = jnp.diagonal(h)
-        step = _solve(h + jnp.diag(damping * diagonal + 1e-12 * jnp.max(diagonal) + 1e-30), slope)
+        most = jnp.max(diagonal)
+        # The share of the largest holds back coordinates that do not matter yet: they would run off.
+        ridge = damping * (diagonal + 1e-2 * most) + 1e-12 * most + 1e-30
+        step = _solve(h + jnp.diag(ridge), slope)
         promised = -0.5 * (slope @ step)
         step = step * jnp.minimum(1.0, MAX_STEP / jnp.maximum(jnp.max(jnp.abs(step)), 1e-30))
         idle = (promised <= IDLE * jnp.where(better, cost, held)) | (damping > 1e9)
         step = jnp.where(jnp.isfinite(step), step, 0.0)
-        size = jnp.linalg.norm(slope)
-        return _State(point, r, jacobian, point + step, damping, size, s.step + 1, idle & (heat <= 1.0))
+        return _State(point, r, slope, h, point + step, damping, s.step + 1, idle & (heat <= 1.0))
 
     shape = jax.eval_shape(lambda z: problem.rows(z).residual, z).shape
     far = jnp.full(shape, jnp.inf, z.dtype)
-    zero = jnp.zeros((), z.dtype)
-    first = _State(
-        z, far, jnp.zeros((z.size, *shape), z.dtype), z, damping * 5.0, zero, jnp.asarray(0), zero > 1
-    )
+    flat = jnp.zeros_like(z)
+    step = jnp.asarray(0)
+    first = _State(z, far, flat, jnp.outer(flat, flat), z, damping * 5.0, step, step > 0)
     s = jax.lax.while_loop(lambda s: (s.step < steps) & ~s.done, body, first)
     how = problem.rows(s.z)
     cost = jnp.sum(how.weight * rho(s.residual, how.delta, how.asymmetry))
-    return March(s.z, s.damping, age + s.step, cost, s.gradient, s.done)
+    return March(s.z, s.damping, age + s.step, cost, jnp.linalg.norm(s.slope), s.done)
 
 
 def curvature(problem: Problem, z: jax.Array) -> tuple[jax.Array, ...]:

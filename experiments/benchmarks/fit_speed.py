@@ -1,0 +1,240 @@
+"""Fitting Chinchilla's points: scalesim beside scipy and the packages of others, in one run.
+
+    python experiments/benchmarks/fit_speed.py [--share 0.1] [--peers PYTHON]
+
+Both of scipy's loops are those of the published refit (Besiroglu et al., arXiv 2404.10102): L-BFGS-B with
+finite differences from a grid of 4,500 starts, and one BFGS start for each of 4,000 resamples. `--share` does
+that share of them and scales the time up; 1 does all. `--peers` names an interpreter that has
+simple-scaling-laws (and needs it not to be this one); where it is absent the table says so.
+
+The points are the public digitisation of Hoffmann et al.'s Figure 4, looked for in SCALESIM_PUBLIC_RUNS or
+the checkout's sibling shared/data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import scalesim as ss
+from scalesim.fit.bootstrap import bootstrap, resample
+
+TARGET = 1.018274017800599e-3
+GRID = np.array(
+    list(
+        itertools.product(
+            np.arange(0, 2.1, 0.5),
+            np.arange(0, 2.1, 0.5),
+            np.arange(-1, 1.1, 0.5),
+            np.arange(0, 26, 5.0),
+            np.arange(0, 26, 5.0),
+        )
+    )
+)
+"""The published starts: alpha, beta, log E, log A, log B."""
+
+
+def public_runs(name: str) -> Path | None:
+    """Return a public table's path, or None where it is not there."""
+    here = Path(__file__).resolve().parents[2]
+    for folder in (os.environ.get("SCALESIM_PUBLIC_RUNS"), here.parent / "shared" / "data"):
+        if folder and (Path(folder) / name).exists():
+            return Path(folder) / name
+    return None
+
+
+def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
+    """Return a call's result, its wall and its processor seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return result, time.perf_counter() - wall, time.process_time() - cpu
+
+
+def published_objective(runs: ss.RunTable, weight: np.ndarray) -> Callable[[np.ndarray], float]:
+    """Return the published objective of (alpha, beta, log E, log A, log B), in plain NumPy."""
+    n, d, y = np.log(runs["n_params"]), np.log(runs["n_tokens"]), np.log(runs.loss)
+
+    def objective(p: np.ndarray) -> float:
+        alpha, beta, e, a, b = p
+        parts = np.stack([a - alpha * n, b - beta * d, np.full_like(n, e)])
+        top = parts.max(0)
+        r = np.abs(top + np.log(np.exp(parts - top).sum(0)) - y)
+        inner = np.minimum(r, 1e-3)
+        return float(np.sum(weight * inner * (r - 0.5 * inner)))
+
+    return objective
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--share", type=float, default=0.05)
+    parser.add_argument("--peers", default=os.environ.get("SCALESIM_PEERS_PYTHON"))
+    options = parser.parse_args()
+    path = public_runs("chinchilla/svg_extracted_data.csv")
+    if path is None:
+        print("The public runs are not here; set SCALESIM_PUBLIC_RUNS to their folder.")
+        return
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; share {options.share:g} of scipy's work")
+    print(f"{'what':<58}{'wall s':>9}{'CPU s':>9}  found")
+    runs = ss.load_runs(path, drop_largest=5)
+    ours(runs)
+    scipys(runs, options.share)
+    fresh(path)
+    peers(runs, options.peers)
+    print(f"load {os.getloadavg()[0]:.1f} at the end")
+
+
+def line(what: str, wall: float, cpu: float, found: str) -> None:
+    print(f"{what:<58}{wall:>9.3f}{cpu:>9.3f}  {found}", flush=True)
+
+
+def ours(runs: ss.RunTable) -> None:
+    found, wall, cpu = timed(lambda: ss.fit("chinchilla", runs))
+    line("scalesim: first fit in a process, compiling", wall, cpu, gap(found.objective))
+    times = [timed(lambda: ss.fit("chinchilla", runs)) for _ in range(20)]
+    wall, cpu = np.median([t[1] for t in times]), np.median([t[2] for t in times])
+    line("scalesim: warm fit, median of 20", float(wall), float(cpu), gap(found.objective))
+    # Exponents are fitted through their logs, so the grid's zeros become 0.01.
+    starts = dict(zip(("alpha", "beta", "E", "A", "B"), GRID.T, strict=True))
+    starts = {k: np.exp(v) if k in "EAB" else np.maximum(v, 0.01) for k, v in starts.items()}
+    ss.fit("chinchilla", runs, starts={k: v[:512] for k, v in starts.items()})
+    grid, wall, cpu = timed(lambda: ss.fit("chinchilla", runs, starts=starts))
+    reached = 100 * grid.optima[0].starts / len(GRID) if abs(grid.objective / TARGET - 1) < 1e-10 else 0.0
+    line("scalesim: the published grid, 4,500 starts to convergence", wall, cpu, f"{reached:.1f}% reach it")
+    bootstrap(found, 4000, seed=1)
+    spread, wall, cpu = timed(lambda: bootstrap(found, 4000))
+    errors = ", ".join(f"{k} {spread.standard_errors[k]:.4f}" for k in ("alpha", "beta", "E"))
+    line("scalesim: 4,000 resamples, each seeded anew", wall, cpu, errors)
+
+
+def gap(objective: float) -> str:
+    return f"objective {objective:.16g}, off by {objective / TARGET - 1:.1e}"
+
+
+def scipys(runs: ss.RunTable, share: float) -> None:
+    from scipy.optimize import minimize
+
+    rng = np.random.default_rng(0)
+    own = published_objective(runs, np.ones(len(runs)))
+    some = GRID[rng.permutation(len(GRID))[: max(int(share * len(GRID)), 10)]]
+    ends, wall, cpu = timed(lambda: [minimize(own, p, method="L-BFGS-B").fun for p in some])
+    scale = len(GRID) / len(some)
+    reached = 100 * np.mean(np.abs(np.array(ends) / TARGET - 1) < 1e-10)
+    line(
+        f"scipy: the published grid ({len(some)} starts, scaled)",
+        wall * scale,
+        cpu * scale,
+        f"{reached:.1f}% reach it",
+    )
+
+    found = ss.fit("chinchilla", runs)
+    count = max(int(share * 4000), 50)
+    weights = resample(found, count, "pairs", 0)["weight"]
+    first = np.array(
+        [found.law.alpha, found.law.beta, np.log(found.law.E), np.log(found.law.A), np.log(found.law.B)]
+    )
+
+    def loop() -> np.ndarray:
+        return np.array([minimize(published_objective(runs, w), first, method="BFGS").fun for w in weights])
+
+    theirs, wall, cpu = timed(loop)
+    scale = 4000 / count
+    spread = bootstrap(found, count)
+    worse = int(np.sum(spread.objective > theirs * (1 + 1e-9)))
+    lost = 100 * np.mean(theirs > spread.objective * (1 + 1e-6))
+    said = f"{lost:.1f}% end above ours; ours above scipy's in {worse} of {count}"
+    line(f"scipy: 4,000 resamples, one BFGS start ({count}, scaled)", wall * scale, cpu * scale, said)
+
+
+def fresh(path: Path) -> None:
+    """Time whole processes: import, read, fit, print."""
+    code = (
+        "import sys, scalesim as ss\n"
+        "from scalesim.cli.common import use_compilation_cache\n"
+        "use_compilation_cache() if len(sys.argv) > 2 else None\n"
+        "print(ss.fit('chinchilla', ss.load_runs(sys.argv[1], drop_largest=5)).objective)"
+    )
+    with tempfile.TemporaryDirectory() as cache:
+        env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+        kept = {**env, "JAX_COMPILATION_CACHE_DIR": cache}
+        for what, args, environment in (
+            ("scalesim: a fresh process, cold", [str(path)], env),
+            ("scalesim: the same, filling a compilation cache", [str(path), "cache"], kept),
+            ("scalesim: the same, from the compilation cache", [str(path), "cache"], kept),
+        ):
+            start = time.perf_counter()
+            done = subprocess.run(
+                [sys.executable, "-c", code, *args],
+                env=environment,
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            line(what, time.perf_counter() - start, float("nan"), gap(float(done.stdout)))
+
+
+_PEER = """
+import sys, time, json
+start = time.perf_counter()
+try:
+    import polars as pl
+    from simple_scaling_laws import fit
+except ImportError:
+    print(json.dumps(None)); sys.exit()
+table = json.load(open(sys.argv[1]))
+frame = pl.DataFrame({"training_run_id": [str(i) for i in range(len(table["loss"]))],
+                      "test_set_id": ["0"] * len(table["loss"]),
+                      "model_size__n_params": table["n_params"], "dataset_size__n_tokens": table["n_tokens"],
+                      "test_loss__ce": table["loss"]})
+out = {}
+for draws in (10, 4000):
+    wall, cpu = time.perf_counter(), time.process_time()
+    model = fit(frame, law="separable-power", n_draws=draws, seed=0)
+    out[str(draws)] = [time.perf_counter() - wall, time.process_time() - cpu]
+    if draws == 10:
+        out["fresh"] = time.perf_counter() - start
+    out["params"] = {k: float(v) for k, v in model.params("test_loss__ce").items()}
+print(json.dumps(out))
+"""
+
+
+def peers(runs: ss.RunTable, python: str | None) -> None:
+    table = {
+        "n_params": runs["n_params"].tolist(),
+        "n_tokens": runs["n_tokens"].tolist(),
+        "loss": runs.loss.tolist(),
+    }
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(table, file)
+        file.flush()
+        done = subprocess.run(
+            [python or sys.executable, "-c", _PEER, file.name], capture_output=True, text=True, check=False
+        )
+    out = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 and done.stdout else None
+    if out is None:
+        why = done.stderr.strip().splitlines()[-1:] or ["not installed"]
+        print(f"simple-scaling-laws: absent ({why[0]}); --peers names an interpreter that has it")
+        return
+    found = ", ".join(f"{k} {v:.4g}" for k, v in out["params"].items())
+    line(
+        "simple-scaling-laws: fresh process, 10 draws",
+        out["fresh"],
+        float("nan"),
+        "least squares: another objective",
+    )
+    line("simple-scaling-laws: 4,000 draws", *out["4000"], found)
+
+
+if __name__ == "__main__":
+    main()

@@ -63,7 +63,7 @@ def test_a_batch_of_shapes_equals_a_loop():
 def test_what_does_not_fit_says_how_much_and_what_would():
     shape = known_model("llama-3.1-8b").shape
     job = Workload(context_length=32768, batch_size=16)
-    says = r"batch_size 16 at context_length 32768 does not fit on 1 x H100-SXM: 79.7 GiB are needed .*12.6 GiB too much"
+    says = r"batch_size 16 at context_length 32768 does not fit on 1 x H100-SXM: 79.7 GiB .*12.6 GiB too much"
     with pytest.raises(Unreachable, match=says) as error:
         check_fits(shape, job, H100)
     message = str(error.value)

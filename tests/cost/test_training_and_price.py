@@ -117,8 +117,8 @@ def test_gradients_agree():
         life = lifetime_price(shape, plan, JOB, traffic, hardware)["total"].typical
         return life + train_memory(shape, plan).total
 
-    at = {"d_model": 4000.0, "n_kv_head": 7.0, "tflops": 900.0, "price": 3.0, "tokens": 1e12, "context": 8000.0,
-          "prompt": 1e12}  # fmt: skip
+    at = {"d_model": 4000.0, "n_kv_head": 7.0, "tflops": 900.0, "price": 3.0, "tokens": 1e12,
+          "context": 8000.0, "prompt": 1e12}  # fmt: skip
     assert_gradients_agree(f, at, rtol=1e-5)
 
 

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.cost.blocks import in_blocks
 from scalesim.cost.latency import prefill_time, step_time
 from scalesim.cost.memory import serving_memory
 from scalesim.hardware import load_hardware
@@ -71,14 +72,14 @@ def shapes(count: int, seed: int = 0) -> np.ndarray:
     )
 
 
-def as_batch(rows: np.ndarray) -> tuple[Shape, Workload]:
+def as_batch(rows: np.ndarray) -> tuple[Shape, jax.Array, jax.Array]:
     layers, d, heads, kv, ff, context, batch = jnp.asarray(rows.T, jnp.float32)
     head_dim = jnp.full_like(d, 64.0)
     vocab = jnp.full_like(d, 50304.0)
     shape = Shape(
         n_layer=layers, d_model=d, n_head=heads, n_kv_head=kv, head_dim=head_dim, d_ff=ff, vocab_size=vocab
     )
-    return shape, Workload(context_length=context, batch_size=batch)
+    return shape, context, batch
 
 
 def best_rate(f: Callable[..., Any], args: tuple[Any, ...], count: int, repeats: int) -> tuple[float, float]:
@@ -110,17 +111,21 @@ def main() -> None:
     hardware = load_hardware("a100")
     rows = shapes(options.designs)
 
-    def cost(shape: Shape, job: Workload) -> tuple[jax.Array, ...]:
+    def cost(shape: Shape, context: jax.Array, batch_size: jax.Array) -> tuple[jax.Array, ...]:
+        job = Workload(context_length=context, batch_size=batch_size)
         memory = serving_memory(shape, job).total
         return memory, prefill_time(shape, job, hardware), step_time(shape, job, hardware)
 
-    def with_gradients(shape: Shape, job: Workload) -> Any:
+    def with_gradients(*design: Any) -> Any:
         # One pullback of the three together: the gradient of any objective of them costs the same.
-        values, pullback = jax.vjp(cost, shape, job)
+        values, pullback = jax.vjp(cost, *design)
         return values, pullback(tuple(jnp.ones_like(value) for value in values))
 
+    def blocked(*designs: Any) -> Any:
+        return in_blocks(with_gradients, *designs)
+
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f} before; {options.designs:,} designs a call")
-    for name, f in (("memory, prefill, decode", cost), ("the same with gradients", with_gradients)):
+    for name, f in (("memory, prefill, decode", cost), ("the same with gradients", blocked)):
         rate, first = best_rate(jax.jit(f), as_batch(rows), options.designs, options.repeats)
         print(f"scalesim      {name:<26} {rate:>14,.0f} designs/s  (first call {first:.1f} s)")
     if options.peer:

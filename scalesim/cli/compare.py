@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -127,8 +128,8 @@ def _at(options: Options, given: Given, context: int, hardware: Hardware) -> dic
 def _loss(law: str, given: Given) -> dict[str, Any] | None:
     """The law's loss of a shape of the kind that its evidence covers, and how far beyond the evidence."""
     from scalesim.fit import named_fit
-    from scalesim.search.doubt import evidence_ranges, extrapolation
-    from scalesim.shape import count_params
+    from scalesim.fit.predict import evidence_ranges, predict
+    from scalesim.laws.base import fields_of
 
     shape = given.shape
     plain = shape.latent is None and shape.window is None and shape.moe is None and shape.layers_per_kv == 1
@@ -139,8 +140,16 @@ def _loss(law: str, given: Given) -> dict[str, Any] | None:
     ranges = evidence_ranges(fit)
     if "head_dim" in ranges and not ranges["head_dim"][0] <= shape.head_dim <= ranges["head_dim"][1]:
         return None
-    sizes = {"n_params": count_params(shape, "paper"), "n_head": shape.n_head, "n_kv_head": shape.n_kv_head}
-    outside = extrapolation(fit, {name: float(value) for name, value in sizes.items()})
-    tokens = 20.0 * sizes["n_params"]
-    value = float(fit.law(shape, tokens, ranges.get("context_length", (8192.0, 8192.0))[1]))
-    return {"value": value, "extrapolation": outside, "law": law}
+    from scalesim.shape import count_params
+
+    tokens = 20.0 * count_params(shape, "paper")
+    context = ranges.get("context_length", (8192.0, 8192.0))[1]
+    found = predict(fit, fields_of(fit.law, shape, tokens, context))
+    interval = [float(found.run_low[0]), float(found.run_high[0])]
+    return {
+        "value": float(found.loss[0]),
+        "interval": interval if all(map(math.isfinite, interval)) else None,
+        "extrapolation": {name: float(factor[0]) for name, factor in found.beyond.items()},
+        "law": law,
+        "n_tokens": tokens,
+    }

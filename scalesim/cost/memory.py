@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -132,7 +132,8 @@ def activation_bytes(shape: Shape, workload: Workload, *, parallel: Parallel = O
 
     Of the tokens computed at a time, min(batch prompt, prefill_chunk): the residual stream twice, queries,
     keys, values and the attention's result, and the FFN's inner values (of as many experts as a token
-    visits); of each sequence, the logits in 32 bits. Attention itself keeps no score matrix.
+    visits); of each sequence, the logits in 32 bits. Attention itself keeps no score matrix. The workload's
+    batch is that of this device.
     """
     tokens = smaller(workload.batch_size * workload.prompt_length, workload.prefill_chunk)
     tokens = larger(tokens, workload.batch_size)
@@ -174,5 +175,5 @@ def serving_memory(shape: Shape, workload: Workload, parallel: Parallel = ONE_DE
     return MemoryUse(
         weight_bytes(shape, weight_bits=job.weight_bits, parallel=parallel),
         sequences * own - larger(sequences - 1, 0) * shared,
-        activation_bytes(shape, job, parallel=parallel),
+        activation_bytes(shape, replace(job, batch_size=sequences), parallel=parallel),
     )

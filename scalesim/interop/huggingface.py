@@ -219,7 +219,9 @@ def _window(f: Fields, family: str) -> SlidingWindow | None:
 def to_huggingface(shape: Shape, *, max_context: int = 131072, rope_theta: float = 5e5) -> dict[str, Any]:
     """Return a config.json's dictionary that transformers builds with the same parameters.
 
-    A LlamaForCausalLM with its own head_dim; a Qwen3ForCausalLM where queries and keys are normed by head.
+    A LlamaForCausalLM with its own head_dim; a Qwen3ForCausalLM where queries and keys are normed by head; a
+    MistralForCausalLM without a window, the same network, where n_head does not divide d_model (transformers
+    5 refuses that of a Llama, though nothing in it needs it).
 
     Args:
         shape: whole numbers; dense, gated, with two norms a layer.
@@ -259,6 +261,12 @@ def to_huggingface(shape: Shape, *, max_context: int = 131072, rope_theta: float
     if shape.head_dim % 2:
         raise InvalidInput(f"head_dim must be even for rotary embeddings, but is {shape.head_dim}.")
     family = "Qwen3" if shape.qk_norm == "head" else "Llama"
+    if family == "Llama" and shape.d_model % shape.n_head:
+        if shape.qkv_bias or shape.ffn_bias:
+            raise InvalidInput(
+                f"n_head must divide d_model = {shape.d_model} in a Llama with biases, but is {shape.n_head}."
+            )
+        family = "Mistral"
     config: dict[str, Any] = {
         "architectures": [f"{family}ForCausalLM"],
         "model_type": family.lower(),
@@ -281,5 +289,8 @@ def to_huggingface(shape: Shape, *, max_context: int = 131072, rope_theta: float
     }
     if family == "Llama":
         config["mlp_bias"] = shape.ffn_bias
+    if family == "Mistral":
+        del config["attention_bias"]
+        config["sliding_window"] = None
     assert set(config) <= set(WITHOUT_COST) | set(DEFAULTS[family.lower()])
     return config

@@ -131,11 +131,12 @@ def test_files_that_are_no_config_are_named(tmp_path):
 DESIGNS = [
     Shape(n_layer=36, d_model=2048, n_head=8, n_kv_head=1, d_ff=5461),
     Shape(n_layer=4, d_model=256, n_head=6, n_kv_head=3, d_ff=700, tied_embeddings=False, qk_norm="head"),
+    Shape(n_layer=4, d_model=256, n_head=6, n_kv_head=3, d_ff=700),
     Shape(
         n_layer=4,
         d_model=256,
-        n_head=6,
-        n_kv_head=3,
+        n_head=8,
+        n_kv_head=4,
         d_ff=700,
         qkv_bias=True,
         output_bias=True,
@@ -169,6 +170,10 @@ def test_transformers_builds_a_design_with_the_same_parameters(shape):
         ({"d_model": 2048.0}, "d_model must be a whole number"),
         ({"gated_ffn": False}, "gated_ffn must be True to be written as a Llama"),
         ({"qkv_bias": True}, "output_bias must equal qkv_bias = True"),
+        (
+            {"n_head": 3, "qkv_bias": True, "output_bias": True},
+            "n_head must divide d_model = 64 in a Llama with biases",
+        ),
         ({"qk_norm": "projection"}, "qk_norm 'projection' cannot be written"),
         ({"head_dim": 63}, "head_dim must be even"),
     ],

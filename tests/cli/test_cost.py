@@ -1,0 +1,161 @@
+"""`scalesim cost` and `scalesim compare`: one JSON object, tables, figures, and errors in a sentence."""
+
+import json
+
+import pytest
+
+from scalesim.cli import main
+from scalesim.interop import to_huggingface
+from scalesim.models import known_model
+
+KEYS = {
+    "n_params_total", "n_params_active", "kv_bytes_per_token", "weight_bytes", "memory_bytes",
+    "ttft_s", "tpot_s", "throughput_tokens_per_s", "dollars_per_million_tokens", "operators",
+}  # fmt: skip
+
+
+def call(capsys, *args):
+    code = main(list(args))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def report(capsys, *args):
+    code, out, _ = call(capsys, *args, "--json")
+    assert code == 0
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+def test_cost_of_a_model_has_its_keys(capsys):
+    got = report(
+        capsys,
+        "cost",
+        "--model",
+        "llama-3.1-8b",
+        "--hardware",
+        "h100-sxm",
+        "--context",
+        "32K",
+        "--batch",
+        "8",
+    )
+    assert set(got) >= KEYS
+    assert got["n_params_total"] == 8030261248
+    assert got["kv_bytes_per_token"] == 131072
+    assert got["context_length"] == 32768
+    assert got["memory_bytes"] == pytest.approx(sum(got["memory_bytes_parts"].values()))
+    decode = got["operators"]["decode"]
+    assert sum(o["time_s"] for o in decode) == pytest.approx(got["tpot_s"], rel=1e-5)
+    assert {o["name"]: o["bound"] for o in decode}["attention"] == "memory"
+    assert got["throughput_tokens_per_s"] == pytest.approx(8 / got["tpot_s"], rel=1e-5)
+    assert got["paper"]["memory_bytes"]["total"] < got["memory_bytes"]
+
+
+def test_cost_without_options_is_of_the_papers_baseline(capsys):
+    got = report(capsys, "cost")
+    assert got["shape"]["n_kv_head"] == 8
+    assert got["paper"]["z"] == pytest.approx(81430, rel=1e-4)
+
+
+def test_cost_of_a_config_names_unknown_fields_on_standard_error(capsys, tmp_path):
+    path = tmp_path / "config.json"
+    config = {**to_huggingface(known_model("llama-3.2-1b").shape), "kv_sharing": True}
+    path.write_text(json.dumps(config))
+    code, out, err = call(capsys, "cost", "--config", str(path), "--json")
+    assert code == 0
+    assert "kv_sharing" in err
+    assert json.loads(out)["n_params_total"] == 1235814400
+
+
+def test_tables_are_for_people(capsys, tmp_path):
+    figure = tmp_path / "roof.svg"
+    args = ("--model", "mixtral-8x7b-v0.1", "--tensor", "4", "--generated", "512", "--plot", str(figure))
+    code, out, _ = call(capsys, "cost", *args)
+    assert code == 0
+    for words in (
+        "expert up projection",
+        "all-reduce",
+        "time to first token (no queueing)",
+        "tokens/s generated",
+    ):
+        assert words in out
+    assert b"<svg" in figure.read_bytes()
+
+
+def test_an_accelerator_that_was_not_measured_says_so(capsys):
+    assert "its kernels were not measured" in call(capsys, "cost", "--hardware", "mi300x")[1]
+    assert "± 13%" in call(capsys, "cost", "--hardware", "h100")[1]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["--model", "llama-4"], 2, "model 'llama-4' is not known"),
+        (["--model", "gpt2", "--shape", "1x64x1x1"], 2, "only one of --shape, --model and --config"),
+        (
+            ["--model", "gpt2", "--context", "2K"],
+            2,
+            "context must be at most 1024, what openai-community/gpt2",
+        ),
+        (["--model", "gpt2", "--hardware", "a1000"], 2, "hardware 'a1000' is not known"),
+        (["--model", "llama-3-8b", "--tensor", "3"], 2, "tensor must divide n_head = 32, but is 3"),
+        (
+            ["--model", "gpt2", "--hardware", "a100", "--compute", "fp8"],
+            2,
+            "compute 'fp8' has no matrix units",
+        ),
+        (["--model", "llama-2-7b", "--batch", "99"], 1, "does not fit on 1 x H100-SXM"),
+        (["--shape", "1x2"], 2, "baseline '1x2' is not known"),
+        (["--config", "model.yaml"], 2, "config 'model.yaml' must be a .json file"),
+        (["--model", "gpt2", "--plot", "roof.txt"], 2, "plot 'roof.txt' has no known format"),
+        (
+            ["--model", "gpt2", "--generated", "2K"],
+            2,
+            "generated_length must be at most context_length = 1024",
+        ),
+        (["--model", "gpt2", "--batch", "0"], 2, "batch_size must be above 0"),
+        (["--model", "gpt2", "--weights", "2"], 2, "memory_weight must be"),
+    ],
+)
+def test_mistakes_are_a_sentence(capsys, args, code, says):
+    got, out, err = call(capsys, "cost", *args)
+    assert got == code
+    assert out == ""
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_compare_puts_designs_side_by_side(capsys, tmp_path):
+    figure = tmp_path / "compare.png"
+    designs = ("16x2048x32x8", "36x2048x8x1", "llama-2-7b")
+    got = report(capsys, "compare", *designs, "--context", "4K,128K", "--batch", "4", "--plot", str(figure))
+    paper, optimum, llama = got["designs"]
+    assert [at["context_length"] for at in paper["contexts"]] == [4096, 131072]
+    # At 128K the paper's optimum has fewer bytes, FLOPs and milliseconds, and no higher loss.
+    for key in ("memory_bytes", "flops_per_token", "ttft_s"):
+        assert optimum["contexts"][1][key] < paper["contexts"][1][key]
+    assert optimum["loss"]["value"] < paper["loss"]["value"]
+    low, high = paper["loss"]["interval"]
+    assert low < paper["loss"]["value"] < high
+    assert llama["loss"] is None
+    assert llama["contexts"][0]["fits"]
+    assert not llama["contexts"][1]["fits"]
+    assert llama["contexts"][1]["tpot_s"] is None
+    assert llama["contexts"][1]["beyond_max_context"]
+    assert figure.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_compare_prints_a_table_a_context(capsys):
+    code, out, _ = call(
+        capsys, "compare", "llama-3-8b", "16x2048x32x8", "--context", "8K", "--context", "32K"
+    )
+    assert code == 0
+    for words in ("at 8K", "at 32K", "$/M generated", "beyond the context that the model was made for"):
+        assert words in out
+
+
+def test_compare_needs_designs(capsys):
+    code, _, err = call(capsys, "compare", "nothing-1b")
+    assert code == 2
+    assert "model 'nothing-1b' is not known" in err

@@ -1,0 +1,79 @@
+"""The catalogue, plain dictionaries, and what is refused."""
+
+import json
+
+import pytest
+
+from scalesim.cost.latency import step_time
+from scalesim.efficiency import Efficiency, measured_efficiency
+from scalesim.errors import InvalidInput
+from scalesim.hardware import hardware_catalogue, load_hardware
+from scalesim.models import known_model
+from scalesim.workload import Workload
+
+MINE = {"name": "mine", "bf16_tflops": 400, "memory_gb": 48, "bandwidth_gbs": 1800}
+
+
+def test_every_accelerator_of_the_catalogue_serves():
+    job, shape = Workload(context_length=1024), known_model("llama-3.2-1b").shape
+    assert len(hardware_catalogue()) == 13
+    for hardware in hardware_catalogue().values():
+        assert float(step_time(shape, job, hardware)) > 2 * shape.n_params_total / hardware.bandwidth
+        assert hardware.source
+
+
+def test_peaks_are_dense():
+    # NVIDIA prints sparse figures, twice these; peers take them as dense.
+    dense = {"h100": 989.4, "a100": 312.0, "l4": 121.0, "l40s": 362.05}
+    for name, peak in dense.items():
+        assert load_hardware(name).bf16_tflops == peak
+        assert load_hardware(name).fp8_tflops in (None, pytest.approx(2 * peak, rel=0.02))
+
+
+def test_constants_of_an_accelerator_that_was_not_measured_say_so():
+    assert dict(load_hardware("h100").efficiency.error)["gemm"] < 0.1
+    borrowed = load_hardware("mi300x").efficiency
+    assert borrowed.error == ()
+    assert borrowed.source.startswith("borrowed from h100")
+
+
+def test_a_dictionary_and_a_file_are_hardware(tmp_path):
+    mine = load_hardware(MINE)
+    assert mine.peak_flops("bf16") == 4e14
+    (tmp_path / "mine.json").write_text(json.dumps({**MINE, "efficiency": "a100"}))
+    assert load_hardware(str(tmp_path / "mine.json")).efficiency == measured_efficiency("a100")
+    own = measured_efficiency("a100").to_dict()
+    own["engine"]["scale"] = 2.0
+    assert load_hardware({**MINE, "efficiency": own}).efficiency.engine.scale == 2.0
+    assert load_hardware(mine) is mine
+
+
+def test_constants_survive_json():
+    efficiency = measured_efficiency("h100")
+    assert Efficiency.from_dict(json.loads(json.dumps(efficiency.to_dict()))) == efficiency
+
+
+@pytest.mark.parametrize(
+    ("hardware", "says"),
+    [
+        ("h1000", "hardware 'h1000' is not known"),
+        ({**MINE, "bandwith": 1}, "hardware field 'bandwith' is not known; did you mean 'bandwidth_gbs'"),
+        ({"bf16_tflops": 1, "memory_gb": 1}, "bandwidth_gbs is missing from the hardware"),
+        ({**MINE, "memory_gb": -1}, "memory_gb of mine must be above 0 and finite, but is -1"),
+        ({**MINE, "memory_gb": "80"}, "memory_gb of mine must be a number, but is '80'"),
+        ({**MINE, "efficiency": "h200"}, "efficiency 'h200' is not known"),
+        ({**MINE, "efficiency": {"gemm": {}}}, "efficiency.gemm is incomplete"),
+        ({**MINE, "efficiency": {}}, "efficiency.gemm is missing"),
+        ("nowhere.json", "hardware file 'nowhere.json' cannot be read"),
+    ],
+)
+def test_bad_hardware_is_named(hardware, says):
+    with pytest.raises(InvalidInput, match=says):
+        load_hardware(hardware)
+
+
+def test_a_figure_that_is_needed_and_not_stated_is_named():
+    with pytest.raises(InvalidInput, match="compute 'fp8' has no matrix units on A100"):
+        load_hardware("a100").peak_flops("fp8")
+    with pytest.raises(InvalidInput, match="interconnect_gbs is not known for mine; it states bf16_tflops"):
+        load_hardware(MINE).need("interconnect_gbs")

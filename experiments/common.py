@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,9 +14,21 @@ from rich.console import Console
 from rich.table import Table
 
 import scalesim as ss
+from scalesim.cost import HardwareAwareCost
 from scalesim.laws import Grouped, Law, PowerLaw
+from scalesim.search import Query, stack_queries
 
-__all__ = ["RESULTS", "Row", "drawn_law", "print_rows", "rms", "shipped", "write_csv"]
+__all__ = [
+    "RESULTS",
+    "Row",
+    "drawn_law",
+    "machine_load",
+    "print_rows",
+    "random_queries",
+    "rms",
+    "shipped",
+    "write_csv",
+]
 
 Row = Mapping[str, Any]
 
@@ -73,3 +86,25 @@ def drawn_law() -> Grouped:
 def shipped() -> dict[str, Law]:
     """Return the joint laws that the package ships, by what they were fitted to."""
     return {"points alone": ss.named_fit("points").law, "all evidence": ss.named_fit("default").law}
+
+
+def random_queries(count: int, seed: int = 0) -> Query:
+    """Return a batch of questions: context 1K to 1M, loss 2.35 to 3.1, weight of memory 0 to 1."""
+    random = np.random.default_rng(seed)
+    context = np.exp(random.uniform(np.log(1024), np.log(1024**2), count))
+    loss, weight = random.uniform(2.35, 3.1, count), random.uniform(0, 1, count)
+    return stack_queries(
+        [
+            Query(
+                workload=ss.Workload(context_length=c),
+                target_loss=target,
+                objective=HardwareAwareCost(memory_weight=w),
+            )
+            for c, target, w in zip(context.tolist(), loss.tolist(), weight.tolist(), strict=True)
+        ]
+    )
+
+
+def machine_load() -> str:
+    """Return how busy this machine is, to print beside a timing."""
+    return f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"

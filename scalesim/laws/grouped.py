@@ -85,7 +85,7 @@ class Grouped(Law):
         else:
             index = jnp.asarray(x[GROUP]).astype(int)
             found = (index >= 0) & (index < len(self.labels))
-        own = jax.tree.map(lambda leaf: leaf[index] if jnp.ndim(leaf) else leaf, self.law)
+        own = jax.tree.map(lambda leaf: jnp.asarray(leaf)[index] if jnp.ndim(leaf) else leaf, self.law)
         return jnp.where(found, own.loss(x), jnp.nan)
 
 

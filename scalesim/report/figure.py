@@ -9,7 +9,7 @@ from typing import Any
 
 from scalesim.errors import InvalidInput
 
-__all__ = ["BASELINE", "BEST", "FAINT", "INK", "figure", "plain_log_axis", "save"]
+__all__ = ["BASELINE", "BEST", "FAINT", "INK", "figure", "paler", "plain_log_axis", "save", "shades"]
 
 INK, FAINT, BASELINE, BEST = "#22303c", "#c3ccd4", "#d1603d", "#1f6f8b"
 
@@ -46,14 +46,29 @@ def figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.0, 4.
         yield canvas, canvas.subplots(rows, columns, **share)
 
 
+def shades(count: int) -> list[Any]:
+    """Return `count` colours in an order that the eye follows, from BASELINE to BEST and beyond."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    ramp = LinearSegmentedColormap.from_list("shades", [BASELINE, "#e2ab4b", "#86ab63", BEST, "#3a3b6e"])
+    return [ramp(i / max(count - 1, 1)) for i in range(count)]
+
+
+def paler(colour: str, share: float = 0.55) -> Any:
+    """Return a colour mixed with white: opaque, so that no grid line shows through it."""
+    from matplotlib.colors import to_rgb
+
+    return tuple(1 - (1 - part) * (1 - share) for part in to_rgb(colour))
+
+
 def plain_log_axis(axis: Any, low: float, high: float) -> None:
-    """Make the x axis logarithmic, with a few plain numbers on it: 1, 2 and 5 times powers of ten."""
+    """Make the x axis logarithmic, with a few plain numbers on it: 1, 2 and 5 times powers of ten or so."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_xscale("log")
     axis.set_xlim(low, high)
-    many = high / low > 200
-    axis.xaxis.set_major_locator(LogLocator(subs=(1.0,) if many else (1.0, 2.0, 5.0)))
+    subs = (1.0,) if high / low > 200 else (1.0, 2.0, 5.0) if high / low > 8 else (1.0, 2.0, 3.0, 5.0, 7.0)
+    axis.xaxis.set_major_locator(LogLocator(subs=subs))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
 

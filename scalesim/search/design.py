@@ -14,6 +14,8 @@ import numpy as np
 from scalesim.cost.paper import FIGURE_2, Parts
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.families import FIGURE, ShapeFamily
+from scalesim.laws.base import Law
+from scalesim.laws.grouped import Grouped
 from scalesim.search.baseline import HeadRule, named_baseline, rule_shapes, whole
 from scalesim.search.doubt import extrapolation, in_words, loss_interval
 from scalesim.search.lattice import Lattice, buildable
@@ -173,7 +175,8 @@ def search(
         A `Design`, or a list of them if `workload` or `target_loss` is a sequence.
 
     Raises:
-        InvalidInput: a target loss that is not positive and finite.
+        InvalidInput: a target loss that is not positive and finite, or a law with a group to each
+            head configuration, between which there is no gradient.
         Unreachable: no head configuration reaches the loss; the message gives the nearest reachable.
 
     >>> from scalesim.laws import HeadLaw
@@ -197,7 +200,7 @@ def search(
         Query(workload=w, target_loss=float(loss), objective=objective) for w in workloads for loss in losses
     ]
     with jax.enable_x64(True):
-        problem = Problem(law=getattr(law, "law", law), family=family, tokens_per_param=tokens_per_param)
+        problem = Problem(law=_law_of(law), family=family, tokens_per_param=tokens_per_param)
         # Padded, so that a few more questions do not compile anew.
         padded = queries + queries[-1:] * (_padded_size(len(queries)) - len(queries))
         rule = against if isinstance(against, HeadRule) else None
@@ -214,6 +217,17 @@ def search(
             for i, query in enumerate(queries)
         ]
     return designs if many else designs[0]
+
+
+def _law_of(law: Any) -> Law:
+    """Return the law itself, of a law or of a fit that holds one."""
+    found = law if isinstance(law, Law) else law.law
+    if isinstance(found, Grouped):
+        raise InvalidInput(
+            "law must be smooth in the heads, but is a Grouped one, which knows only its own groups. A joint "
+            "law such as HeadLaw would do; scalesim.search.exhaustive takes a grouped law over its groups."
+        )
+    return found
 
 
 def _padded_size(n: int) -> int:

@@ -1,0 +1,116 @@
+"""The experiments find what the paper and this project claim; what they write is what is committed."""
+
+import csv
+
+import pytest
+
+from experiments import (
+    claims,
+    elimination_or_lagrangian,
+    figure1,
+    figure2,
+    head_laws,
+    law_forms,
+    profile_e,
+    table4,
+)
+from experiments.benchmarks import search as benchmark
+from experiments.common import RESULTS
+
+
+def written(folder, name):
+    assert (folder / f"{name}.png").stat().st_size > 20_000
+    with (folder / f"{name}.csv").open() as f:
+        return list(csv.DictReader(f))
+
+
+def test_table_4(tmp_path):
+    rows = table4.main(tmp_path)
+    assert len(written(tmp_path, "table4")) == len(rows) == 3 * 24
+    drawn = [row for row in rows if row["law"] == "seven drawn curves" and row["published_is_a_candidate"]]
+    assert len(drawn) == 6
+    assert all(row["exact"] for row in drawn)
+    default = [row for row in rows if row["law"] == "all evidence"]
+    assert sum(row["exact"] for row in default) >= 20
+    for row in default:
+        assert abs(row["octaves_n_head"]) <= 1
+        assert abs(row["octaves_n_kv_head"]) <= 1
+        assert row["published_z_excess_percent"] <= 1.0
+
+
+def test_figure_2(tmp_path):
+    *rows, total = figure2.main(tmp_path)
+    assert len(written(tmp_path, "figure2")) == 8
+    assert total["rms_all_evidence"] < 0.006
+    assert total["rms_drawn_curves"] < 0.004
+    for row in rows:
+        assert abs(row["difference_A"]) < 0.002
+        assert abs(row["difference_b"]) < 0.004
+    assert max(row["largest_z_shift_of_12Ld2_percent"] for row in rows) == pytest.approx(1.4, abs=0.1)
+
+
+def test_head_laws_are_those_of_models_whose_depth_and_width_are_held(tmp_path):
+    rows = head_laws.main(tmp_path)
+    assert len(written(tmp_path, "head_laws")) == len(rows) == 12
+    for row in rows:
+        if row["held"] == "depth and width":
+            assert row["rms_offset_free"] < 0.006
+        else:
+            assert row["rms_offset_free"] > 0.012
+
+
+@pytest.mark.slow
+def test_figure_1(tmp_path):
+    rows = {(row["convention"], row["design"]): row for row in figure1.main(tmp_path)}
+    assert len(written(tmp_path, "figure1")) == 8
+    published, ours = rows["published bars", "optimum"], rows["Figure 2's units", "optimum"]
+    assert published["memory_saved_percent"] == pytest.approx(50.8, abs=0.05)
+    assert 49 <= ours["memory_saved_percent"] <= 55
+    assert 55 <= ours["flops_saved_percent"] <= 62
+    assert ours["z_optimal_heads"] == "8,1"
+    assert ours["furthest_share_percent_points"] < 3
+
+
+@pytest.mark.slow
+def test_claims(tmp_path):
+    rows = claims.main(tmp_path)
+    written(tmp_path, "claims")
+    nearest = {}
+    for row in rows:
+        miss = abs(row["difference"])
+        nearest[row["claim"]] = min(miss, nearest.get(row["claim"], miss))
+    assert nearest["memory saved at 128K"] < 1.0
+    assert nearest["flops saved at 128K"] < 2.0
+    assert nearest["loss gained at equal Z"] < 0.005
+    assert nearest["Llama-3 loss at 1B"] < 0.006
+    assert nearest["MHA's KV cache at 128K"] < 1.5
+
+
+@pytest.mark.slow
+def test_elimination_beats_the_lagrangian(tmp_path):
+    eliminated, *others = elimination_or_lagrangian.main(tmp_path, queries=50)
+    written(tmp_path, "elimination_or_lagrangian")
+    assert eliminated["largest_violation_nats"] < 1e-12
+    assert eliminated["largest_excess_percent"] < 0.1
+    assert all(row["largest_violation_nats"] > 1e-6 for row in others)
+
+
+@pytest.mark.slow
+def test_gradient_search_finds_the_exhaustive_optimum(tmp_path):
+    for row in benchmark.main(tmp_path):
+        assert row["within_0.1_percent"] >= 0.99
+        assert row["largest_gap_percent"] <= 0.5
+        assert row["bound_violations"] == 0
+
+
+@pytest.mark.parametrize("name", ["law_forms", "profile_e"])
+def test_the_experiments_of_minutes_are_committed_whole(name):
+    rows = written(RESULTS, name)
+    forms = {
+        "law_forms": len(law_forms.FORMS) + len(law_forms.REFITTED),
+        "profile_e": 2 * len(profile_e.VALUES) + 2,
+    }
+    assert len(rows) == forms[name]
+    if name == "law_forms":
+        shipped = next(row for row in rows if "shipped" in row["form"] and row["evidence"] == "points")
+        assert float(shipped["configuration_left_out"]) < 0.008

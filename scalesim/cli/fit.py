@@ -97,8 +97,6 @@ def run(args: list[str]) -> int:
         found = _with_bootstrap(found, options)
     table = None
     if options.compare:
-        how["fixed"] = {k: v for k, v in how["fixed"].items() if k == "E"}
-        how["bounds"] = {}
         table = compare([options.law, *options.compare], runs, **how)
     if options.save:
         found.save(options.save)

@@ -195,7 +195,7 @@ def _numbers(name: str, values: Any) -> np.ndarray:
         return np.array([np.nan if v is None or v == "" else float(v) for v in values])
     except (TypeError, ValueError):
         bad = next(v for v in values if not _is_number(v))
-        raise InvalidInput(f"Column {name} must hold numbers, but holds {bad!r}.") from None
+        raise InvalidInput(f"Column {name} must hold numbers, but holds {str(bad)!r}.") from None
 
 
 def _is_number(value: Any) -> bool:

@@ -157,7 +157,7 @@ def bootstrap(
             done.append(refit(setup, fit.z, **drawn, starts=starts, keep=keep, chunk=chunk))
             _save(path, key, done)
             if progress is not None:
-                progress(first + len(done[-1].objective))
+                progress(sum(len(part.objective) for part in done))
     except KeyboardInterrupt:
         if not done:
             raise

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from scalesim.errors import InvalidInput
+from scalesim.fit.coordinates import slots_of
 from scalesim.fit.engine import fit
 from scalesim.fit.result import Fit
+from scalesim.fit.setup import the_law
 from scalesim.fit.validation import Validation, both_held_out
 
 __all__ = ["Comparison", "LawScore", "compare"]
@@ -79,7 +81,7 @@ def compare(
         evidence: as `fit` takes it. Without groups, ten folds of rows are held out instead.
         share: the rollout fits the runs up to this quantile of n_params, and predicts the larger ones.
         seed: of folds and of the paired bootstrap.
-        options: passed to `fit`.
+        options: passed to `fit`; coefficients in fixed, bounds and priors are those of the laws that have them.
 
     >>> table = compare(["separablehead", "head"], "paper", fixed={"E": 1.97})
     >>> table.scores[0].name
@@ -87,7 +89,7 @@ def compare(
     """
     if len(laws) < 2:
         raise InvalidInput(f"compare needs at least two laws, but has {len(laws)}.")
-    found = [fit(law, evidence, **options) for law in laws]
+    found = [fit(law, evidence, **_for(law, options)) for law in laws]
     runs = found[0].setup.runs
     by = "each group of runs in turn"
     if runs.group is None or len(set(runs.group)) < 2:
@@ -103,6 +105,16 @@ def compare(
     ]
     scores.sort(key=lambda score: score.held_out)
     return Comparison(tuple(scores), by, f"the runs above the {share:.0%} quantile of {axis}")
+
+
+def _for(law: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with only those coefficients that the law has."""
+    names = {slot.name.rpartition(".")[2] for slot in slots_of(the_law(law))}
+    chosen = dict(options)
+    for key in ("fixed", "bounds", "priors"):
+        if chosen.get(key):
+            chosen[key] = {k: v for k, v in chosen[key].items() if k.rpartition(".")[2] in names}
+    return chosen
 
 
 def _regrouped(fit: Fit, folds: np.ndarray) -> Fit:

@@ -39,6 +39,8 @@ def fit(
     starts: int | Mapping[str, Any] = 64,
     polish: int | None = None,
     bootstrap: int = 0,
+    solver: Any = None,
+    steps: int = 400,
     throw: bool = False,
 ) -> Fit:
     """Fit a law to runs, and to other evidence, from many starts at once.
@@ -61,6 +63,9 @@ def fit(
         starts: how many to draw, or the starts themselves as {"alpha": (K,), ...}.
         polish: how many of the best to carry to convergence; 7 by default, all of given starts.
         bootstrap: resamples for `Fit.bootstrap`; `scalesim.fit.bootstrap` has the options.
+        solver: an optax transformation, `optax.lbfgs()`, to use in place of Levenberg-Marquardt; for laws
+            and evidence that are not like least squares.
+        steps: of that solver.
         throw: raise where the status is "not_converged" or "unidentified".
 
     Raises:
@@ -77,7 +82,7 @@ def fit(
         setup = prepare(
             law, evidence, noise=noise, fixed=fixed, bounds=bounds, priors=priors, per_group=per_group, by=by
         )
-        found = _finish(setup, solve(setup, starts, polish), throw)
+        found = _finish(setup, solve(setup, starts, polish, solver, steps), throw)
     if bootstrap:
         from scalesim.fit.bootstrap import with_bootstrap
 
@@ -94,7 +99,13 @@ class Ends(NamedTuple):
     hessian: np.ndarray
 
 
-def solve(setup: Setup, starts: int | Mapping[str, Any] = 64, polish: int | None = None) -> Ends:
+def solve(
+    setup: Setup,
+    starts: int | Mapping[str, Any] = 64,
+    polish: int | None = None,
+    solver: Any = None,
+    steps: int = 400,
+) -> Ends:
     """Carry the best of many starts to convergence."""
     replicas = Replicas(setup.problem)
     compiling = _compile_ahead(setup, replicas)
@@ -110,12 +121,21 @@ def solve(setup: Setup, starts: int | Mapping[str, Any] = 64, polish: int | None
     for thread in compiling:
         thread.join()
     given = not isinstance(starts, int)
+    if solver is not None:
+        from scalesim.fit.general import descend
+
+        z = descend(setup.problem, z, solver, steps)
+        return _polished(setup, z)
     ends = run(replicas, z, np.zeros(len(z), int), 40, 200 if given else 40)
     if given:
         ends = _revived(setup, replicas, ends)
     if given and polish is not None:
         ends = March(*(part[np.argsort(ends.cost, kind="stable")[:polish]] for part in ends))
-    parts = newton(lambda z: _curvature(setup.problem, z), ends.z)
+    return _polished(setup, ends.z)
+
+
+def _polished(setup: Setup, z: np.ndarray) -> Ends:
+    parts = newton(lambda z: _curvature(setup.problem, z), z)
     order = np.argsort(np.where(np.isfinite(parts[1]), parts[1], np.inf), kind="stable")
     return Ends(*(part[order] for part in parts))
 

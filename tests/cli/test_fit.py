@@ -1,0 +1,107 @@
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from scalesim.cli import main
+from scalesim.laws import Chinchilla
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    x = {"n_params": np.exp(rng.uniform(17, 23, 60)), "n_tokens": np.exp(rng.uniform(21, 26, 60))}
+    loss = np.asarray(Chinchilla().loss(x)) * np.exp(0.003 * rng.normal(size=60))
+    path = tmp_path_factory.mktemp("runs") / "runs.csv"
+    pl.DataFrame({**x, "loss": loss, "set": np.arange(60) % 5}).write_csv(path)
+    return str(path)
+
+
+def test_fit_prints_one_object_and_predict_reads_what_it_saved(runs, tmp_path, capsys):
+    law, figure = str(tmp_path / "law.json"), tmp_path / "fit.png"
+    assert main(["fit", runs, "--bootstrap", "200", "--save", law, "--plot", str(figure), "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    answer = json.loads(printed)
+    keys = {"coefficients", "objective", "standard_errors", "intervals", "starts_agreeing", "status"}
+    assert keys <= answer.keys()
+    assert answer["status"] == "converged"
+    low, high = answer["intervals"]["alpha"]
+    assert low < answer["coefficients"]["alpha"] < high
+    assert "samples" not in answer["bootstrap"]
+    assert figure.stat().st_size > 10_000
+
+    assert main(["predict", law, "--n-params", "1B", "7B", "--n-tokens", "100B", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    first, second = answer["predictions"]
+    assert first["loss_interval"][0] < first["loss"] < first["loss_interval"][1]
+    assert second["loss"] < first["loss"]
+    assert second["n_tokens"] == 1e11
+    assert main(["predict", law, "--n-params", "1B", "--n-tokens", "100B"]) == 0
+    assert "n_tokens" in capsys.readouterr().out
+
+
+def test_fit_for_people_compares_and_holds(runs, capsys):
+    args = [
+        "fit",
+        runs,
+        "--group",
+        "set",
+        "--compare",
+        "kaplan",
+        "--fix",
+        "E=1.8172",
+        "--bound",
+        "alpha=0.05:0.5",
+    ]
+    assert main(args) == 0
+    printed = capsys.readouterr().out
+    assert "Chinchilla" in printed
+    assert "Kaplan" in printed
+    assert "held" in printed
+
+
+def test_resuming_a_bootstrap_gives_the_same(runs, tmp_path, capsys):
+    args = ["fit", runs, "--json", "--resume", str(tmp_path / "kept.npz"), "--bootstrap"]
+    assert main([*args, "50"]) == 0
+    assert main([*args, "100"]) == 0
+    resumed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert main(["fit", runs, "--json", "--bootstrap", "100"]) == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert resumed["standard_errors"] == pytest.approx(whole["standard_errors"], rel=1e-6)
+
+
+def test_what_is_not_identified_exits_1_and_says_so(tmp_path, capsys):
+    path = tmp_path / "few.csv"
+    pl.DataFrame({"n_params": [1e8, 2e8], "n_tokens": [1e9, 2e9], "loss": [3.1, 2.9]}).write_csv(path)
+    assert main(["fit", str(path), "--json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["status"] == "unidentified"
+    assert "2 rows cannot determine 5 coefficients" in answer["message"]
+    assert answer["standard_errors"]["alpha"] is None
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["fit", "nowhere.csv"], "does not exist"),
+        (["fit", "RUNS", "--law", "chinchila"], "did you mean 'chinchilla'"),
+        (["fit", "RUNS", "--fix", "E"], "is not NAME=VALUE"),
+        (["fit", "RUNS", "--fix", "E=low"], "is not a number"),
+        (["fit", "RUNS", "--bound", "E=1"], "is not LOW:HIGH"),
+        (["fit", "RUNS", "--drop-largest", "60"], "drop_largest must be"),
+        (["fit", "RUNS", "--law", "gemstones"], "needs d_model, n_layer"),
+        (["fit", "RUNS", "--plot", "fit.xyz"], "no known format"),
+        (["predict", "nowhere.json"], "neither a file nor a shipped fit"),
+        (["predict", "RUNS"], "is not a saved fit"),
+        (["predict", "default", "--n-params", "1B"], "needs n_head"),
+        (["predict", "default", "--n-params", "1B", "--n-tokens", "1B"], "does not look at n_tokens"),
+        (["predict", "default", "--n-params", "big"], "is not a size"),
+    ],
+)
+def test_wrong_calls_exit_2_with_a_sentence(runs, capsys, args, says):
+    assert main([runs if arg == "RUNS" else arg for arg in args]) == 2
+    printed = capsys.readouterr()
+    assert says in printed.err
+    assert printed.out == ""

@@ -13,12 +13,16 @@ if TYPE_CHECKING:
     from scalesim.data import RunTable, load_runs
     from scalesim.errors import InvalidInput, Unreachable
     from scalesim.fit import fit, load_fit, named_fit
+    from scalesim.hardware import Hardware, load_hardware
+    from scalesim.interop import from_huggingface, to_huggingface
+    from scalesim.models import known_model
     from scalesim.search import search
     from scalesim.shape import Shape, count_params, parameter_table
     from scalesim.workload import ContextLengths, Workload
 
 __all__ = [
     "ContextLengths",
+    "Hardware",
     "InvalidInput",
     "RunTable",
     "Shape",
@@ -28,28 +32,37 @@ __all__ = [
     "count_params",
     "data",
     "fit",
+    "from_huggingface",
+    "known_model",
     "laws",
     "load_fit",
+    "load_hardware",
     "load_runs",
     "named_fit",
     "parameter_table",
     "report",
     "search",
+    "to_huggingface",
 ]
 
 _ROOMS = ("cost", "data", "fit", "laws", "report", "search")
 _HOMES = {
     "ContextLengths": "scalesim.workload",
+    "Hardware": "scalesim.hardware",
     "InvalidInput": "scalesim.errors",
     "RunTable": "scalesim.data",
     "Shape": "scalesim.shape",
     "Unreachable": "scalesim.errors",
     "Workload": "scalesim.workload",
     "count_params": "scalesim.shape",
+    "from_huggingface": "scalesim.interop",
+    "known_model": "scalesim.models",
     "load_fit": "scalesim.fit",
+    "load_hardware": "scalesim.hardware",
     "load_runs": "scalesim.data",
     "named_fit": "scalesim.fit",
     "parameter_table": "scalesim.shape",
+    "to_huggingface": "scalesim.interop",
 }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from scalesim.cli.common import parse, print_json, use_compilation_cache
-from scalesim.cli.given import Given, given_shape
+from scalesim.cli.given import Given, given_shape, whole
 from scalesim.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -100,9 +100,9 @@ def _at(options: Options, given: Given, context: int, hardware: Hardware) -> dic
 
     workload = Workload(
         context_length=context,
-        batch_size=options.batch_size,
-        weight_bits=options.weight_bits,
-        kv_bits=options.kv_bits,
+        batch_size=whole(options.batch_size),
+        weight_bits=whole(options.weight_bits),
+        kv_bits=whole(options.kv_bits),
         compute=options.compute,
     )
     cost = serving_cost(given.shape, workload, hardware, Parallel(tensor=options.tensor))

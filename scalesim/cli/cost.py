@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from scalesim.cli.common import parse, print_json, use_compilation_cache
-from scalesim.cli.given import Given, given_shape
+from scalesim.cli.given import Given, given_shape, whole
 from scalesim.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -126,15 +126,14 @@ def _workload(options: Options, given: Given) -> Workload:
             f"context must be at most {limit}, what {given.name} was made for, but is {context}."
         )
     generated = None if options.generated is None else parse_context(options.generated, "generated")
-    batch = options.batch_size
     return Workload(
         context_length=context,
-        batch_size=int(batch) if batch == round(batch) else batch,
+        batch_size=whole(options.batch_size),
         generated_length=generated,
         prefix_length=0 if options.prefix is None else parse_context(options.prefix, "prefix"),
-        weight_bits=options.weight_bits,
-        activation_bits=options.activation_bits,
-        kv_bits=options.kv_bits,
+        weight_bits=whole(options.weight_bits),
+        activation_bits=whole(options.activation_bits),
+        kv_bits=whole(options.kv_bits),
         compute=options.compute,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,7 +12,16 @@ from scalesim.errors import InvalidInput
 if TYPE_CHECKING:
     from scalesim.shape import Shape
 
-__all__ = ["Given", "given_shape"]
+__all__ = ["Given", "given_shape", "whole"]
+
+
+def whole(value: float) -> float:
+    """Return a whole number as an integer, for which bytes are counted exactly.
+
+    >>> whole(16.0), whole(4.5)
+    (16, 4.5)
+    """
+    return int(value) if math.isfinite(value) and value == round(value) else value
 
 
 class Given(NamedTuple):

@@ -210,7 +210,9 @@ def calibrate(
     source = f"{hardware.efficiency.source}; calibrated to {len(seconds)} timings"
     efficiency = replace(hardware.efficiency, engine=engine, source=source, error=(("model", error),))
     tail = "" if left_out is None else f", {left_out:.1%} on a timing left out"
-    status = f"{len(seconds)} timings met within {error:.1%} on average{tail}."
+    status = (
+        f"{len(seconds)} timing{'' if len(seconds) == 1 else 's'} met within {error:.1%} on average{tail}."
+    )
     return Calibration(
         replace(hardware, efficiency=efficiency),
         float(before.mean()),

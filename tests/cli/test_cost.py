@@ -115,6 +115,8 @@ def test_an_accelerator_that_was_not_measured_says_so(capsys):
             "generated_length must be at most context_length = 1024",
         ),
         (["--model", "gpt2", "--batch", "0"], 2, "batch_size must be above 0"),
+        (["--model", "gpt2", "--batch", "nan"], 2, "batch_size must be above 0 and finite, but is nan"),
+        (["--model", "gpt2", "--kv-bits", "inf"], 2, "kv_bits must be above 0 and finite, but is inf"),
         (["--model", "gpt2", "--weights", "2"], 2, "memory_weight must be"),
     ],
 )

@@ -206,6 +206,24 @@ def test_gradients_agree(name, what):
     assert_gradients_agree(f, {**sizes, **job, **bits, **figures}, rtol=2e-5)
 
 
+def test_gradients_agree_for_what_devices_tell_each_other():
+    def f(x):
+        hardware = dataclasses.replace(H100, interconnect_gbs=x["inside"], scaleout_gbs=x["outside"])
+        job = Workload(context_length=x["context"], batch_size=x["batch"])
+        moe = known_model("mixtral-8x7b-v0.1").shape
+        many = Parallel(tensor=4, pipeline=2, expert=2), Parallel(tensor=2, expert=8)
+        return sum(jnp.log(serving(moe, job, hardware, one).throughput_tokens_per_s) for one in many)
+
+    at = {"inside": 450.0, "outside": 50.0, "context": 3000.0, "batch": 77.0}
+    assert_gradients_agree(f, at, rtol=1e-5)
+
+
+def test_a_missing_interconnect_is_named():
+    mine = load_hardware({"name": "mine", "bf16_tflops": 400, "memory_gb": 48, "bandwidth_gbs": 1800})
+    with pytest.raises(InvalidInput, match="interconnect_gbs is not known for mine"):
+        step_time(LLAMA, JOB, mine, Parallel(tensor=2))
+
+
 @pytest.mark.parametrize("constant", ["gemm", "decode", "prefill", "engine"])
 def test_gradients_reach_every_constant_of_the_hardware(constant):
     def f(group):

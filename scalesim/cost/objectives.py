@@ -1,0 +1,104 @@
+"""What a search may minimise on real hardware: (shape, workload) -> seconds or dollars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from scalesim.cost.latency import step_time, time_to_first_token
+from scalesim.cost.parallel import ONE_DEVICE, Parallel
+from scalesim.cost.price import Traffic, lifetime_price, token_price
+from scalesim.cost.training import Training
+from scalesim.hardware import Hardware
+from scalesim.pytree import static
+from scalesim.shape import Shape, count_params
+from scalesim.workload import Workload
+
+__all__ = ["LifetimePrice", "RequestPrice", "TimePerToken", "TimeToFirstToken"]
+
+Num = Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class TimeToFirstToken:
+    """Seconds to the first token of one prompt of the workload's length, without queueing.
+
+    >>> from scalesim.hardware import load_hardware
+    >>> shape = Shape(n_layer=16, d_model=2048, n_head=8, n_kv_head=1, d_ff=5461)
+    >>> cost = TimeToFirstToken(hardware=load_hardware("a100"))
+    >>> float(cost(shape, Workload(context_length=131072))) > 1.0
+    True
+    """
+
+    hardware: Hardware
+    parallel: Parallel = static(ONE_DEVICE)
+
+    def __call__(self, shape: Shape, workload: Workload) -> Num:
+        """Return seconds, of the fields' broadcast shape."""
+        return time_to_first_token(shape, workload, self.hardware, self.parallel)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class TimePerToken:
+    """Seconds between two tokens of a sequence while the workload's batch decodes."""
+
+    hardware: Hardware
+    parallel: Parallel = static(ONE_DEVICE)
+
+    def __call__(self, shape: Shape, workload: Workload) -> Num:
+        """Return seconds, of the fields' broadcast shape."""
+        return step_time(shape, workload, self.hardware, self.parallel)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class RequestPrice:
+    """$ of a million requests of the workload: its prompt, and its generated tokens (one, if not stated).
+
+    At the workload's batch size, which a search does not check for memory.
+
+    Attributes:
+        hardware: where, with a typical price.
+        parallel: over how many accelerators.
+    """
+
+    hardware: Hardware
+    parallel: Parallel = static(ONE_DEVICE)
+
+    def __call__(self, shape: Shape, workload: Workload) -> Num:
+        """Return dollars, of the fields' broadcast shape."""
+        price = token_price(shape, workload, self.hardware, self.parallel)
+        generated = 1.0 if workload.generated_length is None else workload.generated_length
+        new = workload.prompt_length - workload.prefix_length
+        return new * price["prompt"].typical + generated * price["generated"].typical
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class LifetimePrice:
+    """$ of training a model and of serving a stated traffic with it.
+
+    Attributes:
+        hardware: where both happen, with a typical price.
+        traffic: tokens served in the model's life.
+        tokens_per_param: training tokens, so many a parameter (attention and FFN matrices).
+        training_context: tokens of one training sequence.
+        parallel: over how many accelerators it is served.
+    """
+
+    hardware: Hardware
+    traffic: Traffic
+    tokens_per_param: Num = 20.0
+    training_context: Num = 8192.0
+    parallel: Parallel = static(ONE_DEVICE)
+
+    def __call__(self, shape: Shape, workload: Workload) -> Num:
+        """Return dollars, of the fields' broadcast shape."""
+        tokens = self.tokens_per_param * count_params(shape, "paper")
+        plan = Training(n_tokens=tokens, context_length=self.training_context)
+        life = lifetime_price(shape, plan, workload, self.traffic, self.hardware, self.parallel)
+        return life["total"].typical

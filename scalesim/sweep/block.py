@@ -42,10 +42,6 @@ class Source(Protocol):
         """All designs, or None where that is not known before the end."""
 
     @property
-    def n_blocks(self) -> int | None:
-        """All blocks, or None where that is not known before the end."""
-
-    @property
     def identity(self) -> str:
         """What tells this source from another, for checkpoints."""
 

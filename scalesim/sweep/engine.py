@@ -170,13 +170,11 @@ class Engine:
         waiting: deque[tuple[Block, int, Any]] = deque()
         done, slots = 0, len(self.devices)
         for turn in range(blocks):
-            number = self.next_block + turn
-            mine = turn % self.hosts.count == self.hosts.index
-            block = self.source.block(number) if mine or isinstance(self.source, Stream) else None
-            if block is None and mine:
-                break
-            if block is None or not mine:
+            if turn % self.hosts.count != self.hosts.index:
                 continue
+            block = self.source.block(self.next_block + turn)
+            if block is None:
+                break
             device = self.devices[(turn // self.hosts.count) % slots]
             for i in range(len(self.questions)):
                 if len(waiting) > slots:
@@ -221,8 +219,7 @@ class Engine:
     def _share(self, done: int, took: float) -> np.ndarray:
         """Give every process what all have kept, and the round's figures; see whether that was the end."""
         packed = np.stack([kept.packed() for kept in self.kept])
-        ended = self.source.n_blocks is not None and self.next_block >= self.source.n_blocks
-        ended = ended or (self.source.n_blocks is None and self.source.block(self.next_block) is None)
+        ended = self.source.block(self.next_block) is None
         figures = np.array([done * len(self.questions), took, ended], float)
         gathered = self.hosts.gather(np.concatenate([figures, packed.ravel()]))
         for other, values in enumerate(gathered):

@@ -59,7 +59,7 @@ class Product:
     n_kv_head: Sequence[int]
     family: ShapeFamily = FIGURE
     aspect_slack: float = 1.1
-    ffn_slack: float = 1.25
+    ffn_slack: float = 1.1
 
     def __post_init__(self) -> None:
         for name in ("aspect_slack", "ffn_slack"):
@@ -218,7 +218,7 @@ def default_product(
         raise InvalidInput(f"count must be above 0 and finite, but is {count!r}.")
     widest = max(family.aspects) * max_layer * slacks.get("aspect_slack", 1.1)
     widest = min(widest, 1 << 17) if math.isfinite(widest) else 1 << 15
-    deepest = min(widest * family.ffn_ratio * slacks.get("ffn_slack", 1.25), 1 << 19)
+    deepest = min(widest * family.ffn_ratio * slacks.get("ffn_slack", 1.1), 1 << 19)
     most = 0
     for i in range(13):
         wide, ffn = 64 >> (i // 2), 64 >> ((i + 1) // 2)

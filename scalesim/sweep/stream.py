@@ -48,16 +48,12 @@ class Stream:
     block_designs: int = STREAM_BLOCK
     _reading: Iterator[np.ndarray] | None = field(default=None, init=False, repr=False)
     _next: int = field(default=0, init=False, repr=False)
+    _last: Block | None = field(default=None, init=False, repr=False)
 
     @property
     def count(self) -> int | None:
         """Designs, if known."""
         return self.n_designs
-
-    @property
-    def n_blocks(self) -> int | None:
-        """Blocks, if known."""
-        return None if self.n_designs is None else -(-self.n_designs // self.block_designs)
 
     @property
     def identity(self) -> str:
@@ -70,13 +66,15 @@ class Stream:
 
     def block(self, number: int) -> Block | None:
         """Return a block; those before it are read and passed over."""
+        if self._last is not None and self._last.number == number:
+            return self._last
         if self._reading is None or number < self._next:
             source = self.designs() if callable(self.designs) else self.designs
             if self._reading is not None and not callable(self.designs):
                 raise InvalidInput(
                     "designs is a generator, which can be read only once; a function that returns one would do."
                 )
-            self._reading, self._next = _rechunked(source, self.block_designs), 0
+            self._reading, self._next, self._last = _rechunked(source, self.block_designs), 0, None
         table = None
         while self._next <= number:
             table = next(self._reading, None)
@@ -84,7 +82,8 @@ class Stream:
                 return None
             self._next += 1
         assert table is not None
-        return self._block(number, table)
+        self._last = self._block(number, table)
+        return self._last
 
     def _block(self, number: int, table: np.ndarray) -> Block:
         count, size = table.shape[1], self.block_designs

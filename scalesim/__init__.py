@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from scalesim.fit import fit, load_fit, named_fit
     from scalesim.search import search
     from scalesim.shape import Shape, count_params, parameter_table
+    from scalesim.sweep import sweep
     from scalesim.workload import ContextLengths, Workload
 
 __all__ = [
@@ -35,9 +36,10 @@ __all__ = [
     "parameter_table",
     "report",
     "search",
+    "sweep",
 ]
 
-_ROOMS = ("cost", "data", "fit", "laws", "report", "search")
+_ROOMS = ("cost", "data", "fit", "laws", "report", "search", "sweep")
 _HOMES = {
     "ContextLengths": "scalesim.workload",
     "InvalidInput": "scalesim.errors",

@@ -1,4 +1,4 @@
-"""Very many designs, streamed through one compiled kernel: `scalesim.sweep(fit, designs, workload, target_loss)`."""
+"""Very many designs through one compiled kernel: `scalesim.sweep(fit, designs, workload, target_loss)`."""
 
 from scalesim.rooms import make_callable
 from scalesim.sweep.block import Block, Source

@@ -49,4 +49,4 @@ class Source(Protocol):
         """Return a block, or None beyond the last. Streams are read forwards only."""
 
     def sample(self, n: int) -> np.ndarray:
-        """Return indices and sizes [n, 6] of some designs spread over all, the same in every call; or none."""
+        """Return indices and sizes [n, 6] of some designs spread over all, the same in every call."""

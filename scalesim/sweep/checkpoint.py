@@ -43,7 +43,7 @@ class Checkpoint:
 
 
 def described(value: Any) -> str:
-    """Return a pytree as text that is the same in every process: its structure, without addresses, and leaves."""
+    """Return a pytree as text: its structure, without addresses, and a digest of its leaves."""
     leaves, structure = jax.tree.flatten(value)
     digest = hashlib.sha256()
     for leaf in leaves:
@@ -100,15 +100,15 @@ def read_checkpoint(path: Path, question: dict[str, str]) -> Checkpoint | None:
     digest, _, content = whole[len(_MAGIC) :].partition(b"\n")
     if not whole.startswith(_MAGIC) or hashlib.sha256(content).hexdigest().encode() != digest:
         raise InvalidInput(
-            f"checkpoint {str(path)!r} is damaged or is not a sweep's checkpoint (its checksum differs). Delete "
-            "it, or name another file, to start over."
+            f"checkpoint {str(path)!r} is damaged or is not a sweep's checkpoint (its checksum differs). "
+            "Delete it, or name another file, to start over."
         )
     header, _, array = content.partition(b"\n")
     state = Checkpoint(**json.loads(header), packed=np.load(io.BytesIO(array)))
     for name, asked in question.items():
         if state.question.get(name) != asked:
             raise InvalidInput(
-                f"checkpoint {str(path)!r} belongs to another sweep: its {name} differs. Delete it, or name another "
-                "file, to start over."
+                f"checkpoint {str(path)!r} belongs to another sweep: its {name} differs. Delete it, or "
+                "name another file, to start over."
             )
     return state

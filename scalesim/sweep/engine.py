@@ -12,7 +12,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from scalesim.errors import InvalidInput
 from scalesim.sweep.block import SIZES, Block, Source
 from scalesim.sweep.checkpoint import Checkpoint, described, read_checkpoint, write_checkpoint
 from scalesim.sweep.hosts import Hosts
@@ -24,7 +23,7 @@ from scalesim.sweep.stream import Stream, check_real
 __all__ = ["Engine", "Progress"]
 
 SAMPLE = 1 << 16
-"""Designs spread over the product that are evaluated first: they set the bars, and show the screen's error."""
+"""Designs spread over the product, evaluated first: they set the bars, and show the screen's error."""
 LEAST_MARGIN = 4e-6
 """The screen is never trusted to better than this, some 30 units in float32's last place."""
 SAFETY = 8.0
@@ -129,11 +128,12 @@ class Engine:
             "objective": described(one.objective),
             "workload": described([question.workload for question in self.questions]),
             "target_loss": repr(float(kept.target)),
-            "number of designs kept": f"{len(kept.top)}, frontier {kept.cells.shape[1]} x {kept.resolution!r}",
+            "top": str(len(kept.top)),
+            "span and resolution": f"{kept.low!r}, {kept.cells.shape[1]} cells of {kept.resolution!r}",
         }
 
     def _resume(self) -> float:
-        """Take up the most advanced state that any process has; return when the sweep began, interruptions left out."""
+        """Take up the furthest state of any process; return when the sweep began, interruptions left out."""
         state = read_checkpoint(self.checkpoint, self._asked()) if self.checkpoint else None
         empty = np.stack([kept.packed() for kept in self.kept])
         mine = np.zeros(4) if state is None else np.array(
@@ -153,7 +153,7 @@ class Engine:
         sample = self.source.sample(SAMPLE)
         self._margins, self._dtypes, self._screens = [], [], []
         for i, question in enumerate(self.questions):
-            fast = Question(problem=question.problem, objective=quick(question.objective), workload=question.workload)
+            fast = replace(question, objective=quick(question.objective))
             if len(sample):
                 true = exact(question, sample[:, 1:])
                 self.kept[i] = self.kept[i].merged(np.concatenate([sample, true], axis=1))
@@ -214,7 +214,9 @@ class Engine:
         indices, sizes = indices[order], sizes[order]
         measures = [exact(question, sizes) for question in self.questions]
         assert self.save_all is not None
-        write_part(self.save_all, block.number, indices, sizes, measures, [q.workload for q in self.questions])
+        write_part(
+            self.save_all, block.number, indices, sizes, measures, [q.workload for q in self.questions]
+        )
 
     def _share(self, done: int, took: float) -> np.ndarray:
         """Give every process what all have kept, and the round's figures; see whether that was the end."""

@@ -41,9 +41,9 @@ class Hosts:
             gathered = np.asarray(process_allgather(raw))
         except Exception as error:  # the collectives raise what their transport raises
             raise Unreachable(
-                f"process {self.index} of {self.count} stops: another process of this sweep has ended or cannot be "
-                "reached. Start all of them again with the same --checkpoint: they go on from the last round "
-                f"that all had finished. ({str(error).splitlines()[0][:120]})"
+                f"process {self.index} of {self.count} stops: another process of this sweep has ended or "
+                "cannot be reached. Start all of them again with the same checkpoint: they go on from the "
+                f"last round that all had finished. ({str(error).splitlines()[0][:120]})"
             ) from error
         return np.frombuffer(gathered.tobytes(), np.float64).reshape(self.count, *np.shape(values))
 
@@ -60,6 +60,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         )
     except (RuntimeError, ValueError) as error:
         raise Unreachable(
-            f"process {process} of {processes} cannot join at {coordinator}: {str(error).splitlines()[0][:200]}"
+            f"process {process} of {processes} cannot join at {coordinator}: "
+            f"{str(error).splitlines()[0][:200]}"
         ) from error
     return jax.distributed.shutdown

@@ -33,8 +33,8 @@ class Margin:
 class Kept:
     """The best of the designs seen so far. Merging is exact, in any order, any number of times.
 
-    Ties go to the lower loss, then to the lower index: the answer depends on the set of designs alone, not on the
-    order, the blocks, the devices or the processes.
+    Ties go to the lower loss, then to the lower index: the answer depends on the set of designs alone, not
+    on the order, the blocks, the devices or the processes.
 
     Attributes:
         target: the loss to reach.
@@ -67,7 +67,7 @@ class Kept:
         )
 
     def merged(self, rows: np.ndarray) -> Kept:
-        """Return what is kept once more designs [n, columns] are seen; those without finite measures are passed over."""
+        """Return what is kept once more designs [n, columns] are seen; measures must be finite to count."""
         rows = rows[np.isfinite(rows).all(axis=1)]
         if not len(rows):
             return self
@@ -77,11 +77,12 @@ class Kept:
         cell = np.maximum(cell[inside], 0).astype(np.int64)
         for kept, column in zip(cells, _COSTS, strict=True):
             _keep_cheapest(kept, cell, rows[inside], column)
+        reached = rows[rows[:, _LOSS] <= self.target]
         return Kept(
             target=self.target,
             low=self.low,
             resolution=self.resolution,
-            top=_least(np.concatenate([self.top, rows[rows[:, _LOSS] <= self.target]]), _OBJECTIVE, len(self.top)),
+            top=_least(np.concatenate([self.top, reached]), _OBJECTIVE, len(self.top)),
             cells=cells,
             least=_least(np.concatenate([self.least, rows]), _LOSS, 1),
         )
@@ -116,7 +117,7 @@ class Kept:
 
         costs = np.stack([kept[:, column] for kept, column in zip(self.cells, _COSTS, strict=True)])
         cells = np.minimum.accumulate(costs, axis=1)
-        nothing = np.full((len(FRONTIERS), 1), -np.inf, dtype)
+        nothing: np.ndarray = np.full((len(FRONTIERS), 1), -np.inf, dtype)
         return Bars(
             target=dtype(self.target + margin.loss),
             kth=wider(self.top[-1:, _OBJECTIVE])[0],

@@ -47,19 +47,23 @@ def sweep(
 
     Every design's loss, memory, FLOPs and objective are computed in float32 by one compiled kernel; those
     that come within its measured error of changing the answer are computed again in float64, which alone
-    decides. So the answer is that of float64, and the same to the last bit for any number of devices and processes.
+    decides. So the answer is that of float64, the same to the last bit for any number of devices and
+    processes.
 
     Args:
         law: a `Law`, or a fit that holds one as `.law`.
-        designs: a `Product` of ranges, a `Stream`, batches of designs (what a `Stream` takes), or how many designs of
-            the default product there should be at least.
-        workload: where the model serves. For a sequence every design is evaluated at each, with an answer each.
+        designs: a `Product` of ranges, a `Stream`, batches of designs (what a `Stream` takes), or how many
+            designs of the default product there should be at least.
+        workload: where the model serves. For a sequence every design is evaluated at each, with an answer
+            each.
         target_loss: nats a token.
         objective: (shape, workload) -> cost, any elementwise JAX function or callable pytree.
-        family: head size, vocabulary, and the ratios that the answer is held against; the product's own by default.
+        family: head size, vocabulary, and the ratios that the answer is held against; the product's own by
+            default.
         tokens_per_param: training tokens for each parameter, for laws that see tokens.
         top: how many of the best to keep.
-        span, resolution: the frontiers hold losses within `span` of the target, one design to each `resolution`.
+        span, resolution: the frontiers hold losses within `span` of the target, one design to each
+            `resolution`.
         checkpoint: a file for the state of the sweep. If it is there the sweep goes on from it (and if it is
             of a finished sweep, its answer is returned).
         every: seconds between checkpoints, at least.
@@ -72,8 +76,8 @@ def sweep(
         A `Sweep`, or a list of them if `workload` is a sequence.
 
     Raises:
-        InvalidInput: an argument out of its range, a design that is not real, a checkpoint that is damaged or belongs
-            to another question.
+        InvalidInput: an argument out of its range, a design that is not real, a checkpoint that is damaged
+            or belongs to another question.
         Unreachable: no design reaches the loss, or another process has gone.
 
     >>> from scalesim.laws import HeadLaw
@@ -96,7 +100,7 @@ def sweep(
     if span / resolution > 1e5:
         raise InvalidInput(f"span / resolution must be at most 100,000, but is {span / resolution:.3g}.")
     source = _source(designs, family)
-    family = family or getattr(source, "family", FIGURE)
+    family = family or (source.family if isinstance(source, Product) else FIGURE)
     if jax.tree.leaves(objective) == [objective] and callable(objective):
         objective = jax.tree_util.Partial(objective)  # a plain function: part of the program, not of its data
     problem = Problem(law=getattr(law, "law", law), family=family, tokens_per_param=tokens_per_param)
@@ -139,6 +143,8 @@ def _source(designs: Any, family: ShapeFamily | None) -> Source:
         return default_product(designs, family=family or FIGURE)
     if isinstance(designs, Product):
         if family is not None and family != designs.family:
-            raise InvalidInput(f"family is {family.name!r}, but the product's is {designs.family.name!r}: leave one out.")
+            raise InvalidInput(
+                f"family is {family.name!r}, but the product has {designs.family.name!r}: leave one out."
+            )
         return designs
     return designs if isinstance(designs, Stream) or hasattr(designs, "block") else Stream(designs)

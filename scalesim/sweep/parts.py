@@ -28,7 +28,8 @@ def write_part(
 ) -> None:
     """Write a block's designs, a row for each with each workload, to `part-NUMBER.parquet` in a folder.
 
-    Columns: index, the sizes, context_length, batch_size, loss (nats a token), memory (bytes), flops, objective.
+    Columns: index, the sizes, context_length, batch_size, loss (nats a token), memory (bytes), flops,
+    objective.
 
     Raises:
         InvalidInput: the folder cannot be written.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jax
 import numpy as np
@@ -45,7 +46,8 @@ class Product:
     Raises:
         InvalidInput: an empty axis, a size that is not whole and above 0, or no design within the bands.
 
-    >>> space = Product(n_layer=[16], d_model=[2048], d_ff=range(5376, 5633, 64), n_head=[8, 12], n_kv_head=[1, 8])
+    >>> d_ff = range(5376, 5633, 64)
+    >>> space = Product(n_layer=[16], d_model=[2048], d_ff=d_ff, n_head=[8, 12], n_kv_head=[1, 8])
     >>> space.count  # 5 bodies, and (8, 1), (8, 8), (12, 1)
     15
     >>> space.sizes(np.array([14]))
@@ -64,7 +66,9 @@ class Product:
     def __post_init__(self) -> None:
         for name in ("aspect_slack", "ffn_slack"):
             if not getattr(self, name) >= 1:
-                raise InvalidInput(f"{name} must be at least 1 (1.25: a quarter), but is {getattr(self, name)!r}.")
+                raise InvalidInput(
+                    f"{name} must be at least 1 (1.25: a quarter), but is {getattr(self, name)!r}."
+                )
         if not len(self._heads):
             raise InvalidInput(
                 f"n_kv_head {_few(self._axis('n_kv_head'))} divides none of n_head "
@@ -99,7 +103,7 @@ class Product:
         n_layer, d_model, d_ff = self._axis("n_layer"), self._axis("d_model"), self._d_ff
         if len(n_layer) * len(d_model) > _MOST_PAIRS:
             raise InvalidInput(
-                f"n_layer and d_model make {len(n_layer) * len(d_model)} pairs; at most {_MOST_PAIRS} would do."
+                f"n_layer and d_model make {len(n_layer) * len(d_model)} pairs; {_MOST_PAIRS} would do."
             )
         depth, width = (x.ravel() for x in np.meshgrid(n_layer, d_model, indexing="ij"))
         with jax.enable_x64(True):
@@ -120,10 +124,11 @@ class Product:
         ratios = d_model[-1] / n_layer[0], d_model[0] / n_layer[-1]
         return (
             f"no design is near the family {self.family.name!r}: d_model / n_layer spans {ratios[1]:.4g} to "
-            f"{ratios[0]:.4g} and d_ff / d_model {d_ff[0] / d_model[-1]:.3g} to {d_ff[-1] / d_model[0]:.3g}, but the "
-            f"bands are a factor {self.aspect_slack:g} round its aspect ratio "
-            f"({min(self.family.aspects):.4g} to {max(self.family.aspects):.4g}) and {self.ffn_slack:g} round "
-            f"{self.family.ffn_ratio:.3g}. Other ranges, another family, or wider slacks would do."
+            f"{ratios[0]:.4g} and d_ff / d_model {d_ff[0] / d_model[-1]:.3g} to "
+            f"{d_ff[-1] / d_model[0]:.3g}, but the bands are a factor {self.aspect_slack:g} round its aspect "
+            f"ratio ({min(self.family.aspects):.4g} to {max(self.family.aspects):.4g}) and a factor "
+            f"{self.ffn_slack:g} round {self.family.ffn_ratio:.3g}. Other ranges, another "
+            "family, or wider slacks would do."
         )
 
     @property
@@ -201,40 +206,51 @@ def _few(values: np.ndarray) -> str:
 
 
 def default_product(
-    count: float, *, family: ShapeFamily = FIGURE, max_head: int = 32, max_layer: int = 128, **slacks: float
+    count: float = 1,
+    *,
+    family: ShapeFamily = FIGURE,
+    max_head: int = 32,
+    max_layer: int = 128,
+    axes: Mapping[str, Sequence[int]] | None = None,
+    **slacks: float,
 ) -> Product:
     """Return a product of at least `count` designs round a family.
 
     n_layer 4 to `max_layer`, n_head 1 to `max_head` (the evidence ends at 32) with every n_kv_head that
     divides it, and d_model and d_ff in multiples of 64, which are halved in turn until there are enough.
+    `axes` gives some of the ranges; `slacks` are `Product`'s.
 
     Raises:
         InvalidInput: `count` is not above 0, or more than there are at steps of one.
 
     >>> default_product(1e8).count
-    148669080
+    128614129
     """
     if not (math.isfinite(count) and count > 0):
         raise InvalidInput(f"count must be above 0 and finite, but is {count!r}.")
-    widest = max(family.aspects) * max_layer * slacks.get("aspect_slack", 1.1)
-    widest = min(widest, 1 << 17) if math.isfinite(widest) else 1 << 15
-    deepest = min(widest * family.ffn_ratio * slacks.get("ffn_slack", 1.1), 1 << 19)
+    given = dict(axes or {})
+    deepest = max(given.get("n_layer", (max_layer,)), default=max_layer)
+    widest = max(family.aspects) * deepest * min(slacks.get("aspect_slack", 1.1), 8.0)
+    widest = max(given.get("d_model", (min(widest, 1 << 17),)), default=1)
+    thickest = min(widest * family.ffn_ratio * min(slacks.get("ffn_slack", 1.1), 8.0), 1 << 20)
     most = 0
     for i in range(13):
         wide, ffn = 64 >> (i // 2), 64 >> ((i + 1) // 2)
-        product = Product(
-            n_layer=range(4, max_layer + 1),
-            d_model=range(max(wide, 256 // wide * wide), int(widest) + 1, wide),
-            d_ff=range(ffn, int(deepest) + 1, ffn),
-            n_head=range(1, max_head + 1),
-            n_kv_head=range(1, max_head + 1),
-            family=family,
-            **slacks,
-        )
-        most = product.count
-        if most >= count:
+        ranges: dict[str, Sequence[int]] = {
+            "n_layer": range(4, max_layer + 1),
+            "d_model": range(256, int(widest) + 1, wide),
+            "d_ff": range(ffn, int(thickest) + 1, ffn),
+            "n_head": range(1, max_head + 1),
+            "n_kv_head": range(1, max(given.get("n_head", (max_head,)), default=1) + 1),
+        }
+        options: dict[str, Any] = {**ranges, **given, **slacks}
+        product = Product(**options, family=family)
+        most = max(most, product.count)
+        if product.count >= count:
             return product
+        if {"d_model", "d_ff"} <= given.keys():
+            break
     raise InvalidInput(
-        f"count {count:.4g} is more than the default product has at steps of one ({most:.4g} designs); "
-        "a wider slack, more heads or ranges of your own would do."
+        f"count {count:.4g} is more than these ranges hold at their finest steps ({most:.4g} designs); a "
+        "wider slack, more heads or larger ranges would do."
     )

@@ -90,7 +90,13 @@ def as_table(rows: np.ndarray) -> pl.DataFrame:
 
 
 def answer(
-    fit: Any, problem: Problem, query: Query, kept: Kept, designs: int, seconds: float, slacks: dict[str, float]
+    fit: Any,
+    problem: Problem,
+    query: Query,
+    kept: Kept,
+    designs: int,
+    seconds: float,
+    slacks: dict[str, float],
 ) -> Sweep:
     """Return the answer to one workload of a finished sweep.
 
@@ -100,11 +106,11 @@ def answer(
     if not np.isfinite(kept.top[0]).all():
         least = dict(zip(COLUMNS, kept.least[0].tolist(), strict=True))
         if not np.isfinite(least["loss"]):
-            raise Unreachable(f"none of the {designs} designs has a finite loss and cost under this law and objective.")
-        shape = f"{least['n_layer']:g}x{least['d_model']:g}x{least['n_head']:g}x{least['n_kv_head']:g}"
+            raise Unreachable(f"none of the {designs} designs has a finite loss and cost under this law.")
+        where = f"{least['n_layer']:g}x{least['d_model']:g}x{least['n_head']:g}x{least['n_kv_head']:g}"
         raise Unreachable(
-            f"target_loss {kept.target:g} is out of reach of the {designs} designs swept: the least loss among them "
-            f"is {least['loss']:.4g} ({shape}). A target above that, or larger ranges, would do."
+            f"target_loss {kept.target:g} is out of reach of the {designs} designs swept: the least loss "
+            f"among them is {least['loss']:.4g} ({where}). A target above that, or larger ranges, would do."
         )
     sizes = dict(zip(COLUMNS, kept.top[0].tolist(), strict=True))
     family = problem.family
@@ -148,7 +154,7 @@ def _blind(problem: Problem, ratios: dict[str, float], slacks: dict[str, float])
         blind = not seen[name] & set(problem.law.fields)
         if blind and np.isfinite(slack) and abs(np.log(ratios[name])) >= AT_EDGE * np.log(slack) > 0:
             said += (
-                f" {named[name]} is {ratios[name]:.3g} times the family's, at the edge of its band ({slack:g}): the law "
-                "cannot see it, so that part of the gain is not evidence."
+                f" {named[name]} is {ratios[name]:.3g} times the family's, at the edge of its band "
+                f"({slack:g}): the law cannot see it, so that part of the gain is not evidence."
             )
     return said

@@ -18,7 +18,7 @@ from scalesim.shape import Shape, count_params
 from scalesim.sweep.block import SIZES
 from scalesim.workload import Workload
 
-__all__ = ["MEASURES", "Bars", "QuickCost", "Question", "exact", "measured", "quick", "screen"]
+__all__ = ["MEASURES", "Bars", "Question", "QuickCost", "exact", "measured", "quick", "screen"]
 
 Num = Any
 
@@ -122,8 +122,8 @@ class Bars:
         kth: objective of the k-th best so far.
         least: the least loss so far.
         low, scale: the cell of a loss is floor((loss - low) scale).
-        cells: [3, cells + 1], for memory, FLOPs and objective: the least at this loss or a lower one; the last
-            cell is for losses beyond the frontier, where nothing passes.
+        cells: [3, cells + 1], for memory, FLOPs and objective: the least at this loss or a lower one; the
+            last cell is for losses beyond the frontier, where nothing passes.
     """
 
     target: Num

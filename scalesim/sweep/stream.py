@@ -25,8 +25,8 @@ class Stream:
     """Arbitrary designs, in the order in which a generator yields them.
 
     Attributes:
-        designs: batches of designs, each a mapping of n_layer, d_model, n_head, n_kv_head and d_ff to arrays of one
-            length (or a `Shape` of such arrays). A function without arguments that returns such an
+        designs: batches of designs, each a mapping of n_layer, d_model, n_head, n_kv_head and d_ff to arrays
+            of one length (or a `Shape` of such arrays). A function without arguments that returns such an
             iterable can be read again; for a resumed sweep or several processes it must yield the same.
         n_designs: how many there will be, if known: it gives the progress its end.
         name: what checkpoints call it.
@@ -72,7 +72,7 @@ class Stream:
             source = self.designs() if callable(self.designs) else self.designs
             if self._reading is not None and not callable(self.designs):
                 raise InvalidInput(
-                    "designs is a generator, which can be read only once; a function that returns one would do."
+                    "designs is a generator, read only once; a function that returns one would do."
                 )
             self._reading, self._next, self._last = _rechunked(source, self.block_designs), 0, None
         table = None
@@ -132,7 +132,7 @@ def _columns(batch: Batch, seen: int) -> list[np.ndarray]:
     for name, values in zip(SIZES, columns, strict=True):
         if values.ndim != 1 or len(values) != length:
             raise InvalidInput(
-                f"{name} in the batch at design {seen} has shape {values.shape}, but others have {length} values."
+                f"{name} in the batch at design {seen} has shape {values.shape}, but others {length} values."
             )
     return columns
 
@@ -140,7 +140,8 @@ def _columns(batch: Batch, seen: int) -> list[np.ndarray]:
 def check_real(table: np.ndarray, bad: np.ndarray, start: int) -> None:
     """Raise the error that names the first design of `bad` (positions in a table [5, n])."""
     sizes = dict(zip(SIZES, table[:, bad[0]].tolist(), strict=True))
+    shown = ", ".join(f"{name} {value:g}" for name, value in sizes.items())
     raise InvalidInput(
-        f"design {start + int(bad[0])} of the stream is not real: {', '.join(f'{k} {v:g}' for k, v in sizes.items())}. "
+        f"design {start + int(bad[0])} of the stream is not real: {shown}. "
         "Sizes must be whole and at least 1, and n_kv_head must divide n_head."
     )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from scalesim.report.design_table import candidate_json
-from scalesim.report.figure import BEST, FAINT, INK, figure, save
+from scalesim.report.figure import BEST, FAINT, INK, figure, plain_log_axis, save
 from scalesim.sweep.block import SIZES
 from scalesim.sweep.keep import COLUMNS, FRONTIERS
 from scalesim.sweep.result import Sweep
@@ -136,8 +136,7 @@ def draw_sweeps(path: str | Path, sweeps: Sequence[Sweep], objective: str = "Z")
                     label=label,
                     zorder=5,
                 )
-                axis.set_xscale("log")
-                axis.set_xlim(cost.min() / 1.3, cost.max() * 1.1)
+                plain_log_axis(axis, cost.min() / 1.3, cost.max() * 1.1)
                 axis.set_xlabel(name)
             row[0].set_ylabel("predicted loss (nats a token)")
             row[0].set_title(f"{format_count(sweep.designs)} designs, {context} context, loss {target:g}")

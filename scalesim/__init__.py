@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from scalesim.models import known_model
     from scalesim.search import search
     from scalesim.shape import Shape, count_params, parameter_table
+    from scalesim.sweep import sweep
     from scalesim.workload import ContextLengths, Workload
 
 __all__ = [
@@ -42,10 +43,11 @@ __all__ = [
     "parameter_table",
     "report",
     "search",
+    "sweep",
     "to_huggingface",
 ]
 
-_ROOMS = ("cost", "data", "fit", "laws", "report", "search")
+_ROOMS = ("cost", "data", "fit", "laws", "report", "search", "sweep")
 _HOMES = {
     "ContextLengths": "scalesim.workload",
     "Hardware": "scalesim.hardware",

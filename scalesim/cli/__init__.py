@@ -9,6 +9,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS: dict[str, str] = {
     "design": "the cheapest shape for a context length and a target loss, beside a baseline",
+    "sweep": "a billion designs, each evaluated: the best, and the frontier of loss against cost",
     "cost": "what one shape costs to serve and to train, on named hardware",
     "compare": "designs side by side over context lengths: loss, memory, latency, dollars",
     "fit": "a loss law from training runs, with its uncertainty",

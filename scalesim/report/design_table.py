@@ -18,7 +18,7 @@ from scalesim.search.sensitivity import Sensitivity
 from scalesim.shape import Shape
 from scalesim.units import format_bytes, format_context, format_count, format_flops
 
-__all__ = ["design_json", "print_designs", "print_sensitivity", "shape_json"]
+__all__ = ["candidate_json", "design_json", "print_designs", "print_sensitivity", "shape_json"]
 
 
 def shape_json(shape: Shape) -> dict[str, Any]:
@@ -37,7 +37,8 @@ def _cost_json(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _candidate_json(candidate: Candidate) -> dict[str, Any]:
+def candidate_json(candidate: Candidate) -> dict[str, Any]:
+    """Return a candidate's shape, sizes, loss and costs as plain values."""
     return {
         "shape": shape_json(candidate.shape),
         "n_params": candidate.n_params,
@@ -57,13 +58,13 @@ def design_json(
         "context_length": design.context_length,
         "target_loss": design.target_loss,
         "lattice": design.lattice.name,
-        **_candidate_json(design.best),
+        **candidate_json(design.best),
         "loss_interval": design.loss_interval,
-        "baseline": _candidate_json(design.baseline),
-        "baseline_at_target_loss": None if at_target is None else _candidate_json(at_target),
+        "baseline": candidate_json(design.baseline),
+        "baseline_at_target_loss": None if at_target is None else candidate_json(at_target),
         "savings": design.savings,
         "savings_at_equal_loss": design.savings_at_equal_loss,
-        "relaxed": _candidate_json(design.relaxed),
+        "relaxed": candidate_json(design.relaxed),
         "gap_to_relaxed": design.gap_to_relaxed,
         "gap_to_exhaustive": design.gap_to_exhaustive,
         "evaluations": design.evaluations,

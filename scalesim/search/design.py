@@ -24,7 +24,7 @@ from scalesim.search.solve import checked_search, stack_queries
 from scalesim.shape import Convention, Shape, count_params
 from scalesim.workload import Workload
 
-__all__ = ["Candidate", "Design", "search"]
+__all__ = ["Candidate", "Design", "candidate_of", "search"]
 
 Num = Any
 
@@ -239,13 +239,13 @@ def _design(
 ) -> Design:
     relaxed, found, every, (least, most), rule_relaxed = solved
     _check_reach(query, float(least), float(most), found.sized.cost)
-    best = _candidate(problem, query, _plain(found.sized.shape, lattice.real))
-    bound = _candidate(problem, query, _plain(relaxed.sized.shape, False))
+    best = candidate_of(problem, query, _plain(found.sized.shape, lattice.real))
+    bound = candidate_of(problem, query, _plain(relaxed.sized.shape, False))
     if isinstance(against, HeadRule):
-        at_target = _candidate(problem, query, _plain(rule_relaxed, False))
-        baseline = _candidate(problem, query, whole(rule_relaxed, against, problem))
+        at_target = candidate_of(problem, query, _plain(rule_relaxed, False))
+        baseline = candidate_of(problem, query, whole(rule_relaxed, against, problem))
     else:
-        at_target, baseline = None, _candidate(problem, query, against)
+        at_target, baseline = None, candidate_of(problem, query, against)
     context = float(query.workload.context_length)
     sizes = {"n_params": best.n_params, "n_head": best.shape.n_head, "n_kv_head": best.shape.n_kv_head}
     outside = extrapolation(law, {**sizes, "context_length": context, "loss": float(query.target_loss)})
@@ -300,7 +300,8 @@ def _count(shape: Shape, convention: Convention) -> float:
     return round(float(count_params(shape, convention)), 3)
 
 
-def _candidate(problem: Problem, query: Query, shape: Shape) -> Candidate:
+def candidate_of(problem: Problem, query: Query, shape: Shape) -> Candidate:
+    """Return a shape with its sizes, its loss and its costs as a query reckons them."""
     context = query.workload.context_length
     tokens = problem.tokens_per_param * _count(shape, "paper")
     reported = query.objective if hasattr(query.objective, "memory") else FIGURE_2

@@ -1,0 +1,242 @@
+"""`scalesim sweep`: very many designs, each evaluated."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from scalesim.cli.common import parse, print_json, use_compilation_cache
+from scalesim.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from scalesim.sweep import Product, Progress, Sweep
+
+__all__ = ["Options", "parse_range", "run"]
+
+_REPEATS = ("--context", "--context-mix")
+_AXES = ("n_layer", "d_model", "d_ff", "n_head", "n_kv_head")
+_LABELS = {"z": "Z", "z-figure1": "Z (GiB, causal)", "memory": "memory (bytes)", "flops": "FLOPs"}
+_Range = Annotated[str | None, tyro.conf.arg(metavar="LOW:HIGH[:STEP]|A,B,...")]
+_File = Annotated[str | None, tyro.conf.arg(metavar="FILE")]
+
+
+@dataclass(frozen=True)
+class Options:
+    """Evaluate every design of a product of ranges; keep the best and the frontier, in constant memory."""
+
+    context: tuple[str, ...] = ("128K",)
+    """Context lengths in tokens; K is 1024. Every design is evaluated at each, with an answer each."""
+    target_loss: float = 2.6
+    """The loss to reach, nats a token."""
+    count: str = "100M"
+    """At least so many designs: the steps of widths that are not given are halved until there are."""
+    n_layer: _Range = None
+    """Layers (4 to 128)."""
+    d_model: _Range = None
+    """Widths (multiples of 64 or of a part of it, by --count)."""
+    d_ff: _Range = None
+    """FFN widths (likewise)."""
+    n_head: _Range = None
+    """Query heads (1 to 32; the evidence ends there)."""
+    n_kv_head: _Range = None
+    """KV heads (all); those that do not divide the query heads are left out."""
+    aspect_slack: float = 1.1
+    """d_model / n_layer stays within this factor of the family's (the law cannot see it); inf: no band."""
+    ffn_slack: float = 1.1
+    """d_ff / d_model likewise."""
+    family: str = "figure"
+    """Depth against width: figure (d_model = 128 n_layer), table, or a ratio."""
+    batch_size: float = 1.0
+    """Sequences served at a time."""
+    objective: Literal["z", "z-figure1", "memory", "flops"] = "z"
+    """What is minimised: the paper's Z in Figure 2's or Figure 1's units, memory, or FLOPs."""
+    weights: float = 0.9
+    """Weight of memory in Z, 0 to 1; FLOPs have the rest."""
+    bytes_per_weight: float = 2.0
+    """Precision of the weights."""
+    bytes_per_kv: float = 2.0
+    """Precision of the KV cache."""
+    flops_per: Literal["sequence", "token"] = "sequence"
+    """Count FLOPs over the whole sequence, or for one token."""
+    causal_halving: Literal["default", "yes", "no"] = "default"
+    """Whether a token attends to half the context on average (default: as the objective's figure)."""
+    context_mix: tuple[str, ...] = ()
+    """Instead of --context: a distribution of lengths, LENGTH:WEIGHT ..., for the expected cost."""
+    law: str = "default"
+    """The loss law: default (all the evidence), points (the measured points alone), or a saved fit."""
+    top: int = 10
+    """How many of the best designs to keep."""
+    span: float = 0.3
+    """The frontier holds losses within this of the target."""
+    resolution: float = 0.005
+    """One design of the frontier to each so many nats of loss."""
+    checkpoint: _File = None
+    """Keep the state of the sweep in this file, and go on from it if it is there."""
+    every: float = 5.0
+    """Seconds between checkpoints."""
+    save_all: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Write every design to this folder as Parquet (some 60 bytes a design)."""
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
+    """Sweep in several processes: where process 0 listens."""
+    processes: int | None = None
+    """How many processes there are; every one is started with the same options but --process."""
+    process: int | None = None
+    """Which of them this is, from 0. Process 0 prints the answer."""
+    cluster: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Sweep in the processes that a cluster started (Slurm, Open MPI, Kubernetes, TPU pods)."""
+    plot: _File = None
+    """Draw the frontiers, with the best marked."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON object on standard output, and nothing else."""
+
+
+def parse_range(text: str, field: str) -> range | list[int]:
+    """Return a range as people write it: LOW:HIGH[:STEP], both ends within, or a list.
+
+    >>> list(parse_range("64:256:64", "d_model")), parse_range("1,2,8", "n_head")
+    ([64, 128, 192, 256], [1, 2, 8])
+    """
+    try:
+        if ":" not in text:
+            return [int(part) for part in text.split(",")]
+        low, high, step = ([int(part) for part in text.split(":")] + [1])[:3]
+        if text.count(":") > 2 or step < 1:
+            raise ValueError
+    except ValueError:
+        raise InvalidInput(f"{field} {text!r} is not a range; 64:4096:64 or 8,12,16 would do.") from None
+    if low > high:
+        raise InvalidInput(f"{field} {text!r} is empty: {low} is above {high}. {high}:{low} would do.")
+    return range(low, high + 1, step)
+
+
+class _Reporter:
+    """Progress on standard error: one line that is written over for a person, a line every 5 s otherwise."""
+
+    def __init__(self) -> None:
+        self.watched, self.last = sys.stderr.isatty(), time.monotonic()
+
+    def __call__(self, now: Progress) -> None:
+        if not self.watched and time.monotonic() - self.last < 5:
+            return
+        from scalesim.units import format_count
+
+        self.last = time.monotonic()
+        total = "" if now.total is None else f" of {format_count(now.total)} ({now.designs / now.total:.0%})"
+        left = "" if now.seconds_left is None else f", {now.seconds_left:.0f} s left"
+        line = f"{format_count(now.designs)}{total} designs, {format_count(now.rate)} a second{left}"
+        print(f"\r{line}\x1b[K" if self.watched else f"scalesim: {line}", end="" if self.watched else "\n",
+              file=sys.stderr, flush=True)  # fmt: skip
+
+    def end(self) -> None:
+        """Leave the line behind."""
+        if self.watched:
+            print(file=sys.stderr)
+
+
+def run(args: list[str]) -> int:
+    """Run the command."""
+    options = parse(Options, "sweep", args, _REPEATS)
+    product = _product(options)
+    use_compilation_cache()
+    from scalesim.cli.design import objective_of
+    from scalesim.fit import named_fit
+    from scalesim.sweep import join, sweep
+    from scalesim.units import parse_context
+    from scalesim.workload import Workload
+
+    objective = objective_of(options)  # type: ignore[arg-type]  # the cost's options are the same
+    law = named_fit(options.law)
+    contexts = [float(parse_context(context)) for context in options.context]
+    if options.context_mix:
+        contexts = [float(objective.lengths.mean)]
+    leave = _join(options, join)
+    reporter = _Reporter()
+    try:
+        answers = sweep(
+            law,
+            product,
+            [Workload(context_length=c, batch_size=options.batch_size) for c in contexts],
+            options.target_loss,
+            objective=objective,
+            top=options.top,
+            span=options.span,
+            resolution=options.resolution,
+            checkpoint=_own_file(options),
+            every=options.every,
+            save_all=options.save_all,
+            progress=None if options.process else reporter,
+        )
+    except KeyboardInterrupt:
+        reporter.end()
+        if options.checkpoint is not None:
+            print(
+                f"scalesim: interrupted; the same command goes on from {options.checkpoint}.", file=sys.stderr
+            )
+            return 130
+        raise
+    reporter.end()
+    if leave is not None:
+        leave()
+    if not options.process:
+        _report(answers, options)
+    return 0
+
+
+def _own_file(options: Options) -> str | None:
+    """Return this process's checkpoint: every process has its own, so that none needs another's disk."""
+    if options.checkpoint is None or not options.process:
+        return options.checkpoint
+    return f"{options.checkpoint}.{options.process}"
+
+
+def _join(options: Options, join: Any) -> Any:
+    given = (options.coordinator, options.processes, options.process)
+    if options.cluster:
+        return join(*given)
+    if given == (None, None, None):
+        return None
+    if None in given:
+        names = [n for n, v in zip(("coordinator", "processes", "process"), given, strict=True) if v is None]
+        raise InvalidInput(
+            f"several processes need --coordinator, --processes and --process, but --{names[0]} is missing."
+        )
+    return join(*given)
+
+
+def _product(options: Options) -> Product:
+    from scalesim.families import named_family
+    from scalesim.sweep import default_product
+    from scalesim.units import parse_count
+
+    axes = {name: parse_range(text, name) for name in _AXES if (text := getattr(options, name)) is not None}
+    return default_product(
+        1 if {"d_model", "d_ff"} <= axes.keys() else parse_count(options.count),
+        family=named_family(options.family),
+        axes=axes,
+        aspect_slack=options.aspect_slack,
+        ffn_slack=options.ffn_slack,
+    )
+
+
+def _report(answers: list[Sweep], options: Options) -> None:
+    from scalesim.report import draw_sweeps, print_sweep, sweep_json
+
+    label = _LABELS[options.objective]
+    if options.plot is not None:
+        draw_sweeps(options.plot, answers, label)
+    if options.json:
+        found = [sweep_json(answer) for answer in answers]
+        if len(found) == 1:
+            print_json(found[0])
+            return
+        shared = {name: found[0][name] for name in ("designs", "seconds", "designs_per_second")}
+        print_json({**shared, "answers": found})
+        return
+    for answer in answers:
+        print_sweep(answer, label)
+    if options.plot is not None:
+        print(f"Figure: {options.plot}")

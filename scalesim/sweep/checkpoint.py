@@ -1,0 +1,114 @@
+"""Checkpoints: what a sweep has kept and how far it is, written beside and moved over, with a checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from scalesim.errors import InvalidInput
+
+__all__ = ["Checkpoint", "described", "read_checkpoint", "write_checkpoint", "written_over"]
+
+_MAGIC = b"scalesim sweep 1\n"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a sweep between two rounds.
+
+    Attributes:
+        question: what was asked, by part, as text: a checkpoint continues the same question alone.
+        next_block: blocks before it are done.
+        seconds: spent so far, over all interruptions.
+        designs: evaluated so far.
+        finished: nothing is left.
+        packed: [workloads, rows, columns], `Kept.packed` of each workload.
+    """
+
+    question: dict[str, str]
+    next_block: int
+    seconds: float
+    designs: int
+    finished: bool
+    packed: np.ndarray
+
+
+def described(value: Any) -> str:
+    """Return a pytree as text: its structure, without addresses, and a digest of its leaves."""
+    leaves, structure = jax.tree.flatten(value)
+    digest = hashlib.sha256()
+    for leaf in leaves:
+        digest.update(np.asarray(leaf, np.float64).tobytes() if not callable(leaf) else repr(leaf).encode())
+    return re.sub(r" at 0x[0-9a-f]+", "", str(structure)) + " " + digest.hexdigest()[:16]
+
+
+def written_over(path: Path, content: bytes) -> None:
+    """Write a file so that it is whole or not there: beside, flushed to the disk, then moved over.
+
+    Raises:
+        InvalidInput: it cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise InvalidInput(f"{str(path)!r} cannot be written: {error.strerror}.") from None
+
+
+def write_checkpoint(path: Path, state: Checkpoint) -> None:
+    """Write a checkpoint; a reader finds the old one or the new one, never half of one."""
+    header = {
+        "question": state.question,
+        "next_block": state.next_block,
+        "seconds": state.seconds,
+        "designs": state.designs,
+        "finished": state.finished,
+    }
+    array = io.BytesIO()
+    np.save(array, state.packed)
+    content = json.dumps(header).encode() + b"\n" + array.getvalue()
+    written_over(path, _MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+
+
+def read_checkpoint(path: Path, question: dict[str, str]) -> Checkpoint | None:
+    """Return the state that a file holds, or None if there is no such file.
+
+    Raises:
+        InvalidInput: the file cannot be read or is damaged, or it belongs to another question.
+    """
+    try:
+        whole = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InvalidInput(f"checkpoint {str(path)!r} cannot be read: {error.strerror}.") from None
+    digest, _, content = whole[len(_MAGIC) :].partition(b"\n")
+    if not whole.startswith(_MAGIC) or hashlib.sha256(content).hexdigest().encode() != digest:
+        raise InvalidInput(
+            f"checkpoint {str(path)!r} is damaged or is not a sweep's checkpoint (its checksum differs). "
+            "Delete it, or name another file, to start over."
+        )
+    header, _, array = content.partition(b"\n")
+    state = Checkpoint(**json.loads(header), packed=np.load(io.BytesIO(array)))
+    for name, asked in question.items():
+        if state.question.get(name) != asked:
+            raise InvalidInput(
+                f"checkpoint {str(path)!r} belongs to another sweep: its {name} differs. Delete it, or "
+                "name another file, to start over."
+            )
+    return state

@@ -1,0 +1,66 @@
+"""Several processes, on one machine or many: who does which block, and one answer for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from scalesim.errors import Unreachable
+
+__all__ = ["Hosts", "join"]
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """The processes of a sweep, this one among them."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def here(cls) -> Hosts:
+        """Return the processes that `jax.distributed` has joined; one alone if it was not called."""
+        return cls(jax.process_index(), jax.process_count())
+
+    def gather(self, values: np.ndarray) -> np.ndarray:
+        """Return every process's array [processes, ...], the same everywhere.
+
+        Raises:
+            Unreachable: another process has gone.
+        """
+        if self.count == 1:
+            return values[None]
+        from jax.experimental.multihost_utils import process_allgather
+
+        # As bytes: no precision to lose.
+        raw = np.frombuffer(np.ascontiguousarray(values, np.float64).tobytes(), np.uint8)
+        try:
+            gathered = np.asarray(process_allgather(raw))
+        except Exception as error:  # the collectives raise what their transport raises
+            raise Unreachable(
+                f"process {self.index} of {self.count} stops: another process of this sweep has ended or "
+                "cannot be reached. Start all of them again with the same checkpoint: they go on from the "
+                f"last round that all had finished. ({str(error).splitlines()[0][:120]})"
+            ) from error
+        return np.frombuffer(gathered.tobytes(), np.float64).reshape(self.count, *np.shape(values))
+
+
+def join(coordinator: str | None, processes: int | None, process: int | None) -> Callable[[], None]:
+    """Join the processes of a sweep through `jax.distributed`, before any other use of JAX.
+
+    With no arguments a cluster that JAX knows (Slurm, Open MPI, Kubernetes, TPU pods) tells who is who.
+    Returns what leaves them again.
+    """
+    try:
+        jax.distributed.initialize(
+            coordinator, processes, process, heartbeat_timeout_seconds=20, shutdown_timeout_seconds=20
+        )
+    except (RuntimeError, ValueError) as error:
+        raise Unreachable(
+            f"process {process} of {processes} cannot join at {coordinator}: "
+            f"{str(error).splitlines()[0][:200]}"
+        ) from error
+    return jax.distributed.shutdown

@@ -26,5 +26,5 @@ def choose(field: str, name: str, known: Collection[str]) -> str:
     import difflib
 
     near = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     raise InvalidInput(f"{field} {name!r} is not known{hint} Known: {', '.join(sorted(known))}.")

@@ -20,7 +20,16 @@ __all__ = ["Options", "objective_of", "run"]
 _REPEATS = ("--context", "--target-loss", "--lattice", "--context-mix")
 
 
-_LABELS = {"z": "Z", "z-figure1": "Z (GiB, causal)", "memory": "memory (bytes)", "flops": "FLOPs"}
+_LABELS = {
+    "z": "Z",
+    "z-figure1": "Z (GiB, causal)",
+    "memory": "memory (bytes)",
+    "flops": "FLOPs",
+    "ttft": "seconds to first token",
+    "tpot": "seconds per token",
+    "price": "$ a million requests",
+}
+_ON_HARDWARE = {"ttft": "TimeToFirstToken", "tpot": "TimePerToken", "price": "RequestPrice"}
 
 
 @dataclass(frozen=True)
@@ -35,8 +44,13 @@ class Options:
     """Instead of --context: a distribution of lengths, LENGTH:WEIGHT ..., for the expected cost."""
     batch_size: float = 1.0
     """Sequences served at a time."""
-    objective: Literal["z", "z-figure1", "memory", "flops"] = "z"
-    """What is minimised: the paper's Z in Figure 2's or Figure 1's units, memory, or FLOPs."""
+    generated: str | None = None
+    """Tokens of the context that are generated, for --objective price."""
+    objective: Literal["z", "z-figure1", "memory", "flops", "ttft", "tpot", "price"] = "z"
+    """What is minimised: the paper's Z in Figure 2's or Figure 1's units, memory or FLOPs; on --hardware also
+    seconds to the first token, seconds per token, or dollars a million requests."""
+    hardware: str = "h100-sxm"
+    """For ttft, tpot and price: an accelerator of the catalogue, or a JSON file with its figures."""
     weights: float = 0.9
     """Weight of memory in Z, 0 to 1; FLOPs have the rest."""
     bytes_per_weight: float = 2.0
@@ -75,6 +89,13 @@ def objective_of(options: Options) -> Any:
     """Return the cost that the options describe."""
     from scalesim.cost import FIGURE_1, FIGURE_2, ExpectedCost
 
+    if options.objective in _ON_HARDWARE:
+        import scalesim as ss
+
+        if options.context_mix:
+            raise InvalidInput(f"context-mix does not go with objective {options.objective}; z would do.")
+        make = getattr(ss.cost, _ON_HARDWARE[options.objective])
+        return make(hardware=ss.load_hardware(options.hardware))
     if not 0 <= options.weights <= 1:
         raise InvalidInput(f"weights must be between 0 and 1 (memory's part of Z), but is {options.weights}.")
     cost = dataclasses.replace(
@@ -128,7 +149,17 @@ def run(args: list[str]) -> int:
         contexts = [float(objective.lengths.mean)]
     else:
         contexts = [float(parse_context(context)) for context in options.context]
-    workloads = [Workload(context_length=c, batch_size=options.batch_size) for c in contexts]
+    generated = None if options.generated is None else float(parse_context(options.generated, "generated"))
+    workloads = [
+        Workload(
+            context_length=c,
+            batch_size=options.batch_size,
+            generated_length=generated,
+            weight_bits=8 * options.bytes_per_weight,
+            kv_bits=8 * options.bytes_per_kv,
+        )
+        for c in contexts
+    ]
     law = named_fit(options.law) if options.runs is None else _fitted(options.runs)
     with working("searching (the first call compiles)"):
         by_lattice = [

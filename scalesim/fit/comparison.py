@@ -81,7 +81,7 @@ def compare(
         evidence: as `fit` takes it. Without groups, ten folds of rows are held out instead.
         share: the rollout fits the runs up to this quantile of n_params, and predicts the larger ones.
         seed: of folds and of the paired bootstrap.
-        options: passed to `fit`; coefficients in fixed, bounds and priors are those of the laws that have them.
+        options: passed to `fit`; of fixed, bounds and priors each law takes those of its coefficients.
 
     >>> table = compare(["separablehead", "head"], "paper", fixed={"E": 1.97})
     >>> table.scores[0].name

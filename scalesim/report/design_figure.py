@@ -12,7 +12,7 @@ import numpy as np
 
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, plain_log_axis, save
 from scalesim.search.baseline import tied_heads
-from scalesim.search.design import Candidate, Design
+from scalesim.search.design import Candidate, Design, reported_cost
 from scalesim.search.lattice import PAPER
 from scalesim.units import format_context
 
@@ -28,10 +28,11 @@ def _values(candidate: Candidate) -> tuple[float, float, float]:
 def _curve(design: Design, heads: tuple[Any, Any], log_n: jax.Array) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return the loss and the three costs of a head configuration at each size."""
     problem, workload, objective = design.problem, design.query.workload, design.query.objective
+    reported = reported_cost(objective)
     shape = problem.family.at(jnp.exp(log_n), *heads)
     costs = [
-        objective.memory(shape, workload).total / GIB,
-        objective.flops(shape, workload).total / PETA,
+        reported.memory(shape, workload).total / GIB,
+        reported.flops(shape, workload).total / PETA,
         objective(shape, workload),
     ]
     loss = problem.loss_at(log_n, *heads, workload.context_length)

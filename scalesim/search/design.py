@@ -24,7 +24,7 @@ from scalesim.search.solve import checked_search, stack_queries
 from scalesim.shape import Convention, Shape, count_params
 from scalesim.workload import Workload
 
-__all__ = ["Candidate", "Design", "candidate_of", "search"]
+__all__ = ["Candidate", "Design", "candidate_of", "reported_cost", "search"]
 
 Num = Any
 
@@ -300,11 +300,16 @@ def _count(shape: Shape, convention: Convention) -> float:
     return round(float(count_params(shape, convention)), 3)
 
 
+def reported_cost(objective: Any) -> Any:
+    """Return the cost whose memory and FLOPs are reported: the objective, or Figure 2's if it has none."""
+    return objective if hasattr(objective, "memory") else FIGURE_2
+
+
 def candidate_of(problem: Problem, query: Query, shape: Shape) -> Candidate:
     """Return a shape with its sizes, its loss and its costs as a query reckons them."""
     context = query.workload.context_length
     tokens = problem.tokens_per_param * _count(shape, "paper")
-    reported = query.objective if hasattr(query.objective, "memory") else FIGURE_2
+    reported = reported_cost(query.objective)
     return Candidate(
         shape=shape,
         n_params=_count(shape, "paper"),
@@ -318,7 +323,7 @@ def candidate_of(problem: Problem, query: Query, shape: Shape) -> Candidate:
 
 
 def _table(query: Query, lattice: Lattice, every: Any) -> tuple[tuple[float, ...], ...]:
-    reported = query.objective if hasattr(query.objective, "memory") else FIGURE_2
+    reported = reported_cost(query.objective)
     memory = reported.memory(every.shape, query.workload).total
     flops = reported.flops(every.shape, query.workload).total
     n_head, n_kv_head = lattice.arrays()

@@ -12,7 +12,7 @@ import numpy as np
 
 from scalesim.errors import InvalidInput
 from scalesim.search.baseline import HeadRule, rule_shapes
-from scalesim.search.design import Design
+from scalesim.search.design import Design, reported_cost
 from scalesim.search.lattice import Lattice, evaluate
 from scalesim.search.problem import Problem, Query
 
@@ -186,8 +186,10 @@ def _savings(query: Query, shape: Any, baseline: Any, design: Design) -> dict[st
     count = jnp.shape(shape.n_layer)
     if design.rule is not None:
         baseline = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:, None], count), baseline)
-    measures = {"objective": lambda s: cost(s, query.workload)}
-    if hasattr(cost, "memory"):
-        measures["memory"] = lambda s: cost.memory(s, query.workload).total
-        measures["flops"] = lambda s: cost.flops(s, query.workload).total
+    reported = reported_cost(cost)
+    measures = {
+        "objective": lambda s: cost(s, query.workload),
+        "memory": lambda s: reported.memory(s, query.workload).total,
+        "flops": lambda s: reported.flops(s, query.workload).total,
+    }
     return {name: np.asarray(1 - f(shape) / f(baseline)) for name, f in measures.items()}

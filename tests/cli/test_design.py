@@ -68,6 +68,16 @@ def test_units_and_objectives_reach_the_cost(capsys):
     assert token["cost"]["flops"] < 1e11
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["ttft", "tpot", "price"])
+def test_hardware_is_an_objective(capsys, objective):
+    at = ["--objective", objective, "--hardware", "h100-sxm", "--batch-size", "8", "--generated", "1K"]
+    answer = run_json(capsys, *ASKED, *at)
+    assert answer["cost"]["objective"] < answer["baseline"]["cost"]["objective"]
+    z = run_json(capsys, *ASKED, "--baseline", "16x2048x32x8", "--batch-size", "8")
+    assert answer["cost"]["memory_bytes"] != z["cost"]["memory_bytes"]
+
+
 def test_a_mix_of_contexts_is_between_its_ends(capsys):
     ends = [run_json(capsys, "design", "--context", c)["cost"]["objective"] for c in ("8K", "128K")]
     mixed = run_json(capsys, "design", "--context-mix", "8K:3", "128K:1")
@@ -101,6 +111,12 @@ BAD = [
     (["design", "--weights", "1.5"], 2, "weights must be between 0 and 1"),
     (["design", "--bytes-per-kv", "0"], 2, "bytes_per_kv must be above 0"),
     (["design", "--batch-size", "-2"], 2, "batch_size must be above 0"),
+    (["design", "--objective", "tpot", "--hardware", "h9000"], 2, "h9000"),
+    (
+        ["design", "--objective", "tpot", "--context-mix", "8K:1"],
+        2,
+        "context-mix does not go with",
+    ),
     (["design", "--lattice", "all"], 2, "lattice 'all' is not known"),
     (["design", "--family", "wide"], 2, "family 'wide' is not known"),
     (["design", "--baseline", "gpt"], 2, "baseline 'gpt' is not known"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,26 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from scalesim.cli.common import parse, print_json, use_compilation_cache, working
-from scalesim.errors import InvalidInput, choose
+from scalesim.cli.question import OBJECTIVES, constraints_of, objective_of, workloads_of
+from scalesim.errors import choose
 
 if TYPE_CHECKING:
     from scalesim.search import Design
 
-__all__ = ["Options", "objective_of", "run"]
+__all__ = ["Options", "run"]
 
 _REPEATS = ("--context", "--target-loss", "--lattice", "--context-mix")
-
-
-_LABELS = {
-    "z": "Z",
-    "z-figure1": "Z (GiB, causal)",
-    "memory": "memory (bytes)",
-    "flops": "FLOPs",
-    "ttft": "seconds to first token",
-    "tpot": "seconds per token",
-    "price": "$ a million requests",
-}
-_ON_HARDWARE = {"ttft": "TimeToFirstToken", "tpot": "TimePerToken", "price": "RequestPrice"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +49,20 @@ class Options:
     """Count FLOPs over the whole sequence, or for one token."""
     causal_halving: Literal["default", "yes", "no"] = "default"
     """Whether a token attends to half the context on average (default: as the objective's figure)."""
+    budget: float | None = None
+    """Instead of --target-loss: the most the objective may be; the design of least loss is found."""
+    max_params: str | None = None
+    """At most so many parameters, embeddings included, such as 3B."""
+    max_memory_gib: float | None = None
+    """At most so many GiB of weights and KV cache."""
+    max_tpot: float | None = None
+    """At most so many seconds between two tokens on --hardware."""
+    max_ttft: float | None = None
+    """At most so many seconds to the first token on --hardware, without queueing."""
+    fits: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Must fit in the memory of one accelerator of --hardware, less a tenth for its runtime."""
+    tensor: int = 1
+    """Accelerators that split each matrix: the heads and widths of a buildable shape must divide."""
     lattice: tuple[str, ...] = ("buildable",)
     """Designs to choose among: buildable (whole shapes) or paper (21 candidates); several side by side."""
     max_head: int = 32
@@ -85,53 +87,6 @@ class Options:
     """Print one JSON object on standard output, and nothing else."""
 
 
-def objective_of(options: Options) -> Any:
-    """Return the cost that the options describe."""
-    from scalesim.cost import FIGURE_1, FIGURE_2, ExpectedCost
-
-    if options.objective in _ON_HARDWARE:
-        import scalesim as ss
-
-        if options.context_mix:
-            raise InvalidInput(f"context-mix does not go with objective {options.objective}; z would do.")
-        make = getattr(ss.cost, _ON_HARDWARE[options.objective])
-        return make(hardware=ss.load_hardware(options.hardware))
-    if not 0 <= options.weights <= 1:
-        raise InvalidInput(f"weights must be between 0 and 1 (memory's part of Z), but is {options.weights}.")
-    cost = dataclasses.replace(
-        FIGURE_1 if options.objective == "z-figure1" else FIGURE_2,
-        memory_weight=options.weights,
-        bytes_per_weight=options.bytes_per_weight,
-        bytes_per_kv=options.bytes_per_kv,
-        flops_per=options.flops_per,
-    )
-    if options.causal_halving != "default":
-        cost = dataclasses.replace(cost, causal_halving=options.causal_halving == "yes")
-    if options.objective == "memory":
-        cost = dataclasses.replace(cost, memory_weight=1.0, memory_exponent=1.0)
-    if options.objective == "flops":
-        cost = dataclasses.replace(cost, memory_weight=0.0, flops_exponent=1.0)
-    if not options.context_mix:
-        return cost
-    from scalesim.workload import ContextLengths
-
-    return ExpectedCost(cost, ContextLengths.from_histogram(*_mix(options.context_mix)))
-
-
-def _mix(entries: tuple[str, ...]) -> tuple[list[float], list[float]]:
-    from scalesim.units import parse_context
-
-    lengths, weights = [], []
-    for entry in entries:
-        length, colon, weight = entry.partition(":")
-        try:
-            weights.append(float(weight) if colon else 1.0)
-        except ValueError:
-            raise InvalidInput(f"context-mix {entry!r} is not LENGTH:WEIGHT; 8K:0.9 would do.") from None
-        lengths.append(float(parse_context(length, "context-mix")))
-    return lengths, weights
-
-
 def run(args: list[str]) -> int:
     """Run the command."""
     options = parse(Options, "design", args, _REPEATS)
@@ -140,40 +95,28 @@ def run(args: list[str]) -> int:
     use_compilation_cache()
     from scalesim.families import named_family
     from scalesim.fit import named_fit
-    from scalesim.search import named_lattice, search
-    from scalesim.units import parse_context
-    from scalesim.workload import Workload
+    from scalesim.search import least_loss, named_lattice, search
 
-    objective = objective_of(options)
-    if options.context_mix:
-        contexts = [float(objective.lengths.mean)]
-    else:
-        contexts = [float(parse_context(context)) for context in options.context]
-    generated = None if options.generated is None else float(parse_context(options.generated, "generated"))
-    workloads = [
-        Workload(
-            context_length=c,
-            batch_size=options.batch_size,
-            generated_length=generated,
-            weight_bits=8 * options.bytes_per_weight,
-            kv_bits=8 * options.bytes_per_kv,
-        )
-        for c in contexts
-    ]
     law = named_fit(options.law) if options.runs is None else _fitted(options.runs)
+    how = {
+        "objective": objective_of(options),
+        "family": named_family(options.family),
+        "baseline": options.baseline,
+        "constraints": constraints_of(options),
+    }
+    workloads = workloads_of(options, how["objective"])
+    lattices = [
+        named_lattice(name, options.max_head, options.tile, options.tensor) for name in options.lattice
+    ]
     with working("searching (the first call compiles)"):
-        by_lattice = [
-            search(
-                law,
-                workloads,
-                list(options.target_loss),
-                objective=objective,
-                family=named_family(options.family),
-                lattice=named_lattice(name, options.max_head, options.tile),
-                baseline=options.baseline,
-            )
-            for name in options.lattice
-        ]
+        if options.budget is None:
+            losses = list(options.target_loss)
+            by_lattice = [search(law, workloads, losses, lattice=lattice, **how) for lattice in lattices]
+        else:
+            by_lattice = [
+                [least_loss(law, workload, options.budget, lattice=lattice, **how) for workload in workloads]
+                for lattice in lattices
+            ]
     _report(law, list(zip(*by_lattice, strict=True)), options)
     return 0
 
@@ -201,7 +144,7 @@ def _report(law: Any, answers: list[tuple[Design, ...]], options: Options) -> No
         doubts = [distribution(law, design) if options.doubt else None for design in designs]
     with working("differentiating the optimum"):
         moves = [sensitivity(design) if options.sensitivity else None for design in designs]
-    label = _LABELS[options.objective]
+    label = OBJECTIVES[options.objective]
     if options.plot is not None:
         with working("drawing"):
             draw_designs(options.plot, answers, label)

@@ -148,7 +148,7 @@ def run(args: list[str]) -> int:
     from scalesim.units import parse_context
     from scalesim.workload import Workload
 
-    objective = objective_of(options)  # type: ignore[arg-type]  # the cost's options are the same
+    objective = objective_of(options)  # the cost's options are the same
     law = named_fit(options.law)
     contexts = [float(parse_context(context)) for context in options.context]
     if options.context_mix:

@@ -80,6 +80,11 @@ def _size(value: float) -> str:
     return f"{value:d}" if float(value).is_integer() and isinstance(value, int) else f"{value:.4g}"
 
 
+def _plain(value: float) -> str:
+    """Return five digits, and no powers of ten for a number that can be read without."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.5g}"
+
+
 def _percent(fraction: float) -> str:
     """Return a saving as `-51.2%`: what is taken off."""
     return f"{-100 * fraction:+.1f}%"
@@ -108,7 +113,7 @@ def _cells(candidate: Candidate, savings: dict[str, float] | None = None) -> lis
         _saved(memory, saved.get("memory")),
         f"{parameters} + {attention}",
         _saved(flops, saved.get("flops")),
-        _saved(f"{candidate.objective:,.5g}", saved.get("objective")),
+        _saved(_plain(candidate.objective), saved.get("objective")),
     ]
 
 

@@ -2,6 +2,16 @@
 
 from scalesim.rooms import make_callable
 from scalesim.search.baseline import HeadRule, named_baseline
+from scalesim.search.budget import least_loss
+from scalesim.search.constraints import (
+    AtMost,
+    fits,
+    max_memory,
+    max_params,
+    max_time_per_token,
+    max_time_to_first_token,
+    max_training_flops,
+)
 from scalesim.search.design import Candidate, Design, search
 from scalesim.search.distribution import Distribution, distribution
 from scalesim.search.evidence import paper_evidence
@@ -12,6 +22,7 @@ from scalesim.search.solve import Found, exhaustive, gradient_search, log_costs,
 
 __all__ = [
     "PAPER",
+    "AtMost",
     "Candidate",
     "Choice",
     "Design",
@@ -26,8 +37,15 @@ __all__ = [
     "choices_over_context",
     "distribution",
     "exhaustive",
+    "fits",
     "gradient_search",
+    "least_loss",
     "log_costs",
+    "max_memory",
+    "max_params",
+    "max_time_per_token",
+    "max_time_to_first_token",
+    "max_training_flops",
     "named_baseline",
     "named_lattice",
     "paper_evidence",

@@ -17,6 +17,7 @@ from scalesim.families import FIGURE, ShapeFamily
 from scalesim.laws.base import Law
 from scalesim.laws.grouped import Grouped
 from scalesim.search.baseline import HeadRule, named_baseline, rule_shapes, whole
+from scalesim.search.constraints import AtMost
 from scalesim.search.doubt import extrapolation, in_words, loss_interval
 from scalesim.search.lattice import Lattice, buildable
 from scalesim.search.problem import MAX_PARAMS, MIN_PARAMS, Problem, Query
@@ -77,8 +78,10 @@ class Design:
             memory bytes, FLOPs), by objective; those that cannot reach the loss are left out.
         savings: of `best` over `baseline`, as fractions: memory, flops, objective.
         savings_at_equal_loss: of `best` over `baseline_at_target` (over `baseline` for a given shape).
-        gap_to_relaxed: how far `best` is above the bound, as a fraction of it.
-        gap_to_exhaustive: how far the gradient search's choice is above the best of the whole lattice.
+        gap_to_relaxed: how far `best` is above the bound, as a fraction of it. (With constraints that count
+            embeddings or layers the relaxed shape is no strict bound of whole ones: it may be below 0.)
+        gap_to_exhaustive: how far the gradient search's own choice was above the best of the whole lattice,
+            which is the answer.
         evaluations: lattice points that the rounding of the gradient search tried.
         starts_agreeing: starts of the gradient search that ended within 0.1% of its best.
         extrapolation: how far each field is beyond the law's evidence, as value over nearest limit.
@@ -152,6 +155,7 @@ def search(
     family: ShapeFamily = FIGURE,
     lattice: Lattice | None = None,
     baseline: str | Shape | HeadRule = "llama3-gqa",
+    constraints: Sequence[AtMost] = (),
     tokens_per_param: float = 20.0,
 ) -> Any:
     """Return the cheapest design that reaches a target loss at a workload.
@@ -169,6 +173,7 @@ def search(
         family: depth and width by size.
         lattice: the designs to choose from; `buildable()` by default.
         baseline: "llama3-gqa", "mha", "mqa", or a shape.
+        constraints: what the design must not exceed besides (`AtMost`, `fits`, `max_params`, ...).
         tokens_per_param: training tokens for each parameter, for laws that see tokens.
 
     Returns:
@@ -177,7 +182,8 @@ def search(
     Raises:
         InvalidInput: a target loss that is not positive and finite, or a law with a group to each
             head configuration, between which there is no gradient.
-        Unreachable: no head configuration reaches the loss; the message gives the nearest reachable.
+        Unreachable: no head configuration reaches the loss (the message gives the nearest reachable), or
+            none satisfies the constraints (it says which binds, and by how much).
 
     >>> from scalesim.laws import HeadLaw
     >>> law = HeadLaw(E=1.97, A=0.8, b=0.196, C=0.1, k=2.0, F=0.0165, m=10.0, g=0.667)
@@ -197,10 +203,12 @@ def search(
         objective = jax.tree_util.Partial(objective)  # a plain function: part of the program, not of its data
     against = named_baseline(baseline) if isinstance(baseline, str) else baseline
     queries = [
-        Query(workload=w, target_loss=float(loss), objective=objective) for w in workloads for loss in losses
+        Query(workload=w, target_loss=float(loss), objective=objective, constraints=tuple(constraints))
+        for w in workloads
+        for loss in losses
     ]
     with jax.enable_x64(True):
-        problem = Problem(law=_law_of(law), family=family, tokens_per_param=tokens_per_param)
+        problem = Problem(law=law_of(law), family=family, tokens_per_param=tokens_per_param)
         # Padded, so that a few more questions do not compile anew.
         padded = queries + queries[-1:] * (_padded_size(len(queries)) - len(queries))
         rule = against if isinstance(against, HeadRule) else None
@@ -219,7 +227,7 @@ def search(
     return designs if many else designs[0]
 
 
-def _law_of(law: Any) -> Law:
+def law_of(law: Any) -> Law:
     """Return the law itself, of a law or of a fit that holds one."""
     found = law if isinstance(law, Law) else law.law
     if isinstance(found, Grouped):
@@ -238,8 +246,15 @@ def _design(
     law: Any, problem: Problem, query: Query, lattice: Lattice, against: HeadRule | Shape, solved: Any
 ) -> Design:
     relaxed, found, every, (least, most), rule_relaxed = solved
-    _check_reach(query, float(least), float(most), found.sized.cost)
-    best = candidate_of(problem, query, _plain(found.sized.shape, lattice.real))
+    _check_reach(query, float(least), float(most))
+    least_cost = int(np.argmin(every.cost))
+    if not np.isfinite(every.cost[least_cost]):
+        raise Unreachable(_what_binds(problem, query, lattice, every))
+    # The check has seen every design: where the gradient search missed the best of them, that is the answer.
+    chosen = found.sized.shape
+    if found.sized.cost > every.cost[least_cost]:
+        chosen = jax.tree.map(lambda leaf: np.broadcast_to(leaf, every.cost.shape)[least_cost], every.shape)
+    best = candidate_of(problem, query, _plain(chosen, lattice.real))
     bound = candidate_of(problem, query, _plain(relaxed.sized.shape, False))
     if isinstance(against, HeadRule):
         at_target = candidate_of(problem, query, _plain(rule_relaxed, False))
@@ -269,18 +284,35 @@ def _design(
     )
 
 
-def _check_reach(query: Query, least: float, most: float, cost: Num) -> None:
+def _check_reach(query: Query, least: float, most: float) -> None:
     target = float(query.target_loss)
     if target <= least:
         raise Unreachable(
             f"target_loss {target:g} is out of reach: with {MAX_PARAMS:.0e} parameters the best of the "
             f"candidates has a loss of {least:.4g} under this law. A target above that would do."
         )
-    if target >= most or not np.isfinite(cost):
+    if target >= most:
         raise Unreachable(
             f"target_loss {target:g} is higher than the loss of any model of at least {MIN_PARAMS:.0e} "
             f"parameters ({most:.4g} under this law). A target below that would do."
         )
+
+
+def _what_binds(problem: Problem, query: Query, lattice: Lattice, every: Any) -> str:
+    """Return a sentence on the design that comes nearest to satisfying the constraints."""
+    if not query.constraints:
+        return f"target_loss {float(query.target_loss):g} is out of reach of every configuration tried."
+    nearest = int(np.argmin(every.excess))
+    shape = jax.tree.map(lambda leaf: leaf[nearest], every.shape)
+    values = [(float(c.measure(shape, query.workload)), c) for c in query.constraints]
+    value, binding = max(values, key=lambda pair: pair[0] / float(pair[1].limit))
+    limit, loss = float(binding.limit), float(query.target_loss)
+    heads = lattice.heads[nearest]
+    return (
+        f"No design satisfies the constraints at target_loss {loss:g}: the nearest, {heads}, "
+        f"has {binding.name} = {value:.4g}, {100 * (value / limit - 1):.1f}% above its limit of {limit:.4g}. "
+        "A higher target_loss, or that much more, would do."
+    )
 
 
 def _plain(shape: Shape, real: bool) -> Shape:

@@ -69,24 +69,37 @@ PAPER = Lattice("paper", tuple((h, k) for h in _OCTAVES for k in _OCTAVES if k <
 """The paper's 21 candidates, n_head and n_kv_head in {1, 2, ..., 32}, at non-integer depth and width."""
 
 
-def buildable(max_head: int = 32, tile: int = 64) -> Lattice:
+def buildable(max_head: int = 32, tile: int = 64, tensor: int = 1) -> Lattice:
     """Return every configuration up to `max_head` query heads, built as whole shapes.
+
+    Under `tensor` parallelism each accelerator has n_head / tensor query heads and at least one KV head:
+    n_head must be a multiple of `tensor`, and n_kv_head a multiple or a divisor of it. Widths are
+    multiples of `tile` on each accelerator.
 
     >>> len(buildable(32).heads)
     119
     """
-    if max_head < 1 or tile < 1:
-        raise InvalidInput(f"max_head and tile must be at least 1, but are {max_head} and {tile}.")
-    heads = tuple((h, k) for h in range(1, max_head + 1) for k in range(1, h + 1) if h % k == 0)
-    return Lattice("buildable", heads, real=True, tile=tile)
+    if max_head < 1 or tile < 1 or tensor < 1:
+        raise InvalidInput(
+            f"max_head, tile and tensor must be at least 1, but are {max_head}, {tile} and {tensor}."
+        )
+    if max_head < tensor:
+        raise InvalidInput(f"max_head must be at least tensor = {tensor}, but is {max_head}.")
+    heads = tuple(
+        (h, k)
+        for h in range(tensor, max_head + 1, tensor)
+        for k in range(1, h + 1)
+        if h % k == 0 and (k % tensor == 0 or tensor % k == 0)
+    )
+    return Lattice("buildable", heads, real=True, tile=tile * tensor)
 
 
-def named_lattice(name: str, max_head: int = 32, tile: int = 64) -> Lattice:
+def named_lattice(name: str, max_head: int = 32, tile: int = 64, tensor: int = 1) -> Lattice:
     """Return "paper" or "buildable"."""
     from scalesim.errors import choose
 
     choose("lattice", name, ("paper", "buildable"))
-    return PAPER if name == "paper" else buildable(max_head, tile)
+    return PAPER if name == "paper" else buildable(max_head, tile, tensor)
 
 
 def evaluate(problem: Problem, query: Query, lattice: Lattice, n_head: Num, n_kv_head: Num) -> Sized:
@@ -101,20 +114,21 @@ def evaluate(problem: Problem, query: Query, lattice: Lattice, n_head: Num, n_kv
     relaxed = problem.sized(query, n_head, n_kv_head)
     if not lattice.real:
         return relaxed
+    reached = problem.reachable(query, n_head, n_kv_head)
     offsets = jnp.arange(-2.0, 3.0)
-    shapes, costs = jax.vmap(lambda offset: _built(problem, query, relaxed, lattice.tile, offset))(offsets)
+
+    def built(offset: Num) -> Sized:
+        shape = _built(problem, relaxed, lattice.tile, offset)
+        return problem.priced(query, jnp.log(count_params(shape, "paper")), shape, reached)
+
+    designs = jax.vmap(built)(offsets)
     # The cheapest width whose FFN ratio is in reach; failing that (tiny models), the nearest ratio.
-    best = jnp.argmin(costs * (1 + 1e3 * _excess_ratio(problem, shapes)), axis=0)
-    shape, cost = jax.tree.map(lambda leaf: jnp.take_along_axis(leaf, best[None], axis=0)[0], (shapes, costs))
-    return Sized(
-        log_n_params=jnp.log(count_params(shape, "paper")),
-        shape=shape,
-        cost=jnp.where(jnp.isfinite(relaxed.cost), cost, jnp.inf),
-    )
+    best = jnp.argmin(designs.cost * (1 + 1e3 * _excess_ratio(problem, designs.shape)), axis=0)
+    return jax.tree.map(lambda leaf: jnp.take_along_axis(leaf, best[None], axis=0)[0], designs)
 
 
-def _built(problem: Problem, query: Query, relaxed: Sized, tile: int, offset: int) -> tuple[Shape, Num]:
-    """Return a whole shape of at least N* parameters, `offset` tiles wider than the family, and its cost."""
+def _built(problem: Problem, relaxed: Sized, tile: int, offset: Num) -> Shape:
+    """Return a whole shape of at least N* parameters, `offset` tiles wider than the family."""
     family, shape = problem.family, relaxed.shape
     n_params = jnp.exp(relaxed.log_n_params)
     n_layer = jnp.maximum(jnp.round(shape.n_layer), 1.0)
@@ -124,8 +138,7 @@ def _built(problem: Problem, query: Query, relaxed: Sized, tile: int, offset: in
     d_ff = (n_params / n_layer / d_model - attention) / family.ffn_matrices
     d_ff = jnp.maximum(jnp.ceil(d_ff / tile - 1e-9), 1.0) * tile
     real = replace(shape, n_layer=n_layer, d_model=d_model, d_ff=d_ff)
-    real = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, n_layer.shape), real)
-    return real, query.objective(real, query.workload)
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, n_layer.shape), real)
 
 
 def _excess_ratio(problem: Problem, shape: Shape) -> Num:

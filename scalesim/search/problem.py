@@ -18,6 +18,7 @@ from scalesim.families import FIGURE, ShapeFamily
 from scalesim.laws.base import Law, fields_of
 from scalesim.pytree import static
 from scalesim.roots import newton_root
+from scalesim.search.constraints import AtMost, worst_excess
 from scalesim.shape import Shape
 from scalesim.workload import Workload
 
@@ -39,11 +40,13 @@ class Query:
         workload: where the model serves.
         target_loss: the loss to reach, nats a token.
         objective: (shape, workload) -> cost, a pytree whose leaves may be batched too.
+        constraints: what a design must not exceed besides.
     """
 
     workload: Workload
     target_loss: Num
     objective: Any = FIGURE_2
+    constraints: tuple[AtMost, ...] = ()
 
 
 @jax.tree_util.register_dataclass
@@ -51,12 +54,14 @@ class Query:
 class Sized:
     """A head configuration brought to the target loss: its size, its relaxed shape and the cost.
 
-    `cost` is infinite where no size reaches the loss with these heads.
+    `cost` is infinite where no size reaches the loss with these heads, or a constraint is exceeded;
+    `excess` is by how much the worst one is, log(measure / limit), -inf without constraints.
     """
 
     log_n_params: Num
     shape: Shape
     cost: Num
+    excess: Num
 
 
 @jax.tree_util.register_dataclass
@@ -126,10 +131,26 @@ class Problem:
         n_layer = jnp.maximum(shape.n_layer - depth_slack, shape.n_layer / 2)
         return self.family.at_depth(n_params, n_layer, n_head, n_kv_head)
 
-    def sized(self, query: Query, n_head: Num, n_kv_head: Num, depth_slack: float = 0.0) -> Sized:
+    def sized(
+        self,
+        query: Query,
+        n_head: Num,
+        n_kv_head: Num,
+        depth_slack: float = 0.0,
+        tolerance: float = 1e-9,
+    ) -> Sized:
         """Return each head configuration at the size that reaches the target loss, and its cost."""
         log_n = self.size_for_loss(query, n_head, n_kv_head)
         shape = self.relaxed_shape(log_n, n_head, n_kv_head, depth_slack)
+        return self.priced(query, log_n, shape, self.reachable(query, n_head, n_kv_head), tolerance)
+
+    def priced(
+        self, query: Query, log_n_params: Num, shape: Shape, possible: Num, tolerance: float = 1e-9
+    ) -> Sized:
+        """Return shapes with their cost, infinite where not `possible` or a constraint is exceeded."""
         cost = query.objective(shape, query.workload)
-        possible = self.reachable(query, n_head, n_kv_head)
-        return Sized(log_n_params=log_n, shape=shape, cost=jnp.where(possible, cost, jnp.inf))
+        excess = worst_excess(query.constraints, shape, query.workload, log_n_params)
+        allowed = possible & (excess <= tolerance)
+        return Sized(
+            log_n_params=log_n_params, shape=shape, cost=jnp.where(allowed, cost, jnp.inf), excess=excess
+        )

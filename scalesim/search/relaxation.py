@@ -21,6 +21,10 @@ STARTS = np.array([[0.15, 0.1], [0.5, 0.1], [0.85, 0.1], [0.5, 0.8], [0.9, 0.8]]
 """Where the search starts, in its unit square: few, middling and many heads; shared and separate KV heads."""
 STEPS = 40
 LEARNING_RATE = 0.12
+PENALTIES = np.array([3.0, 10.0, 30.0, 100.0, 300.0])
+"""Of the augmented Lagrangian, round by round; one round of steps at each."""
+TOLERANCE = 1e-3
+"""Relative excess of a constraint that the relaxed optimum may have."""
 
 
 @jax.tree_util.register_dataclass
@@ -56,30 +60,45 @@ def relax(problem: Problem, query: Query, lattice: Lattice) -> Relaxed:
     is half a layer shallower than the family. So its optimum bounds the lattice's from below.
 
     Every step re-solves N* from the last step's root (two Newton steps do), so the loss constraint holds
-    exactly all along and the gradient is that of the constrained problem.
+    exactly all along and the gradient is that of the constrained problem. Other constraints enter as an
+    augmented Lagrangian of their log excess, whose multipliers are renewed between rounds of steps.
     """
     max_head, slack = lattice.max_head, lattice.depth_slack
     start = jnp.asarray(STARTS)
-    heads = heads_at(start, max_head)
-    optimiser = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, STEPS), b1=0.8, b2=0.95)
 
-    def log_cost(position: Num, log_n: Num) -> tuple[Num, Num]:
+    def lagrangian(position: Num, log_n: Num, multipliers: Num, penalty: Num) -> tuple[Num, Any]:
         n_head, n_kv_head = heads_at(position, max_head)
         log_n = problem.size_for_loss(query, n_head, n_kv_head, start=log_n, steps=2)
         shape = problem.relaxed_shape(log_n, n_head, n_kv_head, slack)
-        return jnp.log(query.objective(shape, query.workload)).sum(), jax.lax.stop_gradient(log_n)
+        value = jnp.log(query.objective(shape, query.workload))
+        excesses = jnp.stack([c.excess(shape, query.workload) for c in query.constraints] or [0 * value])
+        if query.constraints:
+            pressed = jnp.maximum(multipliers + penalty * excesses, 0.0)
+            value = value + (pressed**2 - multipliers**2).sum(0) / (2 * penalty)
+        return value.sum(), jax.lax.stop_gradient((log_n, excesses))
 
-    def step(state: tuple[Num, Num, Num], _: None) -> tuple[tuple[Num, Num, Num], None]:
-        position, log_n, moments = state
-        gradient, log_n = jax.grad(log_cost, has_aux=True)(position, log_n)
-        updates, moments = optimiser.update(gradient, moments)
-        position = optax.projections.projection_box(optax.apply_updates(position, updates), 0.0, 1.0)
-        return (position, log_n, moments), None
+    def descend(state: tuple[Num, Num, Num], penalty: Num) -> tuple[tuple[Num, Num, Num], None]:
+        position, log_n, multipliers = state
+        optimiser = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, STEPS), b1=0.8, b2=0.95)
 
-    first = (start, problem.size_for_loss(query, *heads), optimiser.init(start))
-    (position, _, _), _ = jax.lax.scan(step, first, length=STEPS)
+        def step(state: tuple[Num, Num, Num], _: None) -> tuple[tuple[Num, Num, Num], None]:
+            position, log_n, moments = state
+            gradient, (log_n, _) = jax.grad(lagrangian, has_aux=True)(position, log_n, multipliers, penalty)
+            updates, moments = optimiser.update(gradient, moments)
+            position = optax.projections.projection_box(optax.apply_updates(position, updates), 0.0, 1.0)
+            return (position, log_n, moments), None
+
+        (position, log_n, _), _ = jax.lax.scan(step, (position, log_n, optimiser.init(start)), length=STEPS)
+        _, (log_n, excesses) = lagrangian(position, log_n, multipliers, penalty)
+        return (position, log_n, jnp.maximum(multipliers + penalty * excesses, 0.0)), None
+
+    first = problem.size_for_loss(query, *heads_at(start, max_head))
+    multipliers = jnp.zeros((max(len(query.constraints), 1), len(STARTS)))
+    # Without constraints one round is the whole search.
+    penalties = PENALTIES if query.constraints else PENALTIES[:1]
+    (position, _, _), _ = jax.lax.scan(descend, (start, first, multipliers), jnp.asarray(penalties))
     n_head, n_kv_head = heads_at(position, max_head)
-    sized = problem.sized(query, n_head, n_kv_head, slack)
+    sized = problem.sized(query, n_head, n_kv_head, slack, tolerance=TOLERANCE)
     best = jnp.argmin(sized.cost)
     return Relaxed(
         n_head=n_head[best],

@@ -131,6 +131,10 @@ def checked_search(problem: Problem, queries: Query, lattice: Lattice) -> tuple[
         nearest = _nearest(relaxed, lattice)
         tried = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, every.shape)[nearest], designs)
         found = _least(lattice, tried, nearest)
+        # Where constraints leave none of the points around the relaxed optimum, any other will do.
+        anywhere = _least(lattice, designs, every)
+        none = jnp.isinf(found.sized.cost)
+        found = jax.tree.map(lambda a, b: jnp.where(none, a, b), anywhere, found)
         return _at_most(lattice, relaxed, found), found, designs
 
     return jax.vmap(one)(queries)

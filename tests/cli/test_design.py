@@ -85,6 +85,15 @@ def test_a_mix_of_contexts_is_between_its_ends(capsys):
     assert mixed["context_length"] == 8192 * 0.75 + 131072 * 0.25
 
 
+def test_budgets_and_limits_reach_the_search(capsys):
+    dual = run_json(capsys, "design", "--budget", "57000")
+    assert dual["cost"]["objective"] <= 57000
+    tight = run_json(capsys, *ASKED, "--max-params", "1.1B", "--max-memory-gib", "2.5", "--tensor", "2")
+    assert tight["n_params_total"] <= 1.1e9
+    assert tight["cost"]["memory_bytes"] <= 2.5 * 2**30
+    assert tight["shape"]["n_head"] % 2 == 0
+
+
 def test_baselines_families_and_laws(capsys):
     given = run_json(capsys, *ASKED, "--baseline", "16x2048x32x8")
     assert given["baseline_at_target_loss"] is None
@@ -117,13 +126,16 @@ BAD = [
         2,
         "context-mix does not go with",
     ),
+    (["design", "--max-params", "0.5B"], 1, "n_params_total = 7.59"),
+    (["design", "--max-params", "few"], 2, "max-params 'few' is not a size"),
+    (["design", "--budget", "1"], 1, "budget 1 buys no model"),
     (["design", "--lattice", "all"], 2, "lattice 'all' is not known"),
     (["design", "--family", "wide"], 2, "family 'wide' is not known"),
     (["design", "--baseline", "gpt"], 2, "baseline 'gpt' is not known"),
     (["design", "--baseline", "16x2048x32x12"], 2, "n_kv_head must divide n_head = 32, but is 12"),
     (["design", "--law", "nowhere.json"], 2, "law 'nowhere.json' is neither"),
     (["design", "--runs", "nowhere.csv"], 2, "nowhere.csv"),
-    (["design", "--max-head", "0"], 2, "max_head and tile must be at least 1"),
+    (["design", "--max-head", "0"], 2, "max_head, tile and tensor must be at least 1"),
     (["design", "--plot", "figure.xyz"], 2, "plot 'figure.xyz' has no known format"),
     (["cost", "--shape", "llama3-gqa"], 2, "model 'llama3-gqa' is not known"),
     (["cost", "--shape", "0x64x1x1"], 2, "n_layer must be above 0"),

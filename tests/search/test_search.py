@@ -237,7 +237,7 @@ def test_what_is_not_a_loss_is_refused(loss):
         (lambda: named_baseline("16x2048x32"), "16x2048x32x8 .n_layer x d_model"),
         (lambda: named_baseline("16x2048x8x32"), "n_kv_head must be at most n_head = 8"),
         (lambda: named_lattice("papr"), "lattice 'papr' is not known; did you mean 'paper'"),
-        (lambda: buildable(0), "max_head and tile must be at least 1"),
+        (lambda: buildable(0), "max_head, tile and tensor must be at least 1"),
         (lambda: Lattice("mine", (), real=False), "has no head configurations"),
         (lambda: Lattice("mine", ((8, 3),), real=False), r"\(8, 3\), but n_kv_head must"),
     ],

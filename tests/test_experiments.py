@@ -108,7 +108,7 @@ def test_the_experiments_of_minutes_are_committed_whole(name):
     rows = written(RESULTS, name)
     forms = {
         "law_forms": len(law_forms.FORMS) + len(law_forms.REFITTED),
-        "profile_e": 2 * len(profile_e.VALUES) + 2,
+        "profile_e": 2 * (len(profile_e.VALUES) + 2),
     }
     assert len(rows) == forms[name]
     if name == "law_forms":

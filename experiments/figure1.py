@@ -147,7 +147,8 @@ def draw(path: Path, every: list[Bars], law: ss.laws.Law) -> None:
             axis.set_title(f"{title}, % of Llama-3 GQA's")
         axes[1].tick_params(labelleft=False)
         _scatter(axes[2], law)
-        canvas.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2, fontsize=8)
+        for axis, side in ((axes[0], "left"), (axes[2], "right")):
+            canvas.legend(*axis.get_legend_handles_labels(), loc=f"outside lower {side}", ncols=2, fontsize=8)
         save(canvas, path)
 
 
@@ -200,7 +201,6 @@ def _scatter(axis: Any, law: ss.laws.Law) -> None:
     axis.set(ylim=(2.52, 3.24), ylabel="loss (nats a token)", xlabel="Z in Figure 1's units (thousands)")
     axis.axhline(LOSS, color=INK, lw=0.7, ls=":")
     axis.set_title("loss against Z at 128K")
-    axis.legend(fontsize=8, loc="upper right")
 
 
 if __name__ == "__main__":

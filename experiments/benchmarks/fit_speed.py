@@ -141,9 +141,8 @@ def scipys(runs: ss.RunTable, share: float) -> None:
     found = ss.fit("chinchilla", runs)
     count = max(int(share * 4000), 50)
     weights = resample(found, count, "pairs", 0)["weight"]
-    first = np.array(
-        [found.law.alpha, found.law.beta, np.log(found.law.E), np.log(found.law.A), np.log(found.law.B)]
-    )
+    law: Any = found.law
+    first = np.array([law.alpha, law.beta, np.log(law.E), np.log(law.A), np.log(law.B)])
 
     def loop() -> np.ndarray:
         return np.array([minimize(published_objective(runs, w), first, method="BFGS").fun for w in weights])
@@ -233,7 +232,8 @@ def peers(runs: ss.RunTable, python: str | None) -> None:
         float("nan"),
         "least squares: another objective",
     )
-    line("simple-scaling-laws: 4,000 draws", *out["4000"], found)
+    wall, cpu = out["4000"]
+    line("simple-scaling-laws: 4,000 draws", wall, cpu, found)
 
 
 if __name__ == "__main__":

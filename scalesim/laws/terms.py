@@ -34,7 +34,7 @@ class PowerTerm(Law):
     2.25
     """
 
-    field: str = option("n_params")
+    field: str = option(default="n_params")
     A: Num = coefficient((1e-2, 1e5), linear=True, scales=("@field", "alpha"))
     alpha: Num = coefficient((0.05, 1.5))
 

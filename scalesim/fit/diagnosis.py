@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.fit.compiling import quick_jit
 from scalesim.fit.noise import influence
 from scalesim.fit.problem import Problem
 from scalesim.fit.setup import Setup
@@ -18,7 +19,7 @@ OPEN = 1e-12
 """An eigenvalue of the scaled curvature below this, relative to the largest, is no curvature at all."""
 
 
-@jax.jit
+@quick_jit
 def local(problem: Problem, z: jax.Array) -> tuple[Any, ...]:
     """Return J (rows, p), the influence of each row, d coefficients / d z, and the predicted losses."""
 

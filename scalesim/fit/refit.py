@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.fit.compiling import quick_jit
 from scalesim.fit.coordinates import resolve
 from scalesim.fit.problem import Problem
 from scalesim.fit.setup import Setup, start_pool
@@ -48,7 +49,7 @@ class Replicas:
         return [self.changed[i][replica] if i in self.changed else leaf for i, leaf in enumerate(self.leaves)]
 
 
-@partial(jax.jit, static_argnames=("tree", "axes", "keep"))
+@partial(quick_jit, static_argnums=(2, 3, 4))
 def _seed(leaves: list, pool: jax.Array, tree: Any, axes: tuple, keep: int) -> jax.Array:
     def one(leaves: list) -> jax.Array:
         projected, score = project(jax.tree.unflatten(tree, leaves), pool)

@@ -32,7 +32,7 @@ def measure(rows: int, resamples: int) -> None:
     runs = simulated(rows)
     found = fit("chinchilla", runs)
     if resamples:
-        bootstrap(found, 32, seed=1)
+        bootstrap(found, min(resamples, 4096), seed=1)
     cpu = time.process_time()
     if resamples:
         bootstrap(found, resamples)

@@ -248,9 +248,7 @@ def _print(found: Fit, table: Comparison | None) -> None:
     if found.bootstrap is not None:
         console.print(f"Errors from {len(found.bootstrap)} resamples ({found.bootstrap.kind}).")
     else:
-        console.print(
-            "Errors from the curvature at the optimum, which are rough; --bootstrap 1000 measures them."
-        )
+        console.print("Errors from the curvature, which are rough; --bootstrap 1000 measures them.")
     if table is not None:
         lines = Table("law", "k", "rms", "held out", "rollout", "AIC", "worse by (90%)", box=None)
         for s in table.scores:

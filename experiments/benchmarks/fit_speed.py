@@ -92,6 +92,7 @@ def main() -> None:
     scipys(runs, options.share)
     fresh(path)
     peers(runs, options.peers)
+    optimistix(runs, options.peers, options.share)
     print(f"load {os.getloadavg()[0]:.1f} at the end")
 
 
@@ -141,9 +142,8 @@ def scipys(runs: ss.RunTable, share: float) -> None:
     found = ss.fit("chinchilla", runs)
     count = max(int(share * 4000), 50)
     weights = resample(found, count, "pairs", 0)["weight"]
-    first = np.array(
-        [found.law.alpha, found.law.beta, np.log(found.law.E), np.log(found.law.A), np.log(found.law.B)]
-    )
+    law: Any = found.law
+    first = np.array([law.alpha, law.beta, np.log(law.E), np.log(law.A), np.log(law.B)])
 
     def loop() -> np.ndarray:
         return np.array([minimize(published_objective(runs, w), first, method="BFGS").fun for w in weights])
@@ -209,22 +209,48 @@ print(json.dumps(out))
 """
 
 
+_OPTIMISTIX = """
+import sys, time, json
+try:
+    import jax, jax.numpy as jnp, numpy as np, optimistix as optx
+except ImportError:
+    print(json.dumps(None)); sys.exit()
+jax.config.update("jax_enable_x64", True)
+table = json.load(open(sys.argv[1]))
+n, d, y = (jnp.log(jnp.asarray(table[k])) for k in ("n_params", "n_tokens", "loss"))
+n0, d0 = n.mean(), d.mean()
+
+def residuals(p, _):
+    alpha, beta, e, a, b = p
+    r = jax.nn.logsumexp(jnp.stack([a - alpha * (n - n0), b - beta * (d - d0), e + 0 * n]), axis=0) - y
+    size = jnp.abs(r)
+    h = jnp.minimum(size, 1e-3) * (size - 0.5 * jnp.minimum(size, 1e-3))
+    return jnp.where(size <= 1e-3, r, jnp.sign(r) * jnp.sqrt(2 * jnp.maximum(h, 1e-30)))
+
+solver = optx.LevenbergMarquardt(rtol=1e-12, atol=1e-12)
+
+@jax.jit
+@jax.vmap
+def solve(p):
+    s = optx.least_squares(residuals, solver, p, max_steps=1000, throw=False)
+    return 0.5 * jnp.sum(residuals(s.value, None) ** 2)
+
+grid = np.asarray(table["grid"])
+starts = jnp.asarray(np.stack([grid[:, 0], grid[:, 1], grid[:, 2], grid[:, 3] - grid[:, 0] * float(n0),
+                               grid[:, 4] - grid[:, 1] * float(d0)], axis=1))
+first = time.perf_counter(); jax.block_until_ready(solve(starts)); first = time.perf_counter() - first
+wall, cpu = time.perf_counter(), time.process_time()
+ends = np.asarray(solve(starts))
+print(json.dumps({"first": first, "wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu,
+                  "reached": float(np.mean(np.abs(ends / 1.018274017800599e-3 - 1) < 1e-10))}))
+"""
+
+
 def peers(runs: ss.RunTable, python: str | None) -> None:
-    table = {
-        "n_params": runs["n_params"].tolist(),
-        "n_tokens": runs["n_tokens"].tolist(),
-        "loss": runs.loss.tolist(),
-    }
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(table, file)
-        file.flush()
-        done = subprocess.run(
-            [python or sys.executable, "-c", _PEER, file.name], capture_output=True, text=True, check=False
-        )
-    out = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 and done.stdout else None
+    """Time simple-scaling-laws, which fits by least squares."""
+    table = {k: runs[k].tolist() for k in ("n_params", "n_tokens", "loss")}
+    out = _asked(_PEER, table, python, "simple-scaling-laws")
     if out is None:
-        why = done.stderr.strip().splitlines()[-1:] or ["not installed"]
-        print(f"simple-scaling-laws: absent ({why[0]}); --peers names an interpreter that has it")
         return
     found = ", ".join(f"{k} {v:.4g}" for k, v in out["params"].items())
     line(
@@ -233,7 +259,34 @@ def peers(runs: ss.RunTable, python: str | None) -> None:
         float("nan"),
         "least squares: another objective",
     )
-    line("simple-scaling-laws: 4,000 draws", *out["4000"], found)
+    wall, cpu = out["4000"]
+    line("simple-scaling-laws: 4,000 draws", wall, cpu, found)
+
+
+def optimistix(runs: ss.RunTable, python: str | None, share: float) -> None:
+    """Time optimistix's Levenberg-Marquardt on the pseudo-residuals, from the same grid."""
+    some = GRID[np.random.default_rng(0).permutation(len(GRID))[: max(int(share * len(GRID)), 10)]]
+    table = {k: runs[k].tolist() for k in ("n_params", "n_tokens", "loss")} | {"grid": some.tolist()}
+    out = _asked(_OPTIMISTIX, table, python, "optimistix")
+    if out is not None:
+        scale = len(GRID) / len(some)
+        what = f"optimistix LM: the published grid ({len(some)} starts, scaled)"
+        said = f"{100 * out['reached']:.1f}% reach it; {out['first'] - out['wall']:.1f} s to compile"
+        line(what, out["wall"] * scale, out["cpu"] * scale, said)
+
+
+def _asked(code: str, table: dict[str, Any], python: str | None, name: str) -> dict[str, Any] | None:
+    """Run a peer's script in its interpreter on a table; say so and return None where it is absent."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(table, file)
+        file.flush()
+        command = [python or sys.executable, "-c", code, file.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    out = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 and done.stdout else None
+    if out is None:
+        why = (done.stderr.strip().splitlines() or ["not installed"])[-1]
+        print(f"{name}: absent ({why}); --peers names an interpreter that has it", flush=True)
+    return out
 
 
 if __name__ == "__main__":

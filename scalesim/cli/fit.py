@@ -59,6 +59,8 @@ class Options:
     """Use only the rows with this value: experiment=misfitting."""
     starts: int = 64
     """Starts to draw."""
+    isoflop: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Also find the size that each budget wants, by three approaches; --plot then draws the profiles."""
     profile: str | None = None
     """A coefficient whose profile the figure shows (E, if the law has it)."""
     save: Annotated[str | None, tyro.conf.arg(metavar="LAW.json")] = None
@@ -98,14 +100,17 @@ def run(args: list[str]) -> int:
     table = None
     if options.compare:
         table = compare([options.law, *options.compare], runs, **how)
+    sizes = _isoflop(found, runs) if options.isoflop else {}
     if options.save:
         found.save(options.save)
     if options.plot:
         _plot(found, options)
     if options.json:
-        print_json(_json(found, table))
+        print_json(_json(found, table, sizes))
     else:
         _print(found, table)
+        for approach, answer in sizes.items():
+            print(f"{approach}: {answer['said']}")
     return 0 if found.status in ("converged", "few_starts_agree") else 1
 
 
@@ -169,17 +174,43 @@ def _range(text: str) -> tuple[float, float]:
     return _number(low, "bound"), _number(high, "bound")
 
 
-def _plot(found: Fit, options: Options) -> None:
-    from scalesim.fit import profile
-    from scalesim.report.fit_figures import plot_fit
+def _isoflop(found: Fit, runs: Any) -> dict[str, dict[str, Any]]:
+    """Return what each approach says, and the bias of the second on this grid under the fitted law."""
+    from scalesim.fit import approach_two_bias, isoflop
+    from scalesim.laws import Chinchilla
 
+    answers: dict[str, dict[str, Any]] = {}
+    lawful = isinstance(found.law, Chinchilla)
+    for approach in (1, 2, 3) if lawful else (1, 2):
+        try:
+            answer = isoflop(runs, approach, fit=found)
+        except InvalidInput as error:
+            answers[f"approach {approach}"] = {"said": str(error)}
+            continue
+        said = f"n_params = {answer.scale:.4g} C^{answer.exponent:.4f}"
+        entry = {"exponent": answer.exponent, "scale": answer.scale, "warnings": list(answer.warnings)}
+        if approach == 2 and lawful:
+            bias = approach_two_bias(runs, found.law)
+            said += f"; on this grid it is off by {bias['exponent_bias']:+.4f} if the fitted law is true"
+            entry["bias"] = bias
+        answers[f"approach {approach}"] = {"said": said, **entry}
+    return answers
+
+
+def _plot(found: Fit, options: Options) -> None:
+    from scalesim.fit import isoflop, profile
+    from scalesim.report.fit_figures import plot_fit, plot_isoflop
+
+    if options.isoflop:
+        plot_isoflop(isoflop(found.setup.runs), options.plot or "")
+        return
     name = options.profile or ("E" if "E" in found.coefficients else None)
     held = {s.name for s in found.setup.layout.slots if not s.free or s.size}
     drawn = profile(found, name) if name and name not in held else None
     plot_fit(found, options.plot or "", drawn)
 
 
-def _json(found: Fit, table: Comparison | None) -> dict[str, Any]:
+def _json(found: Fit, table: Comparison | None, sizes: dict[str, Any]) -> dict[str, Any]:
     from scalesim.fit.result import as_json
 
     report = found.to_json()
@@ -189,6 +220,8 @@ def _json(found: Fit, table: Comparison | None) -> dict[str, Any]:
     if table is not None:
         report["comparison"] = table.to_json()
         report["held_out"], report["rollout"] = table.held_out_by, table.rollout_by
+    if sizes:
+        report["isoflop"] = sizes
     return as_json(report)
 
 
@@ -214,6 +247,8 @@ def _print(found: Fit, table: Comparison | None) -> None:
     console.print(f"objective {found.objective:.10g}, rms {found.rms:.4g} nats. {found.message}")
     if found.bootstrap is not None:
         console.print(f"Errors from {len(found.bootstrap)} resamples ({found.bootstrap.kind}).")
+    else:
+        console.print("Errors from the curvature, which are rough; --bootstrap 1000 measures them.")
     if table is not None:
         lines = Table("law", "k", "rms", "held out", "rollout", "AIC", "worse by (90%)", box=None)
         for s in table.scores:

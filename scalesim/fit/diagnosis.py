@@ -8,17 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.fit.compiling import quick_jit
 from scalesim.fit.noise import influence
 from scalesim.fit.problem import Problem
 from scalesim.fit.setup import Setup
 
 __all__ = ["diagnose", "local"]
 
+AT_BOUND = 9.0
+"""A logit beyond this is within 1e-4 of the range's end."""
 OPEN = 1e-12
 """An eigenvalue of the scaled curvature below this, relative to the largest, is no curvature at all."""
 
 
-@jax.jit
+@quick_jit
 def local(problem: Problem, z: jax.Array) -> tuple[Any, ...]:
     """Return J (rows, p), the influence of each row, d coefficients / d z, and the predicted losses."""
 
@@ -45,14 +48,21 @@ def diagnose(
         runs = setup.runs
         rms = float(np.sqrt(np.mean((predicted[: len(runs)] - runs.loss) ** 2)))
     names = setup.layout.free_names()
-    eigenvalues, openings = _open_directions(jacobian, names)
+    # A coefficient on its bound is held there by the bound, not by the runs.
+    bounded = np.concatenate([[s.bounds is not None] * s.width for s in setup.layout.slots]).astype(bool)
+    held = bounded & (np.abs(z) > AT_BOUND)
+    moves = np.flatnonzero(~held)
+    eigenvalues, openings = _open_directions(jacobian[:, moves], [names[i] for i in moves])
     condition = float(eigenvalues[-1] / max(eigenvalues[0], 1e-300))
     errors = np.full(len(names), np.nan)
     if not openings:
-        score = pull[:, None] * jacobian
-        errors = _standard_errors(hessian, score.T @ score, to_free)
+        score = (pull[:, None] * jacobian)[:, moves]
+        bend = hessian[np.ix_(moves, moves)]
+        errors[moves] = _standard_errors(bend, score.T @ score, to_free[np.ix_(moves, moves)])
     scale = np.sqrt(max(np.abs(np.diag(hessian)).max(), 1e-300))
     status, message = _status(setup, openings, agreeing, polished, gradient / scale)
+    if held.any():
+        message += f" On a bound: {', '.join(names[i] for i in np.flatnonzero(held))}."
     return {
         "rms": rms,
         "condition": condition,

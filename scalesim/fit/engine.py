@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from scalesim.errors import InvalidInput, Unreachable
+from scalesim.fit.compiling import quick_jit
 from scalesim.fit.coordinates import coefficients
 from scalesim.fit.diagnosis import diagnose, local
 from scalesim.fit.noise import Noise
@@ -157,7 +158,7 @@ def _revived(setup: Setup, replicas: Replicas, ends: March, chunk: int = 256) ->
     return ends
 
 
-@jax.jit
+@quick_jit
 def _projected(problem: Problem, pool: jax.Array) -> jax.Array:
     return project(problem, pool)[0]
 
@@ -189,8 +190,11 @@ def _compile_ahead(setup: Setup, replicas: Replicas) -> list[Thread]:
     return threads
 
 
-@jax.jit
+@quick_jit
 def _curvature(problem: Problem, z: jax.Array) -> tuple[jax.Array, ...]:
+    rows = 1 if problem.points is None else len(problem.points.loss)
+    if rows * len(z) > 1 << 18:
+        return jax.lax.map(lambda z: curvature(problem, z), z)
     return jax.vmap(lambda z: curvature(problem, z))(z)
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.fit.compiling import quick_jit
 from scalesim.fit.coordinates import resolve
 from scalesim.fit.problem import Problem
 from scalesim.fit.setup import Setup, start_pool
@@ -22,6 +23,8 @@ CHUNK = 4096
 """Replicas at a time, few enough for bounded memory."""
 BATCH = 64
 """Starts marched at a time: enough to fill a processor's vectors, few enough for its caches."""
+VALUES = 1 << 21
+"""Rows times starts in one batch, at most."""
 FIRST, BURST, MOST = 9, 8, 120
 
 
@@ -46,7 +49,7 @@ class Replicas:
         return [self.changed[i][replica] if i in self.changed else leaf for i, leaf in enumerate(self.leaves)]
 
 
-@partial(jax.jit, static_argnames=("tree", "axes", "keep"))
+@partial(quick_jit, static_argnums=(2, 3, 4))
 def _seed(leaves: list, pool: jax.Array, tree: Any, axes: tuple, keep: int) -> jax.Array:
     def one(leaves: list) -> jax.Array:
         projected, score = project(jax.tree.unflatten(tree, leaves), pool)
@@ -135,13 +138,15 @@ def refit(
     replicas = Replicas(setup.problem, _changes(setup, weight, loss, delta, pinned or {}))
     total = len(next(iter(replicas.changed.values())))
     size = min(chunk, 1 << (total - 1).bit_length())
+    rows = len(setup.problem.points.loss) if setup.problem.points is not None else 1
+    batch = int(np.clip(VALUES // rows, 8, min(BATCH, max(chunk, 8))))
     parts = []
     with jax.enable_x64(True):
         pool = start_pool(setup, starts)
         warm = np.broadcast_to(warm, (total, setup.layout.size))
         for first in range(0, total, size):
             index = np.arange(first, min(first + size, total))
-            parts.append(_refit_some(replicas, pool, warm, index, size, min(keep, starts), min(BATCH, chunk)))
+            parts.append(_refit_some(replicas, pool, warm, index, size, min(keep, starts), batch))
             if progress is not None:
                 progress(int(index[-1]) + 1)
     return Refits(*(np.concatenate(column) for column in zip(*parts, strict=True)))

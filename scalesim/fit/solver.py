@@ -6,6 +6,7 @@ Newton's few last steps, are NumPy's: programs stay small, and compiling them is
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ ANNEAL = 30.0
 COOLING = 0.4
 MAX_STEP = 2.0
 """No coordinate moves further in one step; coordinates are logs, so this is a factor of 7."""
+RANKED = 4096
 IDLE = 1e-12
 """A step that promises less than this fraction of the cost is no step."""
 
@@ -169,6 +171,12 @@ def project(problem: Problem, pool: jax.Array) -> tuple[jax.Array, jax.Array]:
     (vmapped weights or losses) they are a matrix product.
     """
     points, layout = problem.points, problem.layout
+    if points is not None and len(points.loss) > RANKED:
+        # Seeds need not see every row of a large table, and all columns at once would not fit.
+        stride = -(-len(points.loss) // RANKED)
+        few = {k: v[::stride] for k, v in points.x.items()}
+        rows = {k: getattr(points, k)[::stride] for k in ("loss", "weight", "sigma")}
+        points = replace(points, x=few, **rows)
     linear = layout.linear()
     if points is None or not linear:
         return pool, jax.vmap(lambda z: problem.objective(z, ANNEAL))(pool)

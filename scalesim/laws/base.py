@@ -92,7 +92,7 @@ def coefficient(
     return dataclasses.field(default=default, metadata={"coefficient": spec})
 
 
-def option(default: Any) -> Any:
+def option(*, default: Any) -> Any:
     """Declare a dataclass field of a law as a static option."""
     return dataclasses.field(default=default, metadata={"static": True})
 

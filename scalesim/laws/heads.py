@@ -120,7 +120,7 @@ class HeadLaw(_Heads):
     F: Num = coefficient((0.005, 0.2), linear=True)
     m: Num = coefficient((0.5, 30.0), meaning="KV heads that a model of N0 wants")
     g: Num = coefficient((0.05, 1.0), default=2 / 3, meaning="exponent of that demand in n_params")
-    sharpness: float = option(2.0)
+    sharpness: float = option(default=2.0)
 
     def loss(self, x: X) -> Num:
         """Return E + (N/N0)^-b (A + C log(1 + k/n_head)) + F/s log(1 + (m (N/N0)^g / n_kv)^s)."""

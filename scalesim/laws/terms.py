@@ -18,7 +18,7 @@ class Constant(Law):
     """
 
     fields = ()
-    E: Num = coefficient((0.5, 3.0), linear=True, meaning="irreducible loss")
+    E: Num = coefficient((0.5, 3.0), linear=True, default=1.7, meaning="irreducible loss")
 
     def loss(self, x: X) -> Num:
         """Return E."""
@@ -34,7 +34,7 @@ class PowerTerm(Law):
     2.25
     """
 
-    field: str = option("n_params")
+    field: str = option(default="n_params")
     A: Num = coefficient((1e-2, 1e5), linear=True, scales=("@field", "alpha"))
     alpha: Num = coefficient((0.05, 1.5))
 
@@ -61,8 +61,8 @@ class AspectRatio(Law):
     """
 
     fields = ("d_model", "n_layer")
-    eps: Num = coefficient((1e-4, 0.1))
-    g: Num = coefficient((0.1, 1.5))
+    eps: Num = coefficient((1e-4, 0.1), default=0.004)
+    g: Num = coefficient((0.1, 1.5), default=0.7)
 
     def loss(self, x: X) -> Num:
         """Return 1 + eps (d_model / n_layer)^g."""
@@ -111,7 +111,7 @@ class ContextPower(Law):
     """
 
     fields = ("context_length",)
-    c: Num = coefficient((-0.05, 0.1), positive=False)
+    c: Num = coefficient((-0.05, 0.1), positive=False, default=0.02)
 
     def loss(self, x: X) -> Num:
         """Return (T / 8192)^-c."""
@@ -131,8 +131,8 @@ class ContextGrowth(Law):
     """
 
     fields = ("context_length", "n_params")
-    c: Num = coefficient((-0.05, 0.1), positive=False)
-    h: Num = coefficient((-0.02, 0.02), positive=False)
+    c: Num = coefficient((-0.05, 0.1), positive=False, default=0.02)
+    h: Num = coefficient((-0.02, 0.02), positive=False, default=0.0)
 
     def loss(self, x: X) -> Num:
         """Return (T / 8192)^-(c + h ln(N / 1e9))."""

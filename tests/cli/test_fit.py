@@ -62,6 +62,20 @@ def test_fit_for_people_compares_and_holds(runs, capsys):
     assert "held" in printed
 
 
+def test_isoflop_by_three_approaches(tmp_path, capsys):
+    n = np.tile(np.geomspace(1e8, 1e10, 9), 3)
+    flops = np.repeat([1e19, 1e20, 1e21], 9)
+    x = {"n_params": n, "n_tokens": flops / 6 / n}
+    path, figure = tmp_path / "grid.csv", tmp_path / "iso.png"
+    noise = np.exp(0.001 * np.random.default_rng(0).normal(size=27))
+    pl.DataFrame({**x, "flops": flops, "loss": np.asarray(Chinchilla().loss(x)) * noise}).write_csv(path)
+    assert main(["fit", str(path), "--isoflop", "--json", "--plot", str(figure)]) == 0
+    answer = json.loads(capsys.readouterr().out)["isoflop"]
+    assert answer["approach 3"]["exponent"] == pytest.approx(0.5126, abs=0.02)
+    assert abs(answer["approach 2"]["bias"]["exponent_bias"]) < 0.1
+    assert figure.stat().st_size > 10_000
+
+
 def test_resuming_a_bootstrap_gives_the_same(runs, tmp_path, capsys):
     args = ["fit", runs, "--json", "--resume", str(tmp_path / "kept.npz"), "--bootstrap"]
     assert main([*args, "50"]) == 0

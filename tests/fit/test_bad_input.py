@@ -125,10 +125,10 @@ def test_optax_is_the_general_path():
 
 
 def test_tables_of_different_length_share_programs():
-    from scalesim.fit import engine
+    from scalesim.fit import refit
 
     ss.fit("chinchilla", table())
-    before = engine._curvature._cache_size()
+    before = refit._march._cache_size()
     ss.fit("chinchilla", table().take(slice(0, 60)))
     ss.fit("chinchilla", table().take(slice(0, 49)))
-    assert engine._curvature._cache_size() == before
+    assert refit._march._cache_size() == before

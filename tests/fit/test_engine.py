@@ -54,7 +54,11 @@ def test_per_configuration_law_of_the_paper_is_its_figure():
 def test_bounds_and_priors_are_kept():
     runs = simulated(noise=1e-3)
     bounded = ss.fit("chinchilla", runs, bounds={"E": (1.9, 2.1)})
-    assert 1.9 < bounded.coefficients["E"] < 1.91
+    assert 1.9 <= bounded.coefficients["E"] < 1.91
+    assert bounded.status == "converged"
+    assert bounded.message.endswith("On a bound: E.")
+    assert np.isnan(bounded.standard_errors["E"])
+    assert bounded.standard_errors["alpha"] > 0
     free = ss.fit("chinchilla", runs, noise=Squared(2e-3))
     strong = ss.fit("chinchilla", runs, noise=Squared(2e-3), priors={"alpha": (0.5, 1e-4)})
     assert abs(strong.coefficients["alpha"] - 0.5) < 1e-3

@@ -43,7 +43,14 @@ FITTED = ("llama-2-7b", "llama-3-8b")
 HELD_OUT = {"a100": ("mistral-7b-v0.1",), "h100": ("mistral-7b-v0.1", "qwen2-7b")}
 
 GEMM = GemmConstants(
-    compute=0.85, bandwidth=0.85, sharpness=2.0, launch_us=1.0, depth_us=0.5, depth_exponent=0.3, fill=100.0
+    compute=0.85,
+    bandwidth=0.85,
+    sharpness=2.0,
+    launch_us=1.0,
+    depth_us=0.5,
+    depth_exponent=0.3,
+    fill=100.0,
+    latency_bytes=2e6,
 )
 DECODE = DecodeConstants(
     bandwidth=0.85,

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from experiments.public_data import public_runs
-from scalesim.cost.calibrate import Timing, calibrate, fit_constants
+from scalesim.cost.calibration import Timing, calibrate, fit_constants
 from scalesim.cost.flops import attended_pairs
 from scalesim.cost.kernels import decode_attention_time, gemm_time, prefill_attention_time
 from scalesim.cost.numbers import to_float

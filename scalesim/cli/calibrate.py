@@ -15,7 +15,7 @@ from scalesim.cli.given import given_shape
 from scalesim.errors import InvalidInput, choose
 
 if TYPE_CHECKING:
-    from scalesim.cost.calibrate import Timing
+    from scalesim.cost.calibration import Timing
 
 __all__ = ["Options", "read_timings", "run"]
 
@@ -46,7 +46,7 @@ def run(args: list[str]) -> int:
     """Run the command."""
     options = parse(Options, "calibrate", args)
     use_compilation_cache()
-    from scalesim.cost.calibrate import calibrate
+    from scalesim.cost.calibration import calibrate
     from scalesim.hardware import load_hardware
 
     found = calibrate(read_timings(options.timings), load_hardware(options.hardware))
@@ -100,7 +100,7 @@ def read_timings(path: str) -> list[Timing]:
 
 
 def _timing(row: Mapping[str, str]) -> Timing:
-    from scalesim.cost.calibrate import Timing
+    from scalesim.cost.calibration import Timing
     from scalesim.cost.parallel import Parallel
     from scalesim.units import parse_context
     from scalesim.workload import Workload

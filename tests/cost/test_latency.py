@@ -259,7 +259,7 @@ def test_small_models_take_time_too():
 def engines():
     """Hardware calibrated to Llama-2-7B and Llama-3-8B on vLLM, the other models left out."""
     need("llm_inference_bench")
-    from scalesim.cost.calibrate import calibrate
+    from scalesim.cost.calibration import calibrate
 
     return {
         device: calibrate(

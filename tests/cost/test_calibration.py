@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from scalesim.cost.calibrate import Timing, calibrate
+from scalesim.cost.calibration import Timing, calibrate
 from scalesim.errors import InvalidInput
 from scalesim.hardware import load_hardware
 from scalesim.models import known_model

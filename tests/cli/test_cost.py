@@ -120,7 +120,7 @@ def test_an_accelerator_that_was_not_measured_says_so(capsys):
         (
             ["--model", "gpt2", "--generated", "2K"],
             2,
-            "generated_length must be at most context_length = 1024",
+            "generated_length must be below context_length = 1024",
         ),
         (["--write-config", "out.json"], 2, "d_ff must be a whole number in a config.json, but is 5461.33"),
         (

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from experiments.public_data import public_runs
-from scalesim.cost.calibrate import Timing, calibrate, fit_constants
+from scalesim.cost.calibration import Timing, calibrate, fit_constants
 from scalesim.cost.flops import attended_pairs
 from scalesim.cost.kernels import decode_attention_time, gemm_time, prefill_attention_time
 from scalesim.cost.numbers import to_float
@@ -43,7 +43,14 @@ FITTED = ("llama-2-7b", "llama-3-8b")
 HELD_OUT = {"a100": ("mistral-7b-v0.1",), "h100": ("mistral-7b-v0.1", "qwen2-7b")}
 
 GEMM = GemmConstants(
-    compute=0.85, bandwidth=0.85, sharpness=2.0, launch_us=1.0, depth_us=0.5, depth_exponent=0.3, fill=100.0
+    compute=0.85,
+    bandwidth=0.85,
+    sharpness=2.0,
+    launch_us=1.0,
+    depth_us=0.5,
+    depth_exponent=0.3,
+    fill=100.0,
+    latency_bytes=2e6,
 )
 DECODE = DecodeConstants(
     bandwidth=0.85,

@@ -42,6 +42,7 @@ class GemmConstants:
         launch_us: fixed time, microseconds.
         depth_us, depth_exponent: time of a chain of k products, depth_us k^depth_exponent microseconds.
         fill: values of k that pass before the pipeline is full.
+        latency_bytes: bytes that the memory could move in the time of its first answer.
     """
 
     compute: Num
@@ -51,6 +52,7 @@ class GemmConstants:
     depth_us: Num
     depth_exponent: Num
     fill: Num
+    latency_bytes: Num
 
 
 @jax.tree_util.register_dataclass

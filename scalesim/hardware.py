@@ -141,6 +141,11 @@ class Hardware:
             efficiency = Efficiency.from_dict(efficiency)
         return cls(**{**figures, "efficiency": efficiency})
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a plain dictionary of numbers, which `from_dict` takes and JSON holds."""
+        out = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**out, "efficiency": self.efficiency.to_dict()}
+
 
 _FIGURES = tuple(f.name for f in fields(Hardware) if f.name not in ("name", "efficiency", "source"))
 

@@ -42,8 +42,8 @@ class Workload:
         compute: number format of the matrix units, whose peak the hardware states.
 
     Raises:
-        InvalidInput: a Python number that is not positive and finite, a generated_length beyond the
-            context, or an unknown number format.
+        InvalidInput: a Python number that is not positive and finite, a generated_length or prefix_length
+            that leaves no prompt, or an unknown number format.
 
     >>> chat = Workload(context_length=4096, batch_size=16, generated_length=1024)
     >>> chat.prompt_length
@@ -74,11 +74,11 @@ class Workload:
         if self.generated_length is not None:
             _check("generated_length", self.generated_length)
         choose("compute", self.compute, COMPUTE)
-        total = self.context_length
-        for name in ("generated_length", "prefix_length"):
-            part = getattr(self, name)
-            if isinstance(part, int | float) and isinstance(total, int | float) and part > total:
-                raise InvalidInput(f"{name} must be at most context_length = {total}, but is {part}.")
+        # A prompt has a token at least, and one at least that is not shared.
+        for name, of in (("generated_length", "context_length"), ("prefix_length", "prompt_length")):
+            part, whole = getattr(self, name), getattr(self, of)
+            if isinstance(part, int | float) and isinstance(whole, int | float) and part >= whole:
+                raise InvalidInput(f"{name} must be below {of} = {whole}, but is {part}.")
 
     @property
     def prompt_length(self) -> Num:

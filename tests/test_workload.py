@@ -34,3 +34,25 @@ def test_bad_numbers_are_named(field, value):
 def test_bad_histograms_are_named(lengths, counts, says):
     with pytest.raises(InvalidInput, match=says):
         ContextLengths.from_histogram(lengths, counts)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"generated_length": 1024}, "generated_length must be below context_length = 1024, but is 1024"),
+        ({"prefix_length": 2000}, "prefix_length must be below prompt_length = 1024, but is 2000"),
+        ({"generated_length": 24, "prefix_length": 1000}, "prefix_length must be below prompt_length = 1000"),
+        ({"generated_length": 0}, "generated_length must be above 0"),
+        ({"prefix_length": -1}, "prefix_length must be at least 0"),
+        ({"kv_bits": 0}, "kv_bits must be above 0"),
+        ({"compute": "fp16"}, "compute 'fp16' is not known"),
+    ],
+)
+def test_bad_workloads_are_named(change, says):
+    with pytest.raises(InvalidInput, match=says):
+        Workload(**{"context_length": 1024, **change})
+
+
+def test_the_prompt_is_what_is_not_generated():
+    assert Workload(context_length=1024).prompt_length == 1024
+    assert Workload(context_length=1024, generated_length=24).prompt_length == 1000

@@ -12,6 +12,7 @@ COMMANDS: dict[str, str] = {
     "sweep": "a billion designs, each evaluated: the best, and the frontier of loss against cost",
     "cost": "what one shape costs to serve and to train, on named hardware",
     "compare": "designs side by side over context lengths: loss, memory, latency, dollars",
+    "calibrate": "hardware adjusted to a few timings of your own, for the other commands",
     "fit": "a loss law from training runs, with its uncertainty",
     "predict": "the loss of a model by a saved law, with intervals",
 }

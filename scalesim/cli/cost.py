@@ -66,6 +66,8 @@ class Options:
     """Training tokens (default: 20 for each parameter)."""
     plot: str | None = None
     """Write a roofline figure: .png, .svg or .pdf."""
+    write_config: str | None = None
+    """Write the shape as a Hugging Face config.json."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on standard output, and nothing else."""
 
@@ -93,6 +95,12 @@ def run(args: list[str]) -> int:
         "training": _training(options, given, workload, hardware),
         "paper": _paper(options, given, workload),
     }
+    if options.write_config is not None:
+        from scalesim.interop import write_config
+
+        write_config(
+            given.shape, options.write_config, max_context=given.max_context or workload.context_length
+        )
     if options.plot is not None:
         from scalesim.report.roofline import draw_roofline
 

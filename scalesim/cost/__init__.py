@@ -1,7 +1,7 @@
 """What a shape costs: pure functions of (shape, workload, hardware)."""
 
 from scalesim.cost.blocks import in_blocks
-from scalesim.cost.calibrate import Calibration, Timing, calibrate
+from scalesim.cost.calibration import Calibration, Timing, calibrate
 from scalesim.cost.capacity import check_fits, largest_batch, largest_context
 from scalesim.cost.explain import ServingCost, serving_cost
 from scalesim.cost.flops import ForwardFlops, forward_flops

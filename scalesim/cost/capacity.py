@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import jax.numpy as jnp
+
 from scalesim.cost.latency import RESERVE
 from scalesim.cost.memory import serving_memory
 from scalesim.cost.numbers import larger, to_float
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.errors import Unreachable
 from scalesim.hardware import Hardware
-from scalesim.shape import Shape, SlidingWindow
+from scalesim.shape import Shape
 from scalesim.units import format_bytes
 from scalesim.workload import Workload
 
@@ -85,29 +87,28 @@ def largest_context(
     limit = usable_bytes(hardware, reserve)
     job = replace(workload, generated_length=None, prefix_length=0)
     best: Num = float("-inf")
-    # Memory is concave in the context (windows fill, the chunk is reached): the greatest root of its pieces.
-    windows = (None,) if shape.window is None else (None, shape.window.window)
-    for window in windows:
-        for bounded in (True, False):
-            piece = replace(shape, window=_filled(shape, window))
-            if window is not None and _all_local(shape):
-                full = _total(piece, replace(job, context_length=window), parallel)
-                best = larger(best, _where(full <= limit, float("inf"), float("-inf")))
-                continue
-            chunked = replace(job, prefill_chunk=job.prefill_chunk if bounded else 1e18)
-            span = (1e9, 2e9) if bounded or window is not None else (1.0, 1e6)
-            root = _solve(
-                lambda length, p=piece, w=chunked: _total(p, replace(w, context_length=length), parallel),
-                limit,
-                span,
-            )
-            best = larger(best, root)
+    if _all_local(shape):
+        full = _total(shape, replace(job, context_length=shape.window.window), parallel)  # type: ignore[union-attr]
+        best = _where(full <= limit, float("inf"), best)
+    # Memory is concave in the context (windows fill, the chunk is reached), so the answer is the greatest
+    # root of its affine pieces: local layers that keep everything or a window, chunk reached or not.
+    for piece, beyond in _pieces(shape):
+        start = 1.0 * job.prefill_chunk * parallel.expert + beyond
+        for chunk in (job.prefill_chunk, 1e18):
+
+            def memory(length: Num, p: Shape = piece, chunk: Num = chunk) -> Num:
+                return _total(p, replace(job, prefill_chunk=chunk, context_length=length), parallel)
+
+            best = larger(best, _solve(memory, limit, (start, 2 * start)))
     return best
 
 
-def _filled(shape: Shape, window: Num | None) -> SlidingWindow | None:
-    """The shape's window, or none: then local layers keep everything."""
-    return None if window is None else shape.window
+def _pieces(shape: Shape) -> list[tuple[Shape, Num]]:
+    """The shape with its local layers' windows never full, and always full beyond a length."""
+    if shape.window is None:
+        return [(shape, 0.0)]
+    endless = (replace(shape, window=None), 0.0)
+    return [endless] if _all_local(shape) else [endless, (shape, shape.window.window)]
 
 
 def _all_local(shape: Shape) -> bool:
@@ -117,8 +118,6 @@ def _all_local(shape: Shape) -> bool:
 def _where(condition: Any, yes: float, no: float) -> Num:
     if isinstance(condition, bool):
         return yes if condition else no
-    import jax.numpy as jnp
-
     return jnp.where(condition, yes, no)
 
 

@@ -17,7 +17,7 @@ from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.cost.price import PerMillion, token_energy, token_price
 from scalesim.cost.training import Band
 from scalesim.hardware import Hardware
-from scalesim.shape import Shape
+from scalesim.shape import Shape, layer_counts
 from scalesim.workload import Workload
 
 __all__ = ["ServingCost", "serving_cost"]
@@ -110,8 +110,6 @@ def serving_cost(
 
 def _counted(shape: Shape) -> Shape:
     """Return the shape in floats, its global layers counted whole and stated as a number."""
-    from scalesim.shape import layer_counts
-
     if shape.window is not None:
         whole = layer_counts(shape).global_
         # A window without global layers stays without: then nothing is to be counted.

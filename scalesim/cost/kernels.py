@@ -40,7 +40,7 @@ def gemm_time(
     """Return the seconds of a matrix product of `flops` that moves `n_bytes`, its inner dimension `depth`.
 
     t = launch + depth_us k^depth_exponent + || flops (1 + fill / k) / (compute peak),
-    bytes / (share bandwidth) ||_p, with k the depth.
+    (bytes + latency_bytes) / (share bandwidth) ||_p, with k the depth.
 
     Args:
         flops: 2 m n k.
@@ -52,7 +52,7 @@ def gemm_time(
         launch: share of the fixed times that counts (graphs hide a part of them).
     """
     compute = flops * (1 + c.fill / depth) / (c.compute * peak)
-    memory = n_bytes / (c.bandwidth * bandwidth)
+    memory = (n_bytes + c.latency_bytes) / (c.bandwidth * bandwidth)
     chain = c.depth_us * jnp.exp(c.depth_exponent * jnp.log(depth * 1.0))
     return launch * (c.launch_us + chain) * _US + p_norm(c.sharpness, compute, memory)
 

@@ -13,6 +13,7 @@ from scalesim.cost.memory import kv_cache_bytes, serving_memory
 from scalesim.cost.numbers import larger, to_float
 from scalesim.cost.operators import Operator, forward_operators
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
+from scalesim.errors import InvalidInput
 from scalesim.hardware import Hardware
 from scalesim.shape import Shape
 from scalesim.workload import Workload
@@ -193,8 +194,6 @@ def generation_time(
     """
     generated = workload.generated_length
     if generated is None:
-        from scalesim.errors import InvalidInput
-
         raise InvalidInput("generated_length must be given for the time of a whole generation, but is None.")
     batch = workload.batch_size * 1.0
     use = to_float(serving_memory(shape, workload, parallel))

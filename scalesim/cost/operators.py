@@ -194,7 +194,7 @@ def _attend(
 ) -> Operator:
     s, hw, e, t = p.shape, p.hardware, p.hardware.efficiency, p.parallel.tensor
     pairs = attended_pairs(new, past, window=window)
-    longest = past + new if window is None else smaller(past + new, window + new)
+    longest = past + new if window is None else smaller(past + new, window)
     heads = s.n_head / t
     kv_heads = kv_heads_per_device(s, p.parallel)
     head_dim, flops = s.head_dim, 4.0 * batch * pairs * heads * s.head_dim
@@ -208,11 +208,10 @@ def _attend(
         flops = 4.0 * batch * pairs * heads * head_dim
     queries = 2 * batch * new * heads * head_dim * p.act
     if decode:
-        length = past + new if window is None else smaller(past + new, window)
-        n_bytes = queries + p.kv * caches * batch * length * kv_heads * head_dim
+        n_bytes = queries + p.kv * caches * batch * longest * kv_heads * head_dim
         once = decode_attention_time(
             batch,
-            length,
+            longest,
             heads,
             kv_heads,
             head_dim,
@@ -226,7 +225,9 @@ def _attend(
             launch=e.engine.launch,
         )
     else:
-        n_bytes = queries + p.kv * 2 * batch * longest * kv_heads * head_dim
+        # Every new key is read once, and of the cached ones those that a window still holds.
+        keys = new + (past if window is None else smaller(past, window))
+        n_bytes = queries + p.kv * 2 * batch * keys * kv_heads * head_dim
         once = prefill_attention_time(
             batch,
             new,

@@ -11,7 +11,7 @@ from scalesim.errors import InvalidInput, choose
 from scalesim.interop.fields import DEFAULTS, WITHOUT_COST, Fields
 from scalesim.shape import LatentAttention, MixtureOfExperts, Shape, SlidingWindow
 
-__all__ = ["ImportedConfig", "from_huggingface", "read_config", "to_huggingface"]
+__all__ = ["ImportedConfig", "from_huggingface", "read_config", "to_huggingface", "write_config"]
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,9 @@ def to_huggingface(shape: Shape, *, max_context: int = 131072, rope_theta: float
     for name in ("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size"):
         value = getattr(shape, name)
         if not isinstance(value, int):
-            raise InvalidInput(f"{name} must be a whole number in a config.json, but is {value!r}.")
+            raise InvalidInput(
+                f"{name} must be a whole number in a config.json, but is {value!r}; {round(value)} would do."
+            )
     plain = {
         "gated_ffn": True,
         "norms_per_layer": 2,
@@ -294,3 +296,17 @@ def to_huggingface(shape: Shape, *, max_context: int = 131072, rope_theta: float
         config["sliding_window"] = None
     assert set(config) <= set(WITHOUT_COST) | set(DEFAULTS[family.lower()])
     return config
+
+
+def write_config(shape: Shape, path: str, *, max_context: int = 131072) -> None:
+    """Write `to_huggingface` of a shape to a file.
+
+    Raises:
+        InvalidInput: the shape cannot be written so, or the file cannot be written.
+    """
+    text = json.dumps(to_huggingface(shape, max_context=max_context), indent=2)
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+    except OSError as error:
+        raise InvalidInput(f"config {path!r} cannot be written: {error.strerror}.") from None

@@ -68,6 +68,14 @@ def test_cost_of_a_config_names_unknown_fields_on_standard_error(capsys, tmp_pat
     assert json.loads(out)["n_params_total"] == 1235814400
 
 
+def test_a_shape_is_written_as_a_config_and_read_again(capsys, tmp_path):
+    path = tmp_path / "config.json"
+    first = report(capsys, "cost", "--shape", "19x2624x12x1x6464", "--write-config", str(path))
+    again = report(capsys, "cost", "--config", str(path))
+    assert again["shape"] == first["shape"]
+    assert again["tpot_s"] == first["tpot_s"]
+
+
 def test_tables_are_for_people(capsys, tmp_path):
     figure = tmp_path / "roof.svg"
     args = ("--model", "mixtral-8x7b-v0.1", "--tensor", "4", "--generated", "512", "--plot", str(figure))
@@ -112,7 +120,13 @@ def test_an_accelerator_that_was_not_measured_says_so(capsys):
         (
             ["--model", "gpt2", "--generated", "2K"],
             2,
-            "generated_length must be at most context_length = 1024",
+            "generated_length must be below context_length = 1024",
+        ),
+        (["--write-config", "out.json"], 2, "d_ff must be a whole number in a config.json, but is 5461.33"),
+        (
+            ["--shape", "1x64x1x1x128", "--write-config", "/no/where.json"],
+            2,
+            "config '/no/where.json' cannot be written",
         ),
         (["--model", "gpt2", "--batch", "0"], 2, "batch_size must be above 0"),
         (["--model", "gpt2", "--batch", "nan"], 2, "batch_size must be above 0 and finite, but is nan"),

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -84,3 +86,16 @@ def test_weights_that_do_not_fit_ask_for_more_devices():
     small = load_hardware({"bf16_tflops": 1, "memory_gb": 0.1, "bandwidth_gbs": 1})
     with pytest.raises(Unreachable, match="the weights alone leave no room for one sequence"):
         check_fits(known_model("llama-3-8b").shape, Workload(context_length=4096), small)
+
+
+def test_answers_keep_their_precision_in_float32(float32):
+    for name in ("llama-3-8b", "deepseek-v2-lite"):
+        shape, job = known_model(name).shape, Workload(context_length=4096, batch_size=2)
+        for f in (largest_batch, largest_context):
+            exact = float(f(shape, job, A100))
+            loose = jax.jit(lambda s, w, f=f: f(s, w, A100))(_floats(shape), _floats(job))
+            assert float(loose) == pytest.approx(exact, rel=1e-4)
+
+
+def _floats(tree):
+    return jax.tree.map(lambda leaf: jnp.float32(leaf), tree)

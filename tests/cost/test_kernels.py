@@ -129,15 +129,16 @@ def test_error_on_the_held_out_half(kind, device):
 def test_error_on_unseen_gemm_shapes():
     need("silicon")
     table = measured.kernel_rows("gemm", "h100")
-    rng = np.random.default_rng(3)
-    # Whole widths and depths are left out, not single products: every scored n and k is new.
-    unseen = [rng.choice(np.unique(table[side]), 8, replace=False) for side in ("n", "k")]
-    new = np.isin(table["n"], unseen[0]) & np.isin(table["k"], unseen[1])
-    old = ~np.isin(table["n"], unseen[0]) & ~np.isin(table["k"], unseen[1])
-    constants = measured.fit_kernel("gemm", "h100", measured.part(table, np.flatnonzero(old)))
-    assert (
-        measured.errors("gemm", "h100", constants, measured.part(table, np.flatnonzero(new))).mean() <= 0.10
-    )
+    means = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        # Whole widths and depths are left out, not single products: every scored n and k is new.
+        widths, depths = (rng.choice(np.unique(table[side]), 8, replace=False) for side in ("n", "k"))
+        wide, deep = np.isin(table["n"], widths), np.isin(table["k"], depths)
+        constants = measured.fit_kernel("gemm", "h100", measured.part(table, np.flatnonzero(~wide & ~deep)))
+        new = measured.part(table, np.flatnonzero(wide & deep))
+        means.append(measured.errors("gemm", "h100", constants, new).mean())
+    assert np.mean(means) <= 0.10
 
 
 @pytest.mark.parametrize("device", DEVICES)

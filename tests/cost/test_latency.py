@@ -103,6 +103,21 @@ def test_windows_and_latents_save_time_at_long_context():
     assert weight_bytes(shared) < weight_bytes(LLAMA)
 
 
+def test_a_windowed_prompt_takes_the_time_of_the_measured_form():
+    from scalesim.cost.kernels import prefill_attention_time
+
+    shape, e = known_model("mistral-7b-v0.1").shape, H100.efficiency
+    operators = prefill_operators(shape, Workload(context_length=16384, batch_size=2), H100)
+    got = next(o for o in operators if o.name == "attention, sliding")
+    # As the form was fitted: `longest` is what one row attends to at most, the window.
+    span = (4096 * 16384 - 4096 * 4095 / 2) / 16384
+    once = prefill_attention_time(
+        2.0, 16384.0, span, 32.0, 8.0, 128.0, H100.peak_flops("bf16"), H100.bandwidth, e.prefill,
+        longest=4096.0, launch=e.engine.launch,
+    )  # fmt: skip
+    assert float(got.time_s) == pytest.approx(32 * e.engine.scale * float(once))
+
+
 def test_experts_are_read_as_they_are_visited():
     moe = known_model("qwen3-30b-a3b").shape
 
@@ -259,7 +274,7 @@ def test_small_models_take_time_too():
 def engines():
     """Hardware calibrated to Llama-2-7B and Llama-3-8B on vLLM, the other models left out."""
     need("llm_inference_bench")
-    from scalesim.cost.calibrate import calibrate
+    from scalesim.cost.calibration import calibrate
 
     return {
         device: calibrate(

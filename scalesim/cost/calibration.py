@@ -128,6 +128,8 @@ class Timing:
         choose("what", self.what, ("generation", "ttft", "tpot"))
         if not (isinstance(self.seconds, int | float) and 0 < self.seconds < float("inf")):
             raise InvalidInput(f"seconds must be above 0 and finite, but is {self.seconds!r}.")
+        if self.what == "generation" and self.workload.generated_length is None:
+            raise InvalidInput("generated_length must be given for a timing of a generation, but is None.")
 
     def predict(self, hardware: Hardware) -> jax.Array:
         """Return the seconds that the model gives."""

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from scalesim.cost.calibrate import Timing, calibrate
+from scalesim.cost.calibration import Timing, calibrate
 from scalesim.errors import InvalidInput
 from scalesim.hardware import load_hardware
 from scalesim.models import known_model
@@ -64,7 +64,7 @@ def test_one_timing_is_enough_to_move_the_scale():
         (lambda: calibrate([], H100), "measurements must hold at least one timing"),
         (lambda: calibrate(timings(H100)[:1], H100, constants=["speed"]), "constants 'speed' is not known"),
         (
-            lambda: Timing(shape=SHAPES[0], workload=Workload(context_length=8), seconds=0.0),
+            lambda: Timing(shape=SHAPES[0], workload=Workload(context_length=8), seconds=0.0, what="tpot"),
             "seconds must be above 0 and finite, but is 0.0",
         ),
         (

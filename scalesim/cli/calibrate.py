@@ -1,0 +1,144 @@
+"""`scalesim calibrate`: hardware adjusted to a few timings of one's own."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from scalesim.cli.common import parse, print_json, use_compilation_cache
+from scalesim.cli.given import given_shape
+from scalesim.errors import InvalidInput, choose
+
+if TYPE_CHECKING:
+    from scalesim.cost.calibration import Timing
+
+__all__ = ["Options", "read_timings", "run"]
+
+_NEEDED = ("model", "context", "seconds")
+_OPTIONAL = ("batch", "generated", "what", "tensor", "pipeline", "expert", "weight_bits", "kv_bits")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Adjust hardware to a few timings of your own engine, and say how large an error is left.
+
+    The timings are a CSV file with the columns model (a name, a config.json or sizes), context and seconds,
+    and if need be batch, generated, what (tpot, ttft or generation), tensor, pipeline, expert, weight_bits,
+    kv_bits.
+    """
+
+    timings: Annotated[str, tyro.conf.Positional]
+    """CSV file of timings."""
+    hardware: str = "h100-sxm"
+    """Where they were taken: an accelerator of the catalogue, or a JSON file with its figures."""
+    out: str | None = None
+    """Write the adjusted hardware as a JSON file, for --hardware of the other commands."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON object on standard output, and nothing else."""
+
+
+def run(args: list[str]) -> int:
+    """Run the command."""
+    options = parse(Options, "calibrate", args)
+    use_compilation_cache()
+    from scalesim.cost.calibration import calibrate
+    from scalesim.hardware import load_hardware
+
+    found = calibrate(read_timings(options.timings), load_hardware(options.hardware))
+    adjusted = found.hardware.to_dict()
+    if options.out is not None:
+        _write(options.out, adjusted)
+    if options.json:
+        print_json(
+            {
+                "relative_error_before": found.error_before,
+                "relative_error": found.error,
+                "relative_error_left_out": found.error_left_out,
+                "status": found.status,
+                "hardware": adjusted,
+            }
+        )
+    else:
+        print(f"{found.status} Before: {found.error_before:.1%}.")
+        for name, value in adjusted["efficiency"]["engine"].items():
+            print(f"  {name:<12} {value:.4g}")
+    return 0
+
+
+def read_timings(path: str) -> list[Timing]:
+    """Return the timings of a CSV file.
+
+    Raises:
+        InvalidInput: the file cannot be read, a column is missing or not known, or a row is wrong.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise InvalidInput(f"timings {path!r} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise InvalidInput(f"timings {path!r} is not a text file.") from None
+    if not rows:
+        raise InvalidInput(f"timings {path!r} holds no rows.")
+    for name in _NEEDED:
+        if name not in rows[0]:
+            raise InvalidInput(f"timings {path!r} has no column {name!r}.")
+    for name in rows[0]:
+        choose("column", str(name), _NEEDED + _OPTIONAL)
+    timings = []
+    for line, row in enumerate(rows, start=2):
+        try:
+            timings.append(_timing(row))
+        except InvalidInput as error:
+            raise InvalidInput(f"timings {path!r}, line {line}: {error}") from None
+    return timings
+
+
+def _timing(row: Mapping[str, str]) -> Timing:
+    from scalesim.cost.calibration import Timing
+    from scalesim.cost.parallel import Parallel
+    from scalesim.units import parse_context
+    from scalesim.workload import Workload
+
+    def number(name: str, default: float | None = None) -> float:
+        text = row.get(name) or ""
+        if not text and default is not None:
+            return default
+        try:
+            return float(text)
+        except ValueError:
+            raise InvalidInput(f"{name} must be a number, but is {text!r}.") from None
+
+    generated = row.get("generated") or None
+    workload = Workload(
+        context_length=parse_context(row["context"] or "", "context"),
+        batch_size=number("batch", 1.0),
+        generated_length=None if generated is None else parse_context(generated, "generated"),
+        weight_bits=number("weight_bits", 16.0),
+        kv_bits=number("kv_bits", 16.0),
+    )
+    split = {}
+    for name in ("tensor", "pipeline", "expert"):
+        degree = number(name, 1.0)
+        split[name] = int(degree) if degree.is_integer() else degree
+    default = "generation" if generated else "tpot"
+    return Timing(
+        shape=given_shape(row["model"] or "").shape,
+        workload=workload,
+        seconds=number("seconds"),
+        what=row.get("what") or default,
+        parallel=Parallel(**split),  # type: ignore[arg-type]
+    )
+
+
+def _write(path: str, hardware: dict[str, object]) -> None:
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(json.dumps(hardware, indent=2) + "\n")
+    except OSError as error:
+        raise InvalidInput(f"out {path!r} cannot be written: {error.strerror}.") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from scalesim.cli.common import parse, print_json, use_compilation_cache
-from scalesim.errors import InvalidInput
+from scalesim.cli.common import parse, print_json, stdout_kept, use_compilation_cache
+from scalesim.errors import InvalidInput, Unreachable
 
 if TYPE_CHECKING:
     from scalesim.sweep import Product, Progress, Sweep
@@ -141,6 +142,14 @@ def run(args: list[str]) -> int:
     """Run the command."""
     options = parse(Options, "sweep", args, _REPEATS)
     product = _product(options)
+    with stdout_kept():
+        answers = _swept(options, product)
+    if not options.process:
+        _report(answers, options)
+    return 0
+
+
+def _swept(options: Options, product: Product) -> list[Sweep]:
     use_compilation_cache()
     from scalesim.cli.design import objective_of
     from scalesim.fit import named_fit
@@ -173,17 +182,18 @@ def run(args: list[str]) -> int:
     except KeyboardInterrupt:
         reporter.end()
         if options.checkpoint is not None:
-            print(
-                f"scalesim: interrupted; the same command goes on from {options.checkpoint}.", file=sys.stderr
-            )
-            return 130
+            print(f"scalesim: the same command goes on from {options.checkpoint}.", file=sys.stderr)
         raise
+    except (InvalidInput, Unreachable) as error:
+        if leave is None:
+            raise
+        # The usual way out waits for the processes that are gone, and then aborts with a stack trace.
+        print(f"scalesim: {error}", file=sys.stderr, flush=True)
+        os._exit(2 if isinstance(error, InvalidInput) else 1)
     reporter.end()
     if leave is not None:
         leave()
-    if not options.process:
-        _report(answers, options)
-    return 0
+    return answers
 
 
 def _own_file(options: Options) -> str | None:

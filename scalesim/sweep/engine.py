@@ -98,6 +98,16 @@ class Engine:
         began = self._resume()
         if self.finished:
             return
+        try:
+            self._sweep(began)
+        except KeyboardInterrupt:
+            # What half a round found is kept too: to meet a design twice changes nothing.
+            if self.checkpoint:
+                self._write()
+            raise
+
+    def _sweep(self, began: float) -> None:
+        """Go round by round to the end."""
         self._prepare()
         blocks_a_round, written = len(self.devices) * self.hosts.count, time.monotonic()
         while not self.finished:

@@ -71,7 +71,7 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def stdout_kept() -> Iterator[None]:
-    """Send to standard error what libraries print on standard output by themselves (Gloo greets its peers)."""
+    """Send to standard error what libraries print on standard output (Gloo greets its peers there)."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)

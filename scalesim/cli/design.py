@@ -20,7 +20,7 @@ __all__ = ["Options", "objective_of", "run"]
 _REPEATS = ("--context", "--target-loss", "--lattice", "--context-mix")
 
 
-_LABELS = {
+LABELS = {
     "z": "Z",
     "z-figure1": "Z (GiB, causal)",
     "memory": "memory (bytes)",
@@ -201,7 +201,7 @@ def _report(law: Any, answers: list[tuple[Design, ...]], options: Options) -> No
         doubts = [distribution(law, design) if options.doubt else None for design in designs]
     with working("differentiating the optimum"):
         moves = [sensitivity(design) if options.sensitivity else None for design in designs]
-    label = _LABELS[options.objective]
+    label = LABELS[options.objective]
     if options.plot is not None:
         with working("drawing"):
             draw_designs(options.plot, answers, label)

@@ -20,7 +20,6 @@ __all__ = ["Options", "parse_range", "run"]
 
 _REPEATS = ("--context", "--context-mix")
 _AXES = ("n_layer", "d_model", "d_ff", "n_head", "n_kv_head")
-_LABELS = {"z": "Z", "z-figure1": "Z (GiB, causal)", "memory": "memory (bytes)", "flops": "FLOPs"}
 _Range = Annotated[str | None, tyro.conf.arg(metavar="LOW:HIGH[:STEP]|A,B,...")]
 _File = Annotated[str | None, tyro.conf.arg(metavar="FILE")]
 
@@ -53,8 +52,13 @@ class Options:
     """Depth against width: figure (d_model = 128 n_layer), table, or a ratio."""
     batch_size: float = 1.0
     """Sequences served at a time."""
-    objective: Literal["z", "z-figure1", "memory", "flops"] = "z"
-    """What is minimised: the paper's Z in Figure 2's or Figure 1's units, memory, or FLOPs."""
+    generated: str | None = None
+    """Tokens of the context that are generated, for --objective price."""
+    objective: Literal["z", "z-figure1", "memory", "flops", "ttft", "tpot", "price"] = "z"
+    """What is minimised: the paper's Z in Figure 2's or Figure 1's units, memory or FLOPs; on --hardware also
+    seconds to the first token, seconds per token, or dollars a million requests."""
+    hardware: str = "h100-sxm"
+    """For ttft, tpot and price: an accelerator of the catalogue, or a JSON file with its figures."""
     weights: float = 0.9
     """Weight of memory in Z, 0 to 1; FLOPs have the rest."""
     bytes_per_weight: float = 2.0
@@ -162,13 +166,24 @@ def _swept(options: Options, product: Product) -> list[Sweep]:
     contexts = [float(parse_context(context)) for context in options.context]
     if options.context_mix:
         contexts = [float(objective.lengths.mean)]
+    generated = None if options.generated is None else float(parse_context(options.generated, "generated"))
+    workloads = [
+        Workload(
+            context_length=c,
+            batch_size=options.batch_size,
+            generated_length=generated,
+            weight_bits=8 * options.bytes_per_weight,
+            kv_bits=8 * options.bytes_per_kv,
+        )
+        for c in contexts
+    ]
     leave = _join(options, join)
     reporter = _Reporter()
     try:
         answers = sweep(
             law,
             product,
-            [Workload(context_length=c, batch_size=options.batch_size) for c in contexts],
+            workloads,
             options.target_loss,
             objective=objective,
             top=options.top,
@@ -233,9 +248,10 @@ def _product(options: Options) -> Product:
 
 
 def _report(answers: list[Sweep], options: Options) -> None:
+    from scalesim.cli.design import LABELS
     from scalesim.report import draw_sweeps, print_sweep, sweep_json
 
-    label = _LABELS[options.objective]
+    label = LABELS[options.objective]
     if options.plot is not None:
         draw_sweeps(options.plot, answers, label)
     if options.json:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["merge_repeats", "parse", "print_json", "use_compilation_cache", "working"]
+__all__ = ["merge_repeats", "parse", "print_json", "stdout_kept", "use_compilation_cache", "working"]
 
 T = TypeVar("T")
 
@@ -67,6 +67,19 @@ def use_compilation_cache() -> None:
 def print_json(value: Any) -> None:
     """Print one JSON object on standard output; a NaN or infinity is a bug and raises."""
     print(json.dumps(value, allow_nan=False))
+
+
+@contextmanager
+def stdout_kept() -> Iterator[None]:
+    """Send to standard error what libraries print on standard output (Gloo greets its peers there)."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 @contextmanager

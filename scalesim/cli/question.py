@@ -26,7 +26,7 @@ _ON_HARDWARE = {"ttft": "TimeToFirstToken", "tpot": "TimePerToken", "price": "Re
 def _parallel(options: Any) -> Any:
     from scalesim.cost.parallel import Parallel
 
-    return Parallel(tensor=options.tensor)
+    return Parallel(tensor=getattr(options, "tensor", 1))  # a sweep has no such option
 
 
 def workloads_of(options: Any, objective: Any) -> list[Any]:

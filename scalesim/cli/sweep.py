@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from scalesim.cli.common import parse, print_json, use_compilation_cache
-from scalesim.errors import InvalidInput
+from scalesim.cli.common import parse, print_json, stdout_kept, use_compilation_cache
+from scalesim.errors import InvalidInput, Unreachable
 
 if TYPE_CHECKING:
     from scalesim.sweep import Product, Progress, Sweep
@@ -19,7 +20,6 @@ __all__ = ["Options", "parse_range", "run"]
 
 _REPEATS = ("--context", "--context-mix")
 _AXES = ("n_layer", "d_model", "d_ff", "n_head", "n_kv_head")
-_LABELS = {"z": "Z", "z-figure1": "Z (GiB, causal)", "memory": "memory (bytes)", "flops": "FLOPs"}
 _Range = Annotated[str | None, tyro.conf.arg(metavar="LOW:HIGH[:STEP]|A,B,...")]
 _File = Annotated[str | None, tyro.conf.arg(metavar="FILE")]
 
@@ -52,8 +52,13 @@ class Options:
     """Depth against width: figure (d_model = 128 n_layer), table, or a ratio."""
     batch_size: float = 1.0
     """Sequences served at a time."""
-    objective: Literal["z", "z-figure1", "memory", "flops"] = "z"
-    """What is minimised: the paper's Z in Figure 2's or Figure 1's units, memory, or FLOPs."""
+    generated: str | None = None
+    """Tokens of the context that are generated, for --objective price."""
+    objective: Literal["z", "z-figure1", "memory", "flops", "ttft", "tpot", "price"] = "z"
+    """What is minimised: the paper's Z in Figure 2's or Figure 1's units, memory or FLOPs; on --hardware also
+    seconds to the first token, seconds per token, or dollars a million requests."""
+    hardware: str = "h100-sxm"
+    """For ttft, tpot and price: an accelerator of the catalogue, or a JSON file with its figures."""
     weights: float = 0.9
     """Weight of memory in Z, 0 to 1; FLOPs have the rest."""
     bytes_per_weight: float = 2.0
@@ -141,8 +146,16 @@ def run(args: list[str]) -> int:
     """Run the command."""
     options = parse(Options, "sweep", args, _REPEATS)
     product = _product(options)
+    with stdout_kept():
+        answers = _swept(options, product)
+    if not options.process:
+        _report(answers, options)
+    return 0
+
+
+def _swept(options: Options, product: Product) -> list[Sweep]:
     use_compilation_cache()
-    from scalesim.cli.design import objective_of
+    from scalesim.cli.question import objective_of
     from scalesim.fit import named_fit
     from scalesim.sweep import join, sweep
     from scalesim.units import parse_context
@@ -153,13 +166,24 @@ def run(args: list[str]) -> int:
     contexts = [float(parse_context(context)) for context in options.context]
     if options.context_mix:
         contexts = [float(objective.lengths.mean)]
+    generated = None if options.generated is None else float(parse_context(options.generated, "generated"))
+    workloads = [
+        Workload(
+            context_length=c,
+            batch_size=options.batch_size,
+            generated_length=generated,
+            weight_bits=8 * options.bytes_per_weight,
+            kv_bits=8 * options.bytes_per_kv,
+        )
+        for c in contexts
+    ]
     leave = _join(options, join)
     reporter = _Reporter()
     try:
         answers = sweep(
             law,
             product,
-            [Workload(context_length=c, batch_size=options.batch_size) for c in contexts],
+            workloads,
             options.target_loss,
             objective=objective,
             top=options.top,
@@ -173,17 +197,18 @@ def run(args: list[str]) -> int:
     except KeyboardInterrupt:
         reporter.end()
         if options.checkpoint is not None:
-            print(
-                f"scalesim: interrupted; the same command goes on from {options.checkpoint}.", file=sys.stderr
-            )
-            return 130
+            print(f"scalesim: the same command goes on from {options.checkpoint}.", file=sys.stderr)
         raise
+    except (InvalidInput, Unreachable) as error:
+        if leave is None:
+            raise
+        # The usual way out waits for the processes that are gone, and then aborts with a stack trace.
+        print(f"scalesim: {error}", file=sys.stderr, flush=True)
+        os._exit(2 if isinstance(error, InvalidInput) else 1)
     reporter.end()
     if leave is not None:
         leave()
-    if not options.process:
-        _report(answers, options)
-    return 0
+    return answers
 
 
 def _own_file(options: Options) -> str | None:
@@ -223,9 +248,10 @@ def _product(options: Options) -> Product:
 
 
 def _report(answers: list[Sweep], options: Options) -> None:
+    from scalesim.cli.question import OBJECTIVES
     from scalesim.report import draw_sweeps, print_sweep, sweep_json
 
-    label = _LABELS[options.objective]
+    label = OBJECTIVES[options.objective]
     if options.plot is not None:
         draw_sweeps(options.plot, answers, label)
     if options.json:

@@ -24,6 +24,8 @@ __all__ = ["Engine", "Progress"]
 
 SAMPLE = 1 << 16
 """Designs spread over the product, evaluated first: they set the bars, and show the screen's error."""
+MANY = 1 << 14
+"""Where more designs than this pass the screen of one block, its bars are raised before all are looked at."""
 LEAST_MARGIN = 4e-6
 """The screen is never trusted to better than this, some 30 units in float32's last place."""
 SAFETY = 8.0
@@ -98,6 +100,16 @@ class Engine:
         began = self._resume()
         if self.finished:
             return
+        try:
+            self._sweep(began)
+        except KeyboardInterrupt:
+            # What half a round found is kept too: to meet a design twice changes nothing.
+            if self.checkpoint:
+                self._write()
+            raise
+
+    def _sweep(self, began: float) -> None:
+        """Go round by round to the end."""
         self._prepare()
         blocks_a_round, written = len(self.devices) * self.hosts.count, time.monotonic()
         while not self.finished:
@@ -193,18 +205,32 @@ class Engine:
         with jax.enable_x64(dtype is np.float64):
             fields = jax.device_put({k: v.astype(dtype, copy=False) for k, v in block.fields.items()}, device)
             check = unreal(fields) if isinstance(self.source, Stream) and i == 0 else None
-            bars = self.kept[i].bars(self._margins[i], dtype)
-            return check, screen(self._screens[i], fields, bars)
+            return check, fields, self._screened(i, fields)
+
+    def _screened(self, i: int, fields: dict[str, Any]) -> tuple[Any, Any]:
+        dtype = self._dtypes[i]
+        with jax.enable_x64(dtype is np.float64):
+            return screen(self._screens[i], fields, self.kept[i].bars(self._margins[i], dtype))
 
     def _take(self, block: Block, i: int, answer: Any) -> None:
         """Look at what a block's screen let through: evaluate that exactly, and keep the best."""
-        check, (some, passes) = answer
+        check, fields, (some, passes) = answer
         if check is not None and bool(check[0]):
             table = np.concatenate([block.fields[name] for name in SIZES])
             check_real(table, np.flatnonzero(np.asarray(check[1])), block.start)
         if not bool(some):
             return
-        indices, sizes = block.pick(np.flatnonzero(np.asarray(passes)))
+        found = np.flatnonzero(np.asarray(passes))
+        if len(found) > MANY:
+            # The bars were low, as before a stream's first block: raise them by a few, and look again.
+            self._keep(block, i, found[:: len(found) // (MANY // 4)])
+            found = np.flatnonzero(np.asarray(self._screened(i, fields)[1]))
+        self._keep(block, i, found)
+
+    def _keep(self, block: Block, i: int, found: np.ndarray) -> None:
+        indices, sizes = block.pick(found)
+        if not len(indices):
+            return
         rows = np.concatenate([indices[:, None], sizes, exact(self.questions[i], sizes)], axis=1)
         self.kept[i] = self.kept[i].merged(rows)
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +16,11 @@ import numpy as np
 from scalesim.errors import Unreachable
 
 __all__ = ["Hosts", "join"]
+
+GONE = (
+    "another process of this sweep has ended or cannot be reached. Start all of them again with the same "
+    "checkpoint: they go on from the last round that all had finished."
+)
 
 
 @dataclass(frozen=True)
@@ -40,11 +50,8 @@ class Hosts:
         try:
             gathered = np.asarray(process_allgather(raw))
         except Exception as error:  # the collectives raise what their transport raises
-            raise Unreachable(
-                f"process {self.index} of {self.count} stops: another process of this sweep has ended or "
-                "cannot be reached. Start all of them again with the same checkpoint: they go on from the "
-                f"last round that all had finished. ({str(error).splitlines()[0][:120]})"
-            ) from error
+            detail = str(error).splitlines()[0][:120]
+            raise Unreachable(f"process {self.index} of {self.count} stops: {GONE} ({detail})") from error
         return np.frombuffer(gathered.tobytes(), np.float64).reshape(self.count, *np.shape(values))
 
 
@@ -52,7 +59,11 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     """Join the processes of a sweep through `jax.distributed`, before any other use of JAX.
 
     With no arguments a cluster that JAX knows (Slurm, Open MPI, Kubernetes, TPU pods) tells who is who.
-    Returns what leaves them again.
+    Returns what leaves them again. Where process 0 dies, JAX aborts the others from a thread of its own: they
+    then say so in a sentence after its stack trace, and end with exit code 1.
+
+    Raises:
+        Unreachable: the others did not come.
     """
     try:
         jax.distributed.initialize(
@@ -63,4 +74,24 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
             f"process {process} of {processes} cannot join at {coordinator}: "
             f"{str(error).splitlines()[0][:200]}"
         ) from error
+    _on_abort(f"scalesim: process {jax.process_index()} of {jax.process_count()} stops: {GONE}\n")
     return jax.distributed.shutdown
+
+
+_handlers: list[Any] = []  # C holds no reference to them
+
+
+def _on_abort(message: str) -> None:
+    """Print a message and end with exit code 1 where native code aborts the process."""
+    if sys.platform == "win32":
+        return
+
+    def handler(_: int) -> None:
+        os.write(2, message.encode())
+        os._exit(1)
+
+    kind = ctypes.CFUNCTYPE(None, ctypes.c_int)
+    _handlers.append(kind(handler))
+    install = ctypes.CDLL(None).signal
+    install.argtypes, install.restype = [ctypes.c_int, kind], ctypes.c_void_p
+    install(signal.SIGABRT, _handlers[-1])

@@ -201,7 +201,7 @@ class Product:
 
 
 def _few(values: np.ndarray) -> str:
-    shown = ", ".join(f"{value:g}" for value in values[:4].tolist())
+    shown = ", ".join(str(value) for value in values[:4].tolist())
     return f"[{shown}, ...]" if len(values) > 4 else f"[{shown}]"
 
 

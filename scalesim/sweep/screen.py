@@ -24,7 +24,7 @@ Num = Any
 
 MEASURES = ("loss", "memory", "flops", "objective")
 """What is known of a design: nats a token, bytes, FLOPs, and the objective's own unit."""
-CHUNK = 8192
+CHUNK = 1024
 """Designs in one exact call. One size: a design's last bit must not depend on its neighbours."""
 
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 import scalesim as ss
-from tests.public import public_runs
+from tests.public_data import need
 
 ROWS = {"n_params": [1e8, 2e8, 4e8], "n_tokens": [2e9, 4e9, 8e9], "loss": [3.4, 3.1, 2.9]}
 
@@ -117,7 +117,7 @@ def test_unreadable_files_are_refused(tmp_path):
     ],
 )
 def test_public_sets_are_recognised(name, rows, groups):
-    runs = ss.load_runs(public_runs(name))
+    runs = ss.load_runs(need(name))
     assert len(runs) == rows
     assert runs.notes[0].startswith("Recognised as")
     assert {"n_params", "n_tokens"} <= set(runs.columns)

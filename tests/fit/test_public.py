@@ -8,14 +8,14 @@ import pytest
 import scalesim as ss
 from scalesim.fit import bootstrap, compare
 from scalesim.laws import Chinchilla, Gemstones
-from tests.public import public_runs
+from tests.public_data import need
 
 TARGET = 1.018274017800599e-3
 
 
 @pytest.fixture(scope="module")
 def chinchilla():
-    return ss.load_runs(public_runs("chinchilla/svg_extracted_data.csv"), drop_largest=5)
+    return ss.load_runs(need("chinchilla/svg_extracted_data.csv"), drop_largest=5)
 
 
 def test_chinchilla_to_ten_digits(chinchilla):
@@ -71,7 +71,7 @@ def test_resamples_scatter_as_published_and_none_is_above_scipys(chinchilla):
 
 
 def test_width_and_depth_predict_gemstones_better_than_size():
-    runs = ss.load_runs(public_runs("gemstones/gemstones_hot.csv"))
+    runs = ss.load_runs(need("gemstones/gemstones_hot.csv"))
     table = compare([Chinchilla(), Gemstones()], runs.take(runs["n_tokens"] > 1e10))
     assert table.scores[0].name == "Gemstones"
     assert table.scores[0].held_out < 0.8 * table.scores[1].held_out
@@ -79,7 +79,7 @@ def test_width_and_depth_predict_gemstones_better_than_size():
 
 
 def test_llama_3s_isoflops_within_three_parts_in_a_thousand():
-    path = public_runs("isoflops/isoflops.csv")
+    path = need("isoflops/isoflops.csv")
     runs = ss.load_runs(path, select={"experiment": "llama_3__raw_loss"})
     found = ss.fit("chinchilla", runs)
     assert found.status == "converged"
@@ -87,7 +87,7 @@ def test_llama_3s_isoflops_within_three_parts_in_a_thousand():
 
 
 def test_the_olmo_ladders_small_models_predict_its_largest():
-    runs = ss.load_runs(public_runs("olmo_ladder/ladder_le_1p3B.csv"))
+    runs = ss.load_runs(need("olmo_ladder/ladder_le_1p3B.csv"))
     large = runs["n_params"] > 7e8
     found = ss.fit(
         "chinchilla", runs.take(~large), noise=ss.fit.Squared(space="log"), bounds={"alpha": (0.2, 0.5)}

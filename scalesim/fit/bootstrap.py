@@ -174,9 +174,14 @@ def with_bootstrap(fit: Fit, count: int = 4000, **options: Any) -> Fit:
 
 def coefficients_of(setup: Setup, z: np.ndarray) -> dict[str, np.ndarray]:
     """Return the coefficients (R,) by name of points z (R, p)."""
+    names = [slot.name for slot in setup.layout.slots]
+    if setup.layout.plain():
+        # Every formula is elementwise, so a coordinate may be all resamples' at once.
+        leaves = jax.tree.leaves(setup.problem.law(np.ascontiguousarray(z.T)))
+        whole = [np.broadcast_to(leaf, len(z)).astype(float) for leaf in leaves]
+        return dict(zip(names, whole, strict=True))
     laws = [jax.tree.leaves(setup.problem.law(point)) for point in z]
     columns = zip(*laws, strict=True)
-    names = [slot.name for slot in setup.layout.slots]
     return {name: np.array(column, float) for name, column in zip(names, columns, strict=True)}
 
 

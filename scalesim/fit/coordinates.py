@@ -134,6 +134,10 @@ class Layout:
         """Free coefficients, each group's own counted."""
         return self.size
 
+    def plain(self) -> bool:
+        """Tell whether every coefficient is a number, none a vector over groups."""
+        return not any(slot.size for slot in self.slots)
+
     def free_names(self) -> list[str]:
         """Return a name for each coordinate; a group's own has the group's index in brackets."""
         names = []

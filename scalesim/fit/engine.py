@@ -129,7 +129,7 @@ def solve(
         return _polished(setup, z)
     ends = run(replicas, z, np.zeros(len(z), int), 40, 200 if given else 40)
     if given:
-        ends = _revived(setup, replicas, ends)
+        ends = _revived(setup, replicas, _revived(setup, replicas, ends))
     if given and polish is not None:
         ends = March(*(part[np.argsort(ends.cost, kind="stable")[:polish]] for part in ends))
     return _polished(setup, ends.z)

@@ -25,7 +25,8 @@ BATCH = 64
 """Starts marched at a time: enough to fill a processor's vectors, few enough for its caches."""
 VALUES = 1 << 21
 """Rows times starts in one batch, at most."""
-FIRST, BURST, MOST = 9, 8, 120
+FIRST, BURST, MOST, AGE = 5, 6, 120, 2
+"""Steps of the short pass, of a burst, and at most; replicas begin as if they had cooled for `AGE` steps."""
 
 
 class Refits(NamedTuple):
@@ -84,7 +85,7 @@ def run(
     steps: int,
     most: int,
     batch: int = BATCH,
-    age: int = 0,
+    age: Any = 0,
 ) -> March:
     """March starts z (B, p), each on its replica, in bursts of `steps` until idle or `most` steps old.
 
@@ -168,14 +169,14 @@ def _refit_some(
         starts = np.concatenate([starts, found], axis=1)
     each = starts.shape[1]
     owner = np.repeat(np.arange(count), each)
-    ends = run(replicas, starts.reshape(count * each, -1), index[owner], FIRST, FIRST, batch)
+    ends = run(replicas, starts.reshape(count * each, -1), index[owner], FIRST, 0, batch, AGE)
     # A short pass on every start; then only those that may still win go on.
     cost = np.where(np.isfinite(ends.cost), ends.cost, np.inf).reshape(count, each)
     least = cost.min(1, keepdims=True)
     rank = np.argsort(np.argsort(cost, axis=1, kind="stable"), axis=1, kind="stable")
     near = (cost <= least * 1.05) & (cost > least * (1 + 1e-4))
     follow = np.flatnonzero(((rank == 0) | near).ravel())
-    last = run(replicas, ends.z[follow], index[owner[follow]], BURST, MOST, batch, FIRST)
+    last = run(replicas, ends.z[follow], index[owner[follow]], BURST, MOST, batch, AGE + FIRST)
     final = np.full((count * each,), np.inf)
     final[follow] = np.where(np.isfinite(last.cost), last.cost, np.inf)
     winner = final.reshape(count, each).argmin(1) + np.arange(count) * each

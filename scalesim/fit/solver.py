@@ -24,7 +24,8 @@ COOLING = 0.4
 MAX_STEP = 2.0
 """No coordinate moves further in one step; coordinates are logs, so this is a factor of 7."""
 RANKED = 4096
-IDLE = 1e-12
+OUTSIDE = 0.1
+IDLE = 1e-11
 """A step that promises less than this fraction of the cost is no step."""
 
 
@@ -61,8 +62,8 @@ def march(problem: Problem, z: jax.Array, damping: Any, age: Any, steps: Any) ->
     """Take at most `steps` Levenberg-Marquardt steps on the robust loss, from z (p,).
 
     The curvature of a step is J^T diag(w) J, where w is influence / residual inside the Huber threshold
-    and a quarter of it outside: w alone gives a parabola above the loss, which is safe but three times
-    as slow, and damping catches what a quarter overshoots. Thresholds and temperatures begin `ANNEAL`
+    and a tenth of it outside: w alone gives a parabola above the loss, which is safe but several times
+    as slow, and damping catches what a tenth overshoots. Thresholds and temperatures begin `ANNEAL`
     times too wide: far from the optimum the problem is least squares, whose basin is wide.
 
     Each pass evaluates one trial point, so that the loop holds a single copy of the law's derivatives.
@@ -84,8 +85,8 @@ def march(problem: Problem, z: jax.Array, damping: Any, age: Any, steps: Any) ->
         held = jnp.sum(row_weight * rho(s.residual, delta, asymmetry))
         better = jnp.isfinite(cost) & ((cost < held) | (s.step == 0))
         point = jnp.where(better, s.trial, s.z)
-        damping = jnp.where(better, jnp.maximum(s.damping * 0.2, 1e-12), s.damping * 5.0)
-        bend = row_weight * weight(r, delta, asymmetry) * jnp.where(jnp.abs(r) > delta, 0.25, 1.0)
+        damping = jnp.where(better, jnp.maximum(s.damping * 0.1, 1e-12), s.damping * 5.0)
+        bend = row_weight * weight(r, delta, asymmetry) * jnp.where(jnp.abs(r) > delta, OUTSIDE, 1.0)
         # After a step that was no better, the gradient and the curvature of the point held still serve,
         # though they may be of the heat before: kept instead of the Jacobian, they halve the traffic.
         slope = jnp.where(better, jacobian @ (row_weight * influence(r, delta, asymmetry)), s.slope)

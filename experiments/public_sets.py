@@ -1,6 +1,6 @@
 """What the engine says of public runs: Gemstones, head counts, context, IsoFLOPs, the OLMo ladder.
 
-    python experiments/public_sets.py
+    python -m experiments.public_sets
 
 Writes out/public_sets.csv. The tables are not part of the project: they are looked for in
 SCALESIM_PUBLIC_RUNS or the checkout's sibling shared/data, and a set that is not there is said to be absent.
@@ -9,7 +9,6 @@ SCALESIM_PUBLIC_RUNS or the checkout's sibling shared/data, and a set that is no
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.public_data import public_runs
 from scalesim.data import RunTable, load_runs
 from scalesim.fit import Squared, bootstrap, compare, fit, isoflop
 from scalesim.laws import Chinchilla, Constant, ContextPower, Gemstones, law_from_function
@@ -115,8 +115,7 @@ SETS: dict[str, tuple[str, dict[str, str] | None, Callable[[RunTable], None]]] =
 
 
 def main() -> None:
-    here = Path(__file__).resolve().parents[1]
-    folder = Path(os.environ.get("SCALESIM_PUBLIC_RUNS", here.parent / "shared" / "data"))
+    folder = public_runs()
     for name, (path, select, work) in SETS.items():
         if not (folder / path).exists():
             print(f"{name:<16}absent: {path} is not in SCALESIM_PUBLIC_RUNS")

@@ -1,6 +1,6 @@
 """Fitting Chinchilla's points: scalesim beside scipy and the packages of others, in one run.
 
-    python experiments/benchmarks/fit_speed.py [--share 0.1] [--peers PYTHON]
+    python -m experiments.benchmarks.fit_speed [--share 0.1] [--peers PYTHON]
 
 Both of scipy's loops are those of the published refit (Besiroglu et al., arXiv 2404.10102): L-BFGS-B with
 finite differences from a grid of 4,500 starts, and one BFGS start for each of 4,000 resamples. `--share` does
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 
 import scalesim as ss
+from experiments.public_data import public_runs
 from scalesim.fit.bootstrap import bootstrap, resample
 
 TARGET = 1.018274017800599e-3
@@ -43,15 +44,6 @@ GRID = np.array(
     )
 )
 """The published starts: alpha, beta, log E, log A, log B."""
-
-
-def public_runs(name: str) -> Path | None:
-    """Return a public table's path, or None where it is not there."""
-    here = Path(__file__).resolve().parents[2]
-    for folder in (os.environ.get("SCALESIM_PUBLIC_RUNS"), here.parent / "shared" / "data"):
-        if folder and (Path(folder) / name).exists():
-            return Path(folder) / name
-    return None
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
@@ -81,10 +73,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.05)
     parser.add_argument("--peers", default=os.environ.get("SCALESIM_PEERS_PYTHON"))
     options = parser.parse_args()
-    path = public_runs("chinchilla/svg_extracted_data.csv")
-    if path is None:
-        print("The public runs are not here; set SCALESIM_PUBLIC_RUNS to their folder.")
-        return
+    path = public_runs() / "chinchilla" / "svg_extracted_data.csv"
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; share {options.share:g} of scipy's work")
     print(f"{'what':<58}{'wall s':>9}{'CPU s':>9}  found")
     runs = ss.load_runs(path, drop_largest=5)

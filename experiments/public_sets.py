@@ -2,20 +2,19 @@
 
     python -m experiments.public_sets
 
-Writes out/public_sets.csv. The tables are not part of the project: they are looked for in
+Writes results/public_sets.csv. The tables are not part of the project: they are looked for in
 SCALESIM_PUBLIC_RUNS or the checkout's sibling shared/data, and a set that is not there is said to be absent.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.common import RESULTS, write_csv
 from experiments.public_data import public_runs
 from scalesim.data import RunTable, load_runs
 from scalesim.fit import Squared, bootstrap, compare, fit, isoflop
@@ -121,11 +120,9 @@ def main() -> None:
             print(f"{name:<16}absent: {path} is not in SCALESIM_PUBLIC_RUNS")
             continue
         work(load_runs(folder / path, select=select))
-    Path("out").mkdir(exist_ok=True)
-    with Path("out/public_sets.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["set", "what", "value", "low_90", "high_90"])
-        writer.writerows(LINES)
+    names = ("set", "what", "value", "low_90", "high_90")
+    rows = [dict(zip(names, line, strict=True)) for line in LINES]
+    write_csv(RESULTS / "public_sets.csv", [{k: v for k, v in r.items() if v == v} for r in rows])
 
 
 if __name__ == "__main__":

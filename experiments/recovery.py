@@ -1,8 +1,8 @@
 """Do the intervals hold? Simulated runs of every law, fitted and resampled; how often 90% cover the truth.
 
-    python experiments/recovery.py [--sets 60] [--resamples 300] [--law chinchilla ...]
+    python -m experiments.recovery [--sets 60] [--resamples 300] [--law chinchilla ...]
 
-Writes out/recovery.csv: for each law and coefficient, the share of simulated sets whose 90% percentile
+Writes results/recovery.csv: for each law and coefficient, the share of simulated sets whose 90% percentile
 interval covers the true value, and the median relative error. Runs are drawn over a realistic range, with
 0.5% of noise in the loss. Coefficients that no set of runs could tell apart are held at their truth.
 """
@@ -10,12 +10,11 @@ interval covers the true value, and the median relative error. Runs are drawn ov
 from __future__ import annotations
 
 import argparse
-import csv
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments.common import RESULTS, write_csv
 from scalesim import laws
 from scalesim.data import RunTable
 from scalesim.fit import Squared, bootstrap, coefficients, fit
@@ -102,17 +101,14 @@ def main() -> None:
         for key, held in hits.items():
             lines.append([name, key, np.mean(held), np.median(errors[key])])
         overall = np.mean([np.mean(h) for h in hits.values()])
-        lines.append([name, "all", overall, float("nan")])
+        lines.append([name, "all", overall, None])
         print(
             f"{name:<18} 90% intervals cover {overall:.1%}: "
             + ", ".join(f"{k} {np.mean(h):.0%}" for k, h in hits.items()),
             flush=True,
         )
-    Path("out").mkdir(exist_ok=True)
-    with Path("out/recovery.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["law", "coefficient", "coverage", "median_relative_error"])
-        writer.writerows(lines)
+    names = ("law", "coefficient", "coverage", "median_relative_error")
+    write_csv(RESULTS / "recovery.csv", [dict(zip(names, line, strict=True)) for line in lines])
 
 
 if __name__ == "__main__":

@@ -131,6 +131,7 @@ def load_fit(path: str | Path) -> Fit:
         if isinstance(error, InvalidInput):
             raise
         raise InvalidInput(f"{path} is not a saved fit: {error!r}.") from None
+    kept["standard_errors"] = {k: np.nan if v is None else v for k, v in kept["standard_errors"].items()}
     kept["optima"] = tuple(Optimum(**o) for o in kept["optima"])
     kept["unidentified"] = tuple(kept["unidentified"])
     for name in ("objective", "gradient_norm", "rms", "condition"):

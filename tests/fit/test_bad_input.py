@@ -28,7 +28,7 @@ def test_too_few_rows():
         ss.fit("chinchilla", table().take(slice(0, 5)), throw=True)
 
 
-def test_all_runs_at_one_size_of_data():
+def test_all_runs_at_one_size_of_data(tmp_path):
     at_one = np.full(50, 1e10)
     loss = Chinchilla().loss({"n_params": N, "n_tokens": at_one})
     found = ss.fit("chinchilla", table(d=at_one, loss=np.asarray(loss) * np.exp(0.002 * RNG.normal(size=50))))
@@ -39,6 +39,10 @@ def test_all_runs_at_one_size_of_data():
     # What is not known is null in JSON, which has no nan.
     kept = json.dumps(found.to_json())
     assert "NaN" in kept
+    found.save(tmp_path / "law.json")
+    again = ss.load_fit(tmp_path / "law.json")
+    assert again.status == "unidentified"
+    assert all(np.isnan(ends).all() for ends in again.intervals.values())
     from scalesim.fit.result import as_json
 
     assert "NaN" not in json.dumps(as_json(found.to_json()))

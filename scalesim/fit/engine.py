@@ -23,6 +23,7 @@ from scalesim.fit.solver import March, curvature, newton, project
 __all__ = ["fit", "solve"]
 
 POLISH = 7
+MANY = 64
 AGREE = 1e-8
 """Relative difference of objective within which two starts have found the same optimum."""
 
@@ -127,12 +128,28 @@ def solve(
 
         z = descend(setup.problem, z, solver, steps)
         return _polished(setup, z)
-    ends = run(replicas, z, np.zeros(len(z), int), 40, 200 if given else 40)
-    if given:
-        ends = _revived(setup, replicas, _revived(setup, replicas, ends))
+    ends = run(replicas, z, np.zeros(len(z), int), 40, 80 if given else 40)
+    for _ in range(3 if given else 0):
+        ends = _revived(setup, replicas, ends)
     if given and polish is not None:
         ends = March(*(part[np.argsort(ends.cost, kind="stable")[:polish]] for part in ends))
+    if len(ends.z) > MANY:
+        return _best_polished(setup, ends)
     return _polished(setup, ends.z)
+
+
+def _best_polished(setup: Setup, ends: March) -> Ends:
+    """Carry the best few of many on by Newton; the others stand where they stopped, without a Hessian."""
+    cost = np.where(np.isfinite(ends.cost), ends.cost, np.inf)
+    order = np.argsort(cost, kind="stable")
+    top = _polished(setup, ends.z[order[: POLISH + 1]])
+    rest = order[POLISH + 1 :]
+    return Ends(
+        np.concatenate([top.z, ends.z[rest]]),
+        np.concatenate([top.objective, cost[rest]]),
+        np.concatenate([top.gradient_norm, ends.gradient[rest]]),
+        top.hessian,
+    )
 
 
 def _polished(setup: Setup, z: np.ndarray) -> Ends:

@@ -71,6 +71,7 @@ class Engine:
         every: seconds between checkpoints, at least.
         save_all: folder to which every design is written as Parquet, or None.
         progress: called after each round.
+        round_seconds: how long a round is to take: long enough that processes seldom wait for each other.
         devices: the local devices to use.
     """
 
@@ -81,7 +82,7 @@ class Engine:
     every: float = 5.0
     save_all: Path | None = None
     progress: Callable[[Progress], None] | None = None
-    round_seconds: float = 1.0
+    round_seconds: float = 2.0
     devices: list[Any] = field(default_factory=jax.local_devices)
     hosts: Hosts = field(default_factory=Hosts.here)
 

@@ -68,7 +68,7 @@ def sweep(
             of a finished sweep, its answer is returned).
         every: seconds between checkpoints, at least.
         save_all: folder for all designs and measures as Parquet, a part to each block.
-        progress: called with a `Progress` after every round of about a second.
+        progress: called with a `Progress` after every round of about two seconds.
         devices: local devices; all by default. With `jax.distributed` (see `join`) every process calls
             this alike, and all get the same answer.
 

@@ -229,6 +229,9 @@ def _join(options: Options, join: Any) -> Any:
         raise InvalidInput(
             f"several processes need --coordinator, --processes and --process, but --{names[0]} is missing."
         )
+    last = (options.processes or 0) - 1
+    if not 0 <= (options.process or 0) <= last:
+        raise InvalidInput(f"process must be from 0 to {last} (processes - 1), but is {options.process}.")
     return join(*given)
 
 

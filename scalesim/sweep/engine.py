@@ -71,6 +71,7 @@ class Engine:
         every: seconds between checkpoints, at least.
         save_all: folder to which every design is written as Parquet, or None.
         progress: called after each round.
+        round_seconds: how long a round is to take: long enough that processes seldom wait for each other.
         devices: the local devices to use.
     """
 
@@ -81,7 +82,7 @@ class Engine:
     every: float = 5.0
     save_all: Path | None = None
     progress: Callable[[Progress], None] | None = None
-    round_seconds: float = 1.0
+    round_seconds: float = 2.0
     devices: list[Any] = field(default_factory=jax.local_devices)
     hosts: Hosts = field(default_factory=Hosts.here)
 
@@ -111,7 +112,7 @@ class Engine:
     def _sweep(self, began: float) -> None:
         """Go round by round to the end."""
         self._prepare()
-        blocks_a_round, written = len(self.devices) * self.hosts.count, time.monotonic()
+        blocks_a_round, written = self._turn, time.monotonic()
         while not self.finished:
             started = time.monotonic()
             done = self._round(blocks_a_round)
@@ -126,8 +127,7 @@ class Engine:
             # The slowest process sets the pace, and all reckon with the same figure.
             slowest = max(float(gathered[:, 1].max()), 1e-3)
             grown = int(blocks_a_round * min(4.0, self.round_seconds / slowest))
-            whole = len(self.devices) * self.hosts.count
-            blocks_a_round = max(grown // whole, 1) * whole
+            blocks_a_round = max(grown // self._turn, 1) * self._turn
 
     def _total(self) -> int | None:
         return None if self.source.count is None else self.source.count * len(self.questions)
@@ -148,15 +148,18 @@ class Engine:
         """Take up the furthest state of any process; return when the sweep began, interruptions left out."""
         state = read_checkpoint(self.checkpoint, self._asked()) if self.checkpoint else None
         empty = np.stack([kept.packed() for kept in self.kept])
-        mine = np.zeros(4) if state is None else np.array(
-            [state.next_block, state.seconds, state.designs, state.finished], float
-        )  # fmt: skip
+        mine = np.zeros(5)
+        if state is not None:
+            mine[:4] = state.next_block, state.seconds, state.designs, state.finished
+        mine[4] = len(self.devices)
         packed = empty if state is None else state.packed
         gathered = self.hosts.gather(np.concatenate([mine, packed.ravel()]))
+        # A turn gives every process as many blocks as the one with most devices has devices.
+        self._turn = int(gathered[:, 4].max()) * self.hosts.count
         furthest = gathered[np.lexsort((gathered[:, 3], gathered[:, 0]))[-1]]
         self.next_block, self.designs, self.finished = int(furthest[0]), int(furthest[2]), bool(furthest[3])
         self.seconds = float(furthest[1])
-        packed = furthest[4:].reshape(empty.shape)
+        packed = furthest[5:].reshape(empty.shape)
         self.kept = [kept.unpacked(part) for kept, part in zip(self.kept, packed, strict=True)]
         return time.monotonic() - self.seconds
 
@@ -278,7 +281,7 @@ def _margin(true: np.ndarray, rough: np.ndarray) -> Margin:
     fine = np.isfinite(true).all(axis=1)
     if not np.isfinite(rough[fine]).all():
         return Margin(np.inf, np.inf)
-    off = np.abs(rough - true)[fine]
+    off = np.abs(rough[fine] - true[fine])
     if not len(off):
         return Margin(LEAST_MARGIN, LEAST_MARGIN)
     relative = off[:, 1:] / np.maximum(np.abs(true[fine, 1:]), np.finfo(float).tiny)

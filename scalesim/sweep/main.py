@@ -68,7 +68,7 @@ def sweep(
             of a finished sweep, its answer is returned).
         every: seconds between checkpoints, at least.
         save_all: folder for all designs and measures as Parquet, a part to each block.
-        progress: called with a `Progress` after every round of about a second.
+        progress: called with a `Progress` after every round of about two seconds.
         devices: local devices; all by default. With `jax.distributed` (see `join`) every process calls
             this alike, and all get the same answer.
 
@@ -99,6 +99,11 @@ def sweep(
         raise InvalidInput(f"top must be a whole number from 1 to 100,000, but is {top!r}.")
     if span / resolution > 1e5:
         raise InvalidInput(f"span / resolution must be at most 100,000, but is {span / resolution:.3g}.")
+    if not (np.isfinite(every) and every >= 0):
+        raise InvalidInput(f"every must be at least 0 and finite (seconds), but is {every!r}.")
+    chosen = list(jax.local_devices() if devices is None else devices)
+    if not chosen:
+        raise InvalidInput("devices is empty; jax.local_devices() would do.")
     source = _source(designs, family)
     family = family or (source.family if isinstance(source, Product) else FIGURE)
     if jax.tree.leaves(objective) == [objective] and callable(objective):
@@ -112,7 +117,7 @@ def sweep(
         every=every,
         save_all=None if save_all is None else Path(save_all),
         progress=progress,
-        devices=list(jax.local_devices() if devices is None else devices),
+        devices=chosen,
     )
     engine.run()
     slacks = {"aspect": source.aspect_slack, "ffn": source.ffn_slack} if isinstance(source, Product) else {}

@@ -224,7 +224,7 @@ def default_product(
         InvalidInput: `count` is not above 0, or more than there are at steps of one.
 
     >>> default_product(1e8).count
-    128614129
+    131812730
     """
     if not (math.isfinite(count) and count > 0):
         raise InvalidInput(f"count must be above 0 and finite, but is {count!r}.")

@@ -97,6 +97,8 @@ def test_a_count_is_reached(capsys):
         (["--aspect-slack", "0.5"], "aspect_slack must be at least 1"),
         (["--weights", "2"], "weights must be between 0 and 1"),
         (["--coordinator", "127.0.0.1:1"], "--processes is missing"),
+        (["--coordinator", "127.0.0.1:1", "--processes", "2", "--process", "2"], "process must be from 0"),
+        (["--every", "-1"], "every must be at least 0"),
         (["--plot", "x.xyz", *SMALL[1:]], "no known format"),
     ],
 )

@@ -32,17 +32,23 @@ def n_layer(shape, workload):
 def random_queries(count):
     """Questions whose two limits, on parameters and on layers, bind in various ways."""
     rng = np.random.default_rng(5)
-    queries = []
-    for _ in range(count):
-        workload = ss.Workload(context_length=float(2 ** rng.uniform(12, 20)))
-        loss = float(rng.uniform(2.4, 3.0))
-        free = Query(workload=workload, target_loss=loss)
-        n_params = float(jnp.exp(PROBLEM.sized(free, jnp.array([12.0]), jnp.array([2.0])).log_n_params)[0])
-        limits = n_params * rng.uniform(0.9, 1.6), float(rng.uniform(10, 40))
-        constraints = (max_params(limits[0]), AtMost(measure=n_layer, limit=limits[1], name="n_layer"))
-        weight = HardwareAwareCost(memory_weight=float(rng.uniform()))
-        queries.append(Query(workload=workload, target_loss=loss, objective=weight, constraints=constraints))
-    return queries
+    contexts, losses = 2 ** rng.uniform(12, 20, count), rng.uniform(2.4, 3.0, count)
+    usual = Query(workload=LONG, target_loss=losses)
+    n_params = np.exp(PROBLEM.size_for_loss(usual, np.full(count, 12.0), np.full(count, 2.0)))
+    limits = n_params * rng.uniform(0.9, 1.6, count), rng.uniform(10, 40, count)
+    weights = rng.uniform(size=count)
+    return [
+        Query(
+            workload=ss.Workload(context_length=float(contexts[i])),
+            target_loss=float(losses[i]),
+            objective=HardwareAwareCost(memory_weight=float(weights[i])),
+            constraints=(
+                max_params(float(limits[0][i])),
+                AtMost(measure=n_layer, limit=float(limits[1][i]), name="n_layer"),
+            ),
+        )
+        for i in range(count)
+    ]
 
 
 @pytest.mark.parametrize("lattice", [PAPER, buildable()], ids=lambda lattice: lattice.name)

@@ -10,7 +10,7 @@ import tyro
 
 from scalesim.cli.common import parse, print_json, use_compilation_cache, working
 from scalesim.cli.question import OBJECTIVES, constraints_of, objective_of, workloads_of
-from scalesim.errors import choose
+from scalesim.errors import Unreachable, choose
 
 if TYPE_CHECKING:
     from scalesim.search import Design
@@ -127,8 +127,13 @@ def _fitted(runs: str) -> Any:
     from scalesim.fit import Squared, fit
     from scalesim.laws import HeadLaw
 
+    table = load_runs(runs)
+    for note in table.notes:
+        print(f"scalesim: {note}", file=sys.stderr)
     with working("fitting the law"):
-        found = fit(HeadLaw, load_runs(runs), noise=Squared(0.004), fixed={"k": None, "g": None})
+        found = fit(HeadLaw, table, noise=Squared(0.004), fixed={"k": None, "g": None})
+    if found.status in ("not_converged", "unidentified"):
+        raise Unreachable(f"No law can be searched that {runs} does not determine: {found.message}")
     if found.status != "converged":
         print(f"scalesim: {found.message}", file=sys.stderr)
     return found

@@ -1,4 +1,5 @@
 import json
+from importlib.resources import files
 
 import pytest
 
@@ -151,6 +152,39 @@ def test_mistakes_get_a_sentence(capsys, args, code, says):
     assert err.startswith("scalesim: ")
     assert "Traceback" not in err
     assert out == ""
+
+
+TABLES = {
+    "few rows": (
+        "n_params,n_head,n_kv_head,loss\n1e8,8,1,3.0\n2e8,8,1,2.9\n",
+        1,
+        "cannot determine 6 coefficients",
+    ),
+    "a column missing": ("n_params,n_head,loss\n1e8,8,3.0\n", 2, "HeadLaw needs n_kv_head"),
+    "no rows": ("n_params,n_head,n_kv_head,loss\n", 2, "holds no rows"),
+    "nothing but nan": ("n_params,n_head,n_kv_head,loss\n1e8,8,1,nan\n", 2, "loss"),
+}
+
+
+@pytest.mark.parametrize(("table", "code", "says"), TABLES.values(), ids=TABLES)
+def test_a_run_table_that_will_not_do_is_refused(capsys, tmp_path, table, code, says):
+    path = tmp_path / "runs.csv"
+    path.write_text(table)
+    assert main(["design", "--runs", str(path)]) == code
+    out, err = capsys.readouterr()
+    assert says in err
+    assert out == ""
+
+
+def test_a_users_own_runs_give_the_law_and_what_was_dropped_is_said(capsys, tmp_path):
+    rows = (files("scalesim.data") / "paper_loss_points.csv").read_text().splitlines()
+    path = tmp_path / "runs.csv"
+    path.write_text("\n".join([*rows, rows[1], rows[2].replace("2.9514", "nan")]) + "\n")
+    assert main([*ASKED, "--runs", str(path), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "1 rows are exact duplicates" in err
+    assert "1 rows were dropped because loss is missing" in err
+    assert json.loads(out)["savings"]["memory"] > 0.4
 
 
 def test_a_misspelt_option_is_the_parsers_to_refuse(capsys):

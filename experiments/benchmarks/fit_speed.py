@@ -19,6 +19,7 @@ import argparse
 import itertools
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -172,7 +173,7 @@ def fresh(path: Path) -> None:
             ("scalesim: the same, filling a compilation cache", [str(path), "cache"], kept),
             ("scalesim: the same, from the compilation cache", [str(path), "cache"], kept),
         ):
-            start = time.perf_counter()
+            start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
             done = subprocess.run(
                 [sys.executable, "-c", code, *args],
                 env=environment,
@@ -180,7 +181,9 @@ def fresh(path: Path) -> None:
                 capture_output=True,
                 text=True,
             )
-            line(what, time.perf_counter() - start, float("nan"), gap(float(done.stdout)))
+            wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            line(what, wall, cpu, gap(float(done.stdout)))
 
 
 _PEER = """

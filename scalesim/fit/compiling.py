@@ -42,4 +42,5 @@ def quick_jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any
     def call(*args: Any) -> Any:
         return compiled()(*args)
 
+    call.jitted = compiled  # type: ignore[attr-defined]
     return call

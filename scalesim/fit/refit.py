@@ -60,7 +60,7 @@ def _seed(leaves: list, pool: jax.Array, tree: Any, axes: tuple, keep: int) -> j
     return _over(one, axes)(leaves)
 
 
-@partial(jax.jit, static_argnames=("tree", "axes"))
+@partial(quick_jit, static_argnums=(3, 4))
 def _march(leaves: list, start: March, steps: jax.Array, tree: Any, axes: tuple) -> March:
     def one(leaves: list, z: jax.Array, damping: jax.Array, age: jax.Array) -> March:
         return march(jax.tree.unflatten(tree, leaves), z, damping, age, steps)

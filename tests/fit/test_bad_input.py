@@ -132,7 +132,7 @@ def test_tables_of_different_length_share_programs():
     from scalesim.fit import refit
 
     ss.fit("chinchilla", table())
-    before = refit._march._cache_size()
+    before = refit._march.jitted()._cache_size()
     ss.fit("chinchilla", table().take(slice(0, 60)))
     ss.fit("chinchilla", table().take(slice(0, 49)))
-    assert refit._march._cache_size() == before
+    assert refit._march.jitted()._cache_size() == before

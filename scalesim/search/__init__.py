@@ -16,6 +16,7 @@ from scalesim.search.design import Candidate, Design, search
 from scalesim.search.distribution import Distribution, distribution
 from scalesim.search.evidence import paper_evidence
 from scalesim.search.lattice import PAPER, Lattice, buildable, named_lattice
+from scalesim.search.next_run import next_runs
 from scalesim.search.problem import Problem, Query
 from scalesim.search.sensitivity import Choice, Sensitivity, choices_over_context, sensitivity
 from scalesim.search.solve import Found, exhaustive, gradient_search, log_costs, stack_queries
@@ -48,6 +49,7 @@ __all__ = [
     "max_training_flops",
     "named_baseline",
     "named_lattice",
+    "next_runs",
     "paper_evidence",
     "search",
     "sensitivity",

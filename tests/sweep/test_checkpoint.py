@@ -80,7 +80,8 @@ def test_a_stream_goes_on_where_it_was(tmp_path):
         yield from ({n: part[:, i] for i, n in enumerate(SIZES)} for part in np.array_split(sizes, 9))
 
     stream = Stream(designs, block_designs=2048)
-    done = interrupted(Stopped, 3, tmp_path / "state", stream)
+    # A round is at most four times the last: the second ends within the first 5 of 20 blocks on any machine.
+    done = interrupted(Stopped, 2, tmp_path / "state", stream)
     found = ss.sweep(LAW, Stream(designs, block_designs=2048), JOB, 2.6, checkpoint=tmp_path / "state")
     assert done < found.designs == 40_000
     assert same(found, ss.sweep(LAW, Stream(designs, block_designs=2048), JOB, 2.6))

@@ -77,13 +77,6 @@ def context(runs: RunTable) -> None:
     say("llama_context", "rms without, nats", fit("chinchilla", runs).rms)
 
 
-def llama_3_exp(runs: RunTable) -> None:
-    """Chinchilla's law on the same points where the table gives the exponential of the plotted loss."""
-    error = np.abs(fit("chinchilla", runs).residuals() / runs.loss)
-    say("llama 3, exp", "relative error, median", float(np.median(error)))
-    say("llama 3, exp", "relative error, mean", float(error.mean()))
-
-
 def llama_3(runs: RunTable) -> None:
     """Chinchilla's law and the IsoFLOP exponent on Llama 3's budgets."""
     found = fit("chinchilla", runs)
@@ -117,7 +110,6 @@ SETS: dict[str, tuple[str, dict[str, str] | None, Callable[[RunTable], None]]] =
     "gadre_heads": ("gadre_heads/grid_heads.csv", None, heads),
     "llama_context": ("llama_context/llama_isoflop_2k_8k.csv", None, context),
     "llama 3": ("isoflops/isoflops.csv", {"experiment": "llama_3__raw_loss"}, llama_3),
-    "llama 3, exp": ("isoflops/isoflops.csv", {"experiment": "llama_3__exp_loss"}, llama_3_exp),
     "olmo_ladder": ("olmo_ladder/ladder_le_1p3B.csv", None, ladder),
 }
 

@@ -15,6 +15,7 @@ COMMANDS: dict[str, str] = {
     "calibrate": "hardware adjusted to a few timings of your own, for the other commands",
     "fit": "a loss law from training runs, with its uncertainty",
     "predict": "the loss of a model by a saved law, with intervals",
+    "train": "one small GQA model, or a grid of them, to a run table for `fit`",
 }
 """Each command's name and one line of what it does; `scalesim.cli.NAME` has its `run(args) -> int`."""
 

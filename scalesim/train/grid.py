@@ -253,10 +253,12 @@ def _one_run(config: TrainConfig, source: str, corpus_hash: str, folder: str, ru
     corpus = load_corpus(source)
     if corpus.hash != corpus_hash:
         raise InvalidInput(f"corpus {source!r} changed while the grid ran.")
-    told = time.monotonic()
+    told, parent = time.monotonic(), os.getppid()
 
     def tell(progress: Progress) -> None:
         nonlocal told
+        if os.getppid() != parent:
+            os._exit(1)  # the grid was killed: its checkpoints are for the next one to go on from
         if time.monotonic() - told > 1.0:
             _reports.put((run_id, progress.step / progress.n_steps))
             told = time.monotonic()

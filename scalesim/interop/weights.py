@@ -1,0 +1,179 @@
+"""Weights as Hugging Face keeps them: a folder with config.json and model.safetensors, in and out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from scalesim.errors import InvalidInput
+from scalesim.interop.huggingface import from_huggingface, to_huggingface
+from scalesim.shape import Parameter, Shape, parameter_table
+
+if TYPE_CHECKING:
+    from jax import Array
+
+    from scalesim.model import ModelOptions, Params
+
+__all__ = ["Loaded", "load_weights", "save_weights"]
+
+_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+_ONCE = {
+    "embedding": "model.embed_tokens.weight",
+    "final_norm": "model.norm.weight",
+    "lm_head": "lm_head.weight",
+}
+_EACH = {
+    **{f"{n}_proj": f"self_attn.{n}_proj.weight" for n in "qkvo"},
+    **{f"{n}_bias": f"self_attn.{n}_proj.bias" for n in "qkvo"},
+    **{f"{n}_proj": f"mlp.{n}_proj.weight" for n in ("gate", "up", "down")},
+    **{f"{n}_bias": f"mlp.{n}_proj.bias" for n in ("gate", "up", "down")},
+    "q_norm": "self_attn.q_norm.weight",
+    "k_norm": "self_attn.k_norm.weight",
+    "attention_norm": "input_layernorm.weight",
+    "ffn_norm": "post_attention_layernorm.weight",
+}
+
+
+class Loaded(NamedTuple):
+    """A checkpoint's tensors, its shape, and how to compute it (its rotary base and norms' epsilon)."""
+
+    params: Params
+    shape: Shape
+    options: ModelOptions
+
+
+def save_weights(
+    params: Params, shape: Shape, folder: str | Path, options: ModelOptions | None = None, *, max_context: int
+) -> None:
+    """Write a folder that `transformers.AutoModelForCausalLM.from_pretrained` reads.
+
+    Args:
+        params: the tensors by name.
+        shape: the model; as `to_huggingface` wants it.
+        folder: made if it is not there.
+        options: how it was trained: the rotary base and epsilon are written down.
+        max_context: tokens of context, for the config.
+
+    Raises:
+        InvalidInput: no such family, muP's scaled logits, or the folder cannot be written.
+    """
+    from safetensors.numpy import save_file
+
+    from scalesim.model import ModelOptions
+
+    options = options or ModelOptions()
+    if options.logit_scale != 1.0:
+        raise InvalidInput(f"logit_scale must be 1 in a Llama, but is {options.logit_scale}.")
+    config = to_huggingface(shape, max_context=max_context, rope_theta=options.rope_theta)
+    config |= {"rms_norm_eps": options.norm_eps, "torch_dtype": "float32"}
+    tensors = {
+        name: np.ascontiguousarray(_out(p, np.asarray(value))) for p, name, value in _pairs(shape, params)
+    }
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        save_file(tensors, Path(folder) / "model.safetensors", metadata={"format": "pt"})
+        (Path(folder) / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    except OSError as error:
+        raise InvalidInput(f"folder {str(folder)!r} cannot be written: {error.strerror}.") from None
+
+
+def load_weights(folder: str | Path) -> Loaded:
+    """Read a checkpoint of the Llama family: Llama, Mistral, Qwen2 or Qwen3, in one file or several.
+
+    Raises:
+        InvalidInput: a file is missing, another family or a rescaled rotary embedding, or a tensor is
+            missing, unknown or of another shape than the config says.
+    """
+    from scalesim.model import ModelOptions
+    from scalesim.model.decoder import check_known
+
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except OSError as error:
+        raise InvalidInput(f"{folder / 'config.json'} cannot be read: {error.strerror}.") from None
+    family = config.get("model_type")
+    if family not in _FAMILIES:
+        raise InvalidInput(
+            f"model_type {family!r} is not one whose weights are read: {', '.join(_FAMILIES)}."
+        )
+    shape = from_huggingface(config).shape
+    check_known(shape)
+    tensors = _tensors(folder)
+    params = {}
+    for p in parameter_table(shape):
+        names = [_name(p, i) for i in range(shape.n_layer)] if p.per_layer else [_name(p, None)]
+        for name in names:
+            if name not in tensors:
+                raise InvalidInput(f"{folder} has no tensor {name!r}, which its config.json calls for.")
+        values = [_in(p, tensors.pop(name), name) for name in names]
+        params[p.name] = jnp.stack(values) if p.per_layer else values[0]
+    if shape.tied_embeddings:
+        tensors.pop("lm_head.weight", None)
+    if tensors:
+        raise InvalidInput(f"{folder} has tensors that are not known: {', '.join(sorted(tensors)[:5])}.")
+    options = ModelOptions(rope_theta=_rope_theta(config), norm_eps=config.get("rms_norm_eps", 1e-6))
+    return Loaded(params, shape, options)
+
+
+def _rope_theta(config: Mapping[str, Any]) -> float:
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
+        raise InvalidInput(f"rope_scaling of type {kind!r} is not one that the model computes; default is.")
+    return float(rope.get("rope_theta", config.get("rope_theta", 10_000.0)))
+
+
+def _tensors(folder: Path) -> dict[str, Array]:
+    from safetensors import SafetensorError
+    from safetensors.flax import load_file
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise InvalidInput(f"{folder} has no .safetensors file.")
+    found: dict[str, Array] = {}
+    for path in files:
+        try:
+            found |= load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise InvalidInput(f"{path} cannot be read: {error}.") from None
+    return found
+
+
+def _name(parameter: Parameter, layer: int | None) -> str:
+    if layer is None:
+        return _ONCE[parameter.name]
+    return f"model.layers.{layer}.{_EACH[parameter.name]}"
+
+
+def _pairs(shape: Shape, params: Params) -> Iterator[tuple[Parameter, str, Array]]:
+    for p in parameter_table(shape):
+        value = params[p.name]
+        if p.per_layer:
+            yield from ((p, _name(p, i), value[i]) for i in range(shape.n_layer))
+        else:
+            yield p, _name(p, None), value
+
+
+def _out(parameter: Parameter, value: np.ndarray) -> np.ndarray:
+    """Return a tensor as torch keeps it: a linear layer's as (out, in), heads and head_dim as one axis."""
+    if parameter.group in ("norm", "embedding"):
+        return value.reshape(-1) if parameter.group == "norm" else value
+    if parameter.group == "bias":
+        return value.reshape(-1)
+    inputs = parameter.shape[0] * parameter.shape[1] if parameter.name == "o_proj" else parameter.shape[0]
+    return value.reshape(inputs, -1).T
+
+
+def _in(parameter: Parameter, value: Array, name: str) -> Array:
+    matrix = parameter.group in ("attention", "ffn", "unembedding")
+    expected = _out(parameter, np.broadcast_to(np.float32(0), parameter.shape)).shape
+    if value.shape != expected:
+        raise InvalidInput(f"tensor {name!r} must be of shape {expected}, but is {value.shape}.")
+    value = value.astype(jnp.float32)
+    return (value.T if matrix else value).reshape(parameter.shape)

@@ -1,0 +1,190 @@
+"""The decoder: causal, counted as the cost model counts it, the same in all its forms."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from scalesim.cost.flops import forward_flops
+from scalesim.errors import InvalidInput
+from scalesim.model import Decoder, ModelOptions, empty_cache, extend, forward, generate, init_params
+from scalesim.models import known_model
+from scalesim.shape import LatentAttention, MixtureOfExperts, Shape, SlidingWindow, parameter_table
+
+SMALL = Shape(n_layer=3, d_model=24, n_head=6, n_kv_head=2, head_dim=8, d_ff=40, vocab_size=50)
+SHAPES = {
+    "plain": SMALL,
+    "untied": replace(SMALL, tied_embeddings=False),
+    "heads beyond the width": replace(SMALL, n_head=8, n_kv_head=1),
+    "head norms": replace(SMALL, qk_norm="head"),
+    "all norms and biases": replace(
+        SMALL, qk_norm="projection", norms_per_layer=4, qkv_bias=True, output_bias=True, ffn_bias=True
+    ),
+    "two matrices": replace(SMALL, gated_ffn=False),
+    "window": replace(SMALL, window=SlidingWindow(window=5)),
+    "some windows": replace(SMALL, window=SlidingWindow(window=5, global_every=2)),
+}
+
+
+def tokens(seed=0, rows=2, length=17, vocab=50):
+    return jnp.asarray(np.random.default_rng(seed).integers(0, vocab, (rows, length)))
+
+
+def model_of(shape):
+    params = init_params(shape, jax.random.key(0))
+    # Norms and biases away from 1 and 0, so that leaving one out would show.
+    keys = iter(jax.random.split(jax.random.key(1), len(params)))
+    return {k: v + 0.3 * jax.random.normal(next(keys), v.shape, v.dtype) for k, v in params.items()}
+
+
+@pytest.fixture(params=SHAPES, scope="module")
+def shape(request):
+    return SHAPES[request.param]
+
+
+def test_tensors_are_the_parameter_table(shape):
+    model = Decoder(shape, rngs=nnx.Rngs(0))
+    held = {p.name: ((shape.n_layer,) if p.per_layer else ()) + p.shape for p in parameter_table(shape)}
+    assert {k: v.shape for k, v in model.params.items()} == held
+    assert sum(v.size for v in jax.tree.leaves(nnx.state(model, nnx.Param))) == shape.n_params_total
+
+
+def test_no_token_sees_a_later_one(shape):
+    params, text = model_of(shape), tokens(rows=1)
+    one_hot = jax.nn.one_hot(text, shape.vocab_size)
+
+    def logits_at(position, soft):
+        # Embeddings as a product, so that tokens have a derivative.
+        x = soft @ params["embedding"]
+        looked_up = {**params, "embedding": x[0]}
+        at = replace(shape, vocab_size=text.shape[1], tied_embeddings=False)
+        table = params["embedding"].T if shape.tied_embeddings else params["lm_head"]
+        return forward({**looked_up, "lm_head": table}, jnp.arange(text.shape[1])[None], at)[
+            0, position
+        ].sum()
+
+    for position in (0, 7, 15):
+        slope = jnp.abs(jax.grad(logits_at, 1)(position, one_hot)).sum(axis=(0, 2))
+        assert (slope[position + 1 :] == 0).all()
+        assert (slope[max(0, position - 3) : position + 1] > 0).all()
+
+
+def test_cached_decode_is_the_whole_forward_pass(shape):
+    params, text = model_of(shape), tokens()
+    whole = forward(params, text, shape)
+    cache = empty_cache(shape, text.shape[1], 2)
+    cache, logits = extend(params, cache, 0, text[:, :9], shape)
+    np.testing.assert_allclose(logits, whole[:, 8], atol=2e-5)
+    cache, logits = extend(params, cache, 9, text[:, 9:12], shape)
+    np.testing.assert_allclose(logits, whole[:, 11], atol=2e-5)
+    for i in range(12, text.shape[1]):
+        cache, logits = extend(params, cache, i, text[:, i : i + 1], shape)
+        np.testing.assert_allclose(logits, whole[:, i], atol=2e-5)
+
+
+def test_generation_is_the_likeliest_token_each_time():
+    params, text = model_of(SMALL), tokens(length=5)
+    found = generate(params, text, 4, SMALL)
+    for i in range(4):
+        so_far = jnp.concatenate([text, found[:, :i]], axis=1)
+        np.testing.assert_array_equal(found[:, i], forward(params, so_far, SMALL)[:, -1].argmax(-1))
+    drawn = generate(params, text, 20, SMALL, key=jax.random.key(3), temperature=2.0)
+    assert len(np.unique(np.asarray(drawn))) > 5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ModelOptions(attention="xla"),
+        ModelOptions(remat="block"),
+        ModelOptions(remat="dots"),
+        ModelOptions(unroll=1),
+        ModelOptions(unroll=2),
+    ],
+)
+def test_how_it_is_computed_changes_nothing(options):
+    params, text = model_of(SMALL), tokens()
+
+    def loss(params, options):
+        return jax.nn.logsumexp(forward(params, text, SMALL, options), axis=-1).mean()
+
+    expected, slope = jax.value_and_grad(loss)(params, ModelOptions())
+    got, other = jax.value_and_grad(loss)(params, options)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    for name in slope:
+        np.testing.assert_allclose(other[name], slope[name], atol=1e-5)
+
+
+def test_bfloat16_is_close_and_gives_float32_logits():
+    params, text = init_params(SMALL, jax.random.key(0)), tokens()
+    exact = forward(params, text, SMALL)
+    rough = forward(params, text, SMALL, ModelOptions(dtype="bfloat16"))
+    assert rough.dtype == jnp.float32
+    assert float(jnp.abs(rough - exact).max()) < 0.05 * float(jnp.abs(exact).max())
+
+
+@pytest.mark.parametrize("window", [None, SlidingWindow(window=8), SlidingWindow(window=8, global_every=2)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_caches_bytes_are_those_of_the_cost_model(window, dtype):
+    from scalesim.cost.memory import kv_cache_bytes
+
+    shape = replace(SMALL, window=window)
+    options = ModelOptions(dtype=dtype)
+    cache = empty_cache(shape, 20, 3, options)
+    held = sum(x.nbytes for x in jax.tree.leaves(cache))
+    assert held == 3 * kv_cache_bytes(shape, 20, kv_bits=32 if dtype == "float32" else 16)
+
+
+def test_flops_are_those_that_xla_counts():
+    shape = Shape(n_layer=4, d_model=256, n_head=8, n_kv_head=2, head_dim=32, d_ff=704, vocab_size=1024)
+    params = jax.eval_shape(lambda: init_params(shape, jax.random.key(0)))
+    text = jax.ShapeDtypeStruct((2, 256), jnp.int32)
+    # XLA counts a loop's body once and masked pairs as computed: layers laid out, attention as one product.
+    options = ModelOptions(attention="xla", unroll=4)
+    compiled = jax.jit(lambda p, t: forward(p, t, shape, options)).lower(params, text).compile()
+    counted = compiled.cost_analysis()["flops"]
+    assert forward_flops(shape, 256, batch_size=2, causal=False).total == pytest.approx(counted, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"latent": LatentAttention(kv_lora_rank=4, rope_dim=2), "n_kv_head": 6}, "latent"),
+        ({"moe": MixtureOfExperts(n_expert=4, top_k=2, d_ff=8)}, "moe"),
+        ({"layers_per_kv": 2}, "layers_per_kv"),
+        ({"norm_bias": True}, "norm_bias"),
+        ({"n_positions": 9}, "n_positions"),
+        ({"head_dim": 7}, "head_dim must be even"),
+        ({"d_ff": 40.5}, "d_ff must be whole"),
+    ],
+)
+def test_shapes_that_are_not_known_are_refused_by_name(change, says):
+    with pytest.raises(InvalidInput, match=says):
+        Decoder(replace(SMALL, **change), rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("name", ["llama-3.2-1b", "qwen3-0.6b", "mistral-7b-v0.1"])
+def test_published_models_have_their_parameters(name):
+    shape = known_model(name).shape
+    params = jax.eval_shape(lambda: init_params(shape, jax.random.key(0)))
+    assert sum(v.size for v in params.values()) == shape.n_params_total
+    logits = jax.eval_shape(
+        lambda p: forward(p, jnp.zeros((1, 4), jnp.int32), shape, ModelOptions(dtype="bfloat16")), params
+    )
+    assert logits.shape == (1, 4, shape.vocab_size)
+
+
+@pytest.mark.parametrize(
+    "change", [{"dtype": "float8"}, {"attention": "flash"}, {"remat": "all"}, {"unroll": -1}]
+)
+def test_options_that_are_not_known_are_refused(change):
+    with pytest.raises(InvalidInput, match=next(iter(change))):
+        ModelOptions(**change)
+
+
+def test_no_tokens_to_generate_is_a_mistake():
+    with pytest.raises(InvalidInput, match="n_tokens"):
+        generate(model_of(SMALL), tokens(), 0, SMALL)

@@ -106,6 +106,8 @@ def _differences(a: Any, b: Any, name: str = "") -> list[tuple[str, Any, Any]]:
         return [
             d for k in sorted({*a, *b}) for d in _differences(a.get(k), b.get(k), f"{name}.{k}".lstrip("."))
         ]
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return [d for x, y in zip(a, b, strict=True) for d in _differences(x, y, name)]
     return [] if a == b else [(name, a, b)]
 
 

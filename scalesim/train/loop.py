@@ -160,6 +160,8 @@ def check_pack(configs: Sequence[TrainConfig], corpus: Corpus, mesh: jax.shardin
         raise InvalidInput(
             f"vocab_size must be at least the corpus's {corpus.vocab_size}, but is {first.shape.vocab_size}."
         )
+    Batches(corpus.train, first.context_length, first.batch_size)
+    validation_windows(corpus, first.context_length, 1)
     if mesh is not None:
         from scalesim.train.mesh import check_mesh
 

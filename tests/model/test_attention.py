@@ -39,7 +39,7 @@ def test_attention_is_its_definition(attention, window):
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(("n_tokens", "window"), [(64, 64), (65, 1000), (150, 40), (1100, 1100)])
+@pytest.mark.parametrize(("n_tokens", "window"), [(64, 64), (65, 1000), (150, 40), (1040, 1040)])
 def test_blocks_of_any_number_agree_with_one_whole_and_so_do_gradients(n_tokens, window):
     q, k, v, d = (random(i, 1, n_tokens, h, 4) for i, h in enumerate((4, 2, 2, 4)))
 
@@ -55,7 +55,8 @@ def test_blocks_of_any_number_agree_with_one_whole_and_so_do_gradients(n_tokens,
             out = jnp.einsum("bhts,bshd->bthd", weights, v)
         return (out * d).sum()
 
-    (a, da), (b, db) = (jax.value_and_grad(value, (0, 1, 2))(q, k, v, how) for how in ("blocked", "whole"))
+    both = jax.jit(jax.value_and_grad(value, (0, 1, 2)), static_argnums=3)
+    (a, da), (b, db) = (both(q, k, v, how) for how in ("blocked", "whole"))
     np.testing.assert_allclose(a, b, rtol=1e-10)
     for x, y in zip(da, db, strict=True):
         np.testing.assert_allclose(x, y, atol=1e-10)

@@ -228,11 +228,12 @@ class _Run:
         return jax.tree.map(lambda *x: jnp.stack(x), *states) if self.packed else states[0]
 
     def _kept(self, state: TrainState, seconds: float) -> dict[str, Any]:
-        return {
-            "state": state,
-            "losses": jnp.asarray(self.losses),
-            "seconds": jnp.asarray(seconds, jnp.float32),
-        }
+        own = {"losses": jnp.asarray(self.losses), "seconds": jnp.asarray(seconds, jnp.float32)}
+        if self.mesh is not None:
+            from scalesim.train.mesh import replicated
+
+            own = replicated(own, self.mesh)
+        return {"state": state, **own}
 
     def _resumed(self, kept: Checkpoints, state: TrainState) -> TrainState:
         found = kept.load(self._kept(state, 0.0))

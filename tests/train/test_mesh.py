@@ -75,8 +75,13 @@ def test_two_processes_are_one_and_keep_one_checkpoint(one, tmp_path):
         s.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{s.getsockname()[1]}"
     both = [start(2, 4, 2, address, i, tmp_path) for i in range(2)]
-    losses, loss = result_of(both[0])
-    both[1].communicate(timeout=60)
+    try:
+        losses, loss = result_of(both[0])
+        both[1].communicate(timeout=60)
+    finally:
+        for process in both:
+            process.kill()
+            process.communicate()
     np.testing.assert_allclose(losses, one[0], rtol=1e-5)
     assert loss == pytest.approx(one[1], rel=1e-5)
     assert [p.name for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()] == ["40"]

@@ -1,7 +1,9 @@
 """Bootstrap, profiles, held-out runs and paths: what many fits of one law must agree on."""
 
+import dataclasses
 import importlib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,7 +22,8 @@ from scalesim.fit import (
     profile,
     suggest_runs,
 )
-from scalesim.laws import Chinchilla, PowerLaw
+from scalesim.fit.bootstrap import resample
+from scalesim.laws import Chinchilla, PowerLaw, law_from_function
 
 TRUTH = PowerLaw(a=8e7, b=0.25, E=1.9)
 
@@ -58,9 +61,45 @@ def test_bootstrap_agrees_with_the_sandwich(found, kind):
         assert low < found.coefficients[name] < high
 
 
-def test_every_resample_is_at_its_own_optimum(found):
-    from scalesim.fit.bootstrap import resample
+def test_intervals_are_wider_where_few_rows_are_left(found):
+    spread = bootstrap(found, 200)
+    assert (spread.units, spread.freedom) == (len(found.setup.runs), len(found.setup.runs) - 3)
+    many = dataclasses.replace(spread, units=10**6, freedom=10**6)
+    few = dataclasses.replace(spread, units=8, freedom=5)
+    # Student's t with 5 degrees at 5% is -2.015; the normal's tail beyond sqrt(8 / 5) times that.
+    assert few.tail(0.9) == pytest.approx(0.0054, abs=2e-4)
+    assert many.tail(0.9) == pytest.approx(0.05, abs=1e-5)
+    assert dataclasses.replace(spread, units=0, freedom=0).tail(0.9) == pytest.approx(0.05)
+    plain = np.quantile(spread.coefficients["b"], [0.05, 0.95])
+    np.testing.assert_allclose(many.intervals()["b"], plain, rtol=1e-4)
+    low, high = spread.intervals()["b"]
+    assert low < plain[0] < plain[1] < high
+    again = type(spread).from_json(spread.to_json())
+    assert again.intervals() == spread.intervals()
+    groups = bootstrap(found, 60, kind="cluster")
+    assert groups.freedom == groups.units - 1 == len(set(found.setup.runs.group)) - 1
 
+
+def test_the_wild_bootstrap_gives_residuals_back_what_the_fit_took():
+    # A line through 12 points, one of them far out: its leverage is known in closed form.
+    x = np.append(np.linspace(-1.0, 1.0, 11), 4.0)
+    size = np.exp(x)
+    law = law_from_function(
+        lambda n_params, E, s: E + s * jnp.log(n_params), {"E": (1, 3), "s": (-1, 1)}, ["n_params"],
+        signed=["s"], linear=["E", "s"],
+    )  # fmt: skip
+    loss = 2.0 - 0.1 * x + 0.01 * np.random.default_rng(0).normal(size=12)
+    line = ss.fit(law, ss.RunTable({"n_params": size}, loss), noise=Squared(0.01))
+    leverage = 1 / 12 + (x - x.mean()) ** 2 / np.sum((x - x.mean()) ** 2)
+    assert leverage[-1] > 0.6
+    drawn = resample(line, 3, "wild", 0)["loss"]
+    expected = np.abs(line.residuals()) / (1 - leverage)
+    np.testing.assert_allclose(
+        np.abs(drawn - (loss + line.residuals())), np.tile(expected, (3, 1)), rtol=1e-6
+    )
+
+
+def test_every_resample_is_at_its_own_optimum(found):
     spread = bootstrap(found, 5)
     weights = resample(found, 5, "pairs", 0)["weight"]
     runs = found.setup.runs

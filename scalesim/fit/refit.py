@@ -25,6 +25,9 @@ BATCH = 64
 """Starts marched at a time: enough to fill a processor's vectors, few enough for its caches."""
 VALUES = 1 << 21
 """Rows times starts in one batch, at most."""
+LANES = 1 << 16
+"""Rows times starts that step together: what a processor's caches hold. Those of a batch go in turn, so
+that no start waits for the slowest of many."""
 FIRST, BURST, MOST, AGE = 5, 6, 120, 2
 """Steps of the short pass, of a burst, and at most; replicas begin as if they had cooled for `AGE` steps."""
 
@@ -65,7 +68,19 @@ def _march(leaves: list, start: March, steps: jax.Array, tree: Any, axes: tuple)
     def one(leaves: list, z: jax.Array, damping: jax.Array, age: jax.Array) -> March:
         return march(jax.tree.unflatten(tree, leaves), z, damping, age, steps)
 
-    return jax.vmap(one, in_axes=(list(axes), 0, 0, 0))(leaves, start.z, start.damping, start.age)
+    own = [leaf if axis == 0 else None for leaf, axis in zip(leaves, axes, strict=True)]
+
+    def each(of: tuple) -> March:
+        mine = [leaf if new is None else new for leaf, new in zip(leaves, of[0], strict=True)]
+        return one(mine, *of[1:])
+
+    points = jax.tree.unflatten(tree, leaves).points
+    rows = 1 if points is None else points.loss.shape[-1]
+    together = 1 << max(LANES // rows, 1).bit_length() - 1
+    of = (own, start.z, start.damping, start.age)
+    if together >= len(start.z) or len(start.z) % together:
+        return jax.vmap(each)(of)
+    return jax.lax.map(each, of, batch_size=together if together > 1 else None)
 
 
 def _over(one: Callable, axes: tuple) -> Callable:

@@ -127,9 +127,7 @@ def draw(lines: list[Row], sets: int, resamples: int) -> None:
         axis.invert_yaxis()
         axis.set_xlim(0.8, 1.0)
         axis.set_xlabel("share of simulated sets whose 90% interval covers the truth (shaded: 85-95%)")
-        axis.set_title(
-            f"Recovery: each coefficient (dots) and each law's mean; {sets} sets, {resamples} resamples"
-        )
+        axis.set_title(f"Coefficients (dots) and laws (bars), {sets} sets of each")
         save(canvas, RESULTS / "recovery.png")
 
 

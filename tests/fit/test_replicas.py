@@ -224,3 +224,20 @@ def predict_error(fitted):
         {"n_params": [1e12]},
     )
     return float(said.high[0] - said.low[0])
+
+
+def test_a_long_table_is_fitted_as_a_short_one_written_many_times():
+    # Long tables step their starts in turn, and not all at once: the same optimum, and the same resamples.
+    rng = np.random.default_rng(0)
+    x = {"n_params": np.exp(rng.uniform(17, 23, 240)), "n_tokens": np.exp(rng.uniform(21, 26, 240))}
+    loss = np.asarray(Chinchilla().loss(x)) * np.exp(0.01 * rng.normal(size=240))
+    short = ss.fit("chinchilla", ss.RunTable(x, loss))
+    long = ss.fit("chinchilla", ss.RunTable({k: np.tile(v, 40) for k, v in x.items()}, np.tile(loss, 40)))
+    assert long.objective == pytest.approx(40 * short.objective, rel=1e-9)
+    for name, value in short.coefficients.items():
+        assert long.coefficients[name] == pytest.approx(value, rel=1e-6)
+    assert long.status == "converged"
+    spread = bootstrap(long, 16)
+    assert len(spread) == 16
+    # 40 times the rows scatter 1 / sqrt(40) as much.
+    assert 0.5 < np.sqrt(40) * spread.standard_errors["alpha"] / short.standard_errors["alpha"] < 2.0

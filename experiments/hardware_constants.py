@@ -1,25 +1,27 @@
 """Fit the constants of `scalesim/data/efficiency.json` to public measurements, and score them.
 
 Kernels (A100 and H100, BF16): half of the measurements fit, the other half scores. Engine (vLLM, one
-accelerator): two 7B models fit (Llama-2-7B, MHA, and Llama-3-8B, GQA), the others score. Writes the
-constants, and a table of the errors.
+accelerator): two 7B models fit (Llama-2-7B, MHA, and Llama-3-8B, GQA), the others score. Writes
+results/hardware_constants.csv, a table of the errors, and with --write the constants.
 
-    python -m experiments.hardware_constants [--write] [--out DIR]
+    python -m experiments.hardware_constants [--write]
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from experiments.common import RESULTS, write_csv
 from experiments.public_data import public_runs
 from scalesim.cost.calibration import Timing, calibrate, fit_constants
 from scalesim.cost.flops import attended_pairs
@@ -40,6 +42,7 @@ from scalesim.workload import Workload
 PEAKS = {"a100": (312e12, 2039e9), "h100": (989.4e12, 3350e9)}
 SOURCE = "ai-dynamo/aiconfigurator @ 095f58a (kernels); argonne-lcf/LLM-Inference-Bench @ 4211f5d (engine)"
 FITTED = ("llama-2-7b", "llama-3-8b")
+PRIOR = 0.02
 HELD_OUT = {"a100": ("mistral-7b-v0.1",), "h100": ("mistral-7b-v0.1", "qwen2-7b")}
 
 GEMM = GemmConstants(
@@ -187,51 +190,117 @@ def predict(cases: list[Timing], hardware: Hardware) -> np.ndarray:
     return np.asarray([float(time(to_float(case.workload), to_float(case.shape))) for case in cases])
 
 
+class Line(NamedTuple):
+    """One line of the table of errors."""
+
+    device: str
+    what: str
+    rows: int
+    mean: float
+    median: float
+
+
+def line(device: str, what: str, off: np.ndarray) -> Line:
+    return Line(device, what, len(off), float(off.mean()), float(np.median(off)))
+
+
+def kernels(device: str) -> tuple[dict[str, Any], dict[str, float], list[Line]]:
+    """Fit every kernel: constants to ship, their errors to state, and the table's lines.
+
+    What ships is fitted to all; what is stated is the error of the half that fitted nothing.
+    """
+    constants: dict[str, Any] = {}
+    stated: dict[str, float] = {}
+    lines = []
+    for kind in KERNELS:
+        table = kernel_rows(kind, device)
+        fitted, scored = halves(table)
+        half = errors(kind, device, fit_kernel(kind, device, fitted), scored)
+        constants[kind] = fit_kernel(kind, device, table)
+        stated[kind] = float(np.median(half) if kind == "decode" else half.mean())
+        lines.append(line(device, kind, half))
+    return constants, stated, lines
+
+
+def miss(cases: list[Timing], hardware: Hardware) -> np.ndarray:
+    """Relative errors of the predictions."""
+    return np.abs(predict(cases, hardware) / np.asarray([case.seconds for case in cases]) - 1)
+
+
+def engine(device: str, bare: Hardware) -> tuple[Hardware, np.ndarray, list[Line]]:
+    """Fit the engine to two models; return it, its errors on the models left out, and the table's lines."""
+    found = calibrate(timings(device, FITTED), bare, prior=PRIOR)
+    print(device, found.status, found.hardware.efficiency.engine)
+    lines = [line(device, "model, fitted", miss(timings(device, FITTED), found.hardware))]
+    off = []
+    for name in HELD_OUT[device]:
+        cases = timings(device, (name,))
+        few = np.asarray([case.workload.batch_size <= 16 for case in cases])
+        off.append(miss(cases, found.hardware))
+        lines.append(line(device, name, off[-1]))
+        lines.append(line(device, f"{name}, batch <= 16", off[-1][few]))
+        if cases[0].shape.window is not None:
+            many = [case for case, small in zip(cases, few, strict=True) if not small]
+            lines.append(line(device, f"{name}, batch > 16", off[-1][~few]))
+            lines.append(
+                line(device, UNSHARED.format(name), miss(many, unshared(found.hardware, cases[0].shape)))
+            )
+    lines.append(line(device, "model, held out", np.concatenate(off)))
+    return found.hardware, np.concatenate(off), lines
+
+
+UNSHARED = "{}, batch > 16, if its cache were read anew for each query head"
+
+
+def unshared(hardware: Hardware, shape: Any) -> Hardware:
+    """The same engine with a decode kernel that reads a cache once for each of its g query heads.
+
+    As vLLM's paged attention did, to which its versions of 2024 fell back for models with a sliding window
+    (pull requests 2744 and 3648), with another kernel up to 512 heads of all sequences: batch 16 here.
+    """
+    g = shape.n_head / shape.n_kv_head
+    changed = replace(hardware.efficiency.engine, group=(g - 1) / float(np.log(g)))  # 1 + c log g = g
+    return replace(hardware, efficiency=replace(hardware.efficiency, engine=changed))
+
+
+def other_pairs(device: str, bare: Hardware) -> Line:
+    """For information: every pair of models fits, and predicts the others."""
+    models = (*FITTED, *HELD_OUT[device])
+    off = []
+    for pair in itertools.combinations(models, 2):
+        found = calibrate(timings(device, pair), bare, prior=PRIOR)
+        rest = tuple(name for name in models if name not in pair)
+        off.append(miss(timings(device, rest), found.hardware))
+    return line(device, f"model, held out, over all {len(off)} pairs", np.concatenate(off))
+
+
+def other_engine(device: str, bare: Hardware) -> Line:
+    """For information: the same for TensorRT-LLM."""
+    found = calibrate(timings(device, FITTED, "TensorRT-LLM"), bare, prior=PRIOR)
+    off = miss(timings(device, HELD_OUT[device], "TensorRT-LLM"), found.hardware)
+    return line(device, "model, held out, TensorRT-LLM", off)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--write", action="store_true", help="replace scalesim/data/efficiency.json")
-    parser.add_argument("--out", type=Path, default=Path("out/hardware"))
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_enable_x64", True)
-    shipped, report = {}, []
+    shipped, report, everything = {}, [], []
     for device in PEAKS:
-        constants: dict[str, Any] = {}
-        error: dict[str, float] = {}
-        for kind in KERNELS:
-            table = kernel_rows(kind, device)
-            fitted, scored = halves(table)
-            half = errors(kind, device, fit_kernel(kind, device, fitted), scored)
-            # What ships is fitted to all; what is stated is the error of the half that fitted nothing.
-            constants[kind] = fit_kernel(kind, device, table)
-            error[kind] = float(np.median(half) if kind == "decode" else half.mean())
-            report.append((device, kind, len(scored["seconds"]), float(half.mean()), float(np.median(half))))
-        efficiency = Efficiency(**constants, engine=EngineConstants(), source=SOURCE)
-        known = timings(device, FITTED)
-        found = calibrate(known, machine(device, efficiency), prior=0.02)
-        off = np.abs(predict(known, found.hardware) / np.asarray([c.seconds for c in known]) - 1)
-        report.append((device, "model, fitted", len(known), float(off.mean()), float(np.median(off))))
-        others = timings(device, HELD_OUT[device])
-        off = np.abs(predict(others, found.hardware) / np.asarray([c.seconds for c in others]) - 1)
-        for name in HELD_OUT[device]:
-            rows = [i for i, case in enumerate(others) if case.shape == shape_of(name)]
-            small = [i for i in rows if others[i].workload.batch_size <= 16]
-            for label, chosen in ((name, rows), (f"{name}, batch <= 16", small)):
-                report.append(
-                    (device, label, len(chosen), float(off[chosen].mean()), float(np.median(off[chosen])))
-                )
-        report.append((device, "model, held out", len(off), float(off.mean()), float(np.median(off))))
-        error["model"] = float(off.mean())
-        stated = tuple((name, round(value, 4)) for name, value in sorted(error.items()))
-        final = replace(found.hardware.efficiency, error=stated, source=SOURCE)
+        constants, stated, lines = kernels(device)
+        bare = machine(device, Efficiency(**constants, engine=EngineConstants(), source=SOURCE))
+        hardware, off, more = engine(device, bare)
+        report += [*lines, *more, other_pairs(device, bare), other_engine(device, bare)]
+        everything.append(off)
+        stated["model"] = float(off.mean())
+        error = tuple((name, round(value, 4)) for name, value in sorted(stated.items()))
+        final = replace(hardware.efficiency, error=error, source=SOURCE)
         shipped[device] = jax.tree.map(lambda v: float(f"{v:.5g}"), final).to_dict()
-        print(device, found.status, found.hardware.efficiency.engine)
-    with (options.out / "errors.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("device", "what", "rows", "mean_error", "median_error"))
-        writer.writerows(report)
+    report.append(line("both", "model, held out", np.concatenate(everything)))
     for device, what, count, mean, median in report:
-        print(f"{device}  {what:<32} {count:>6} rows  mean {mean:7.2%}  median {median:7.2%}")
+        print(f"{device}  {what:<78} {count:>6} rows  mean {mean:7.2%}  median {median:7.2%}")
+    write_csv(RESULTS / "hardware_constants.csv", [entry._asdict() for entry in report])
     if options.write:
         path = Path(__file__).parents[1] / "scalesim" / "data" / "efficiency.json"
         path.write_text(json.dumps(shipped, indent=2) + "\n", encoding="utf-8")

@@ -1,18 +1,19 @@
 """Draw predicted against measured times: kernels as shipped, whole models that took no part in the fit.
 
-python -m experiments.hardware_figure [--out out/hardware/predicted.png]
+    python -m experiments.hardware_figure
+
+Writes results/hardware_constants.png.
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from experiments import hardware_constants as measured
+from experiments.common import RESULTS
 from scalesim.efficiency import measured_efficiency
 from scalesim.report.figure import BASELINE, BEST, FAINT, figure, save
 
@@ -54,17 +55,13 @@ def draw(axis: Any, title: str, points: dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("out/hardware/predicted.png"))
-    options = parser.parse_args()
     titles = {"gemm": "matrix products", "decode": "decode attention", "prefill": "prefill attention"}
     with jax.enable_x64(True), figure(1, 4, size=(14.0, 3.6), sharey=True) as (canvas, axes):
         for axis, (kind, title) in zip(axes, titles.items(), strict=False):
             draw(axis, title, {device: kernel(kind, device) for device in COLOURS})
         draw(axes[3], "7B models on vLLM, left out", {device: models(device) for device in COLOURS})
         axes[0].set_ylabel("predicted / measured")
-        save(canvas, options.out)
-    print(f"wrote {options.out}")
+        save(canvas, RESULTS / "hardware_constants.png")
 
 
 if __name__ == "__main__":

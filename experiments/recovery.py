@@ -1,10 +1,11 @@
 """Do the intervals hold? Simulated runs of every law, fitted and resampled; how often 90% cover the truth.
 
-    python -m experiments.recovery [--sets 60] [--resamples 300] [--law chinchilla ...]
+    python -m experiments.recovery [--sets 400] [--resamples 300] [--law Chinchilla ...]
 
-Writes results/recovery.csv: for each law and coefficient, the share of simulated sets whose 90% percentile
+Writes results/recovery.csv and .png: for each law and coefficient, the share of simulated sets whose 90%
 interval covers the true value, and the median relative error. Runs are drawn over a realistic range, with
-0.5% of noise in the loss. Coefficients that no set of runs could tell apart are held at their truth.
+0.5% of noise in the loss. Coefficients that no set of runs could tell apart are held at their truth. The
+share itself is known to 0.03 from 400 sets (95%); of 40 sets it is known to 0.09 only.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments.common import RESULTS, write_csv
+from experiments.common import RESULTS, Row, write_csv
 from scalesim import laws
 from scalesim.data import RunTable
 from scalesim.fit import Squared, bootstrap, coefficients, fit
+from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, save
 
 NOISE = 0.005
 HELD: dict[str, dict[str, None]] = {
@@ -32,6 +34,7 @@ TRUTHS: dict[str, laws.Law] = {
     "PowerLaw": laws.PowerLaw(a=8e7, b=0.2, E=1.9),
     "Chinchilla": laws.Chinchilla(),
     "Kaplan": laws.Kaplan(),
+    "PowerOfSum": laws.PowerOfSum(),
     "Gemstones": laws.Gemstones(),
     "Repetition": laws.Repetition(),
     "Precision": laws.Precision(),
@@ -73,42 +76,75 @@ def simulated(law: laws.Law, rows: int, rng: np.random.Generator) -> RunTable:
     return RunTable(x, loss * np.exp(NOISE * rng.normal(size=rows)))
 
 
+def cover(name: str, sets: int, resamples: int, rows: int) -> list[Row]:
+    """Fit and resample simulated sets of one law, whose noise is its own whatever other laws are run."""
+    truth = TRUTHS[name]
+    fixed: dict[str, float | None] = dict(HELD.get(name, {}))
+    rng = np.random.default_rng((0, list(TRUTHS).index(name)))
+    true = {k: v for k, v in coefficients(truth).items() if k.rpartition(".")[2] not in fixed}
+    hits: dict[str, list[bool]] = {key: [] for key in true}
+    errors: dict[str, list[float]] = {key: [] for key in true}
+    for _ in range(sets):
+        runs = simulated(truth, rows, rng)
+        found = fit(truth, runs, noise=Squared(NOISE, space="log"), fixed=fixed)
+        intervals = bootstrap(found, resamples, seed=int(rng.integers(2**31))).intervals(0.9)
+        for key, value in true.items():
+            low, high = intervals[key]
+            hits[key].append(low <= value <= high)
+            errors[key].append(abs(found.coefficients[key] / value - 1))
+    lines: list[Row] = [
+        {
+            "law": name,
+            "coefficient": key,
+            "sets": sets,
+            "coverage": np.mean(held),
+            "median_relative_error": np.median(errors[key]),
+        }
+        for key, held in hits.items()
+    ]
+    overall = np.mean([line["coverage"] for line in lines])
+    print(
+        f"{name:<18} 90% intervals cover {overall:.1%}: "
+        + ", ".join(f"{line['coefficient']} {line['coverage']:.0%}" for line in lines),
+        flush=True,
+    )
+    return [*lines, {"law": name, "coefficient": "all", "sets": sets, "coverage": overall}]
+
+
+def draw(lines: list[Row], sets: int, resamples: int) -> None:
+    """Draw every coefficient's coverage, a row for each law."""
+    names = list(dict.fromkeys(line["law"] for line in lines))
+    with figure(size=(7.5, 0.3 * len(names) + 1.2)) as (canvas, axis):
+        axis.axvspan(0.85, 0.95, color=FAINT, alpha=0.35, lw=0)
+        axis.axvline(0.9, color=INK, lw=1)
+        for line in lines:
+            at = names.index(line["law"])
+            if line["coefficient"] == "all":
+                axis.plot(line["coverage"], at, "|", color=BASELINE, ms=14, mew=2.5, zorder=3)
+            else:
+                axis.plot(line["coverage"], at, "o", color=BEST, ms=5, alpha=0.6, mew=0)
+        axis.set_yticks(range(len(names)), names)
+        axis.invert_yaxis()
+        axis.set_xlim(0.8, 1.0)
+        axis.set_xlabel("share of simulated sets whose 90% interval covers the truth (shaded: 85-95%)")
+        axis.set_title(f"Coefficients (dots) and laws (bars), {sets} sets of each")
+        save(canvas, RESULTS / "recovery.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--sets", type=int, default=60)
+    parser.add_argument("--sets", type=int, default=400)
     parser.add_argument("--resamples", type=int, default=300)
     parser.add_argument("--rows", type=int, default=180)
     parser.add_argument("--law", nargs="*", default=list(TRUTHS))
     options = parser.parse_args()
-    rng = np.random.default_rng(0)
-    lines = []
-    for name in options.law:
-        truth = TRUTHS[name]
-        fixed: dict[str, float | None] = dict(HELD.get(name, {}))
-        hits: dict[str, list[bool]] = {}
-        errors: dict[str, list[float]] = {}
-        for _ in range(options.sets):
-            runs = simulated(truth, options.rows, rng)
-            found = fit(truth, runs, noise=Squared(NOISE, space="log"), fixed=fixed)
-            spread = bootstrap(found, options.resamples, seed=int(rng.integers(2**31)))
-            intervals = spread.intervals(0.9)
-            for key, value in coefficients(truth).items():
-                if key.rpartition(".")[2] in fixed:
-                    continue
-                low, high = intervals[key]
-                hits.setdefault(key, []).append(low <= value <= high)
-                errors.setdefault(key, []).append(abs(found.coefficients[key] / value - 1))
-        for key, held in hits.items():
-            lines.append([name, key, np.mean(held), np.median(errors[key])])
-        overall = np.mean([np.mean(h) for h in hits.values()])
-        lines.append([name, "all", overall, None])
-        print(
-            f"{name:<18} 90% intervals cover {overall:.1%}: "
-            + ", ".join(f"{k} {np.mean(h):.0%}" for k, h in hits.items()),
-            flush=True,
-        )
-    names = ("law", "coefficient", "coverage", "median_relative_error")
-    write_csv(RESULTS / "recovery.csv", [dict(zip(names, line, strict=True)) for line in lines])
+    lines = [
+        line for name in options.law for line in cover(name, options.sets, options.resamples, options.rows)
+    ]
+    single = [line["coverage"] for line in lines if line["coefficient"] != "all"]
+    print(f"{len(single)} coefficients: {min(single):.1%} to {max(single):.1%}, mean {np.mean(single):.1%}")
+    write_csv(RESULTS / "recovery.csv", lines)
+    draw(lines, options.sets, options.resamples)
 
 
 if __name__ == "__main__":

@@ -122,6 +122,8 @@ class EngineConstants:
     Attributes:
         scale: kernels take so many times as long in the engine as alone.
         launch: share of the kernels' fixed times that counts (captured graphs hide a part).
+        group: decode attention takes 1 + group log(n_head / n_kv_head) times as long as the measured kernel:
+            an engine brings its own, which makes more or less of heads that share a cache.
         layer_us: time a layer beyond its kernels.
         step_us: time a forward pass.
         sequence_us: time a sequence and step (sampling, scheduling, detokenisation).
@@ -132,6 +134,7 @@ class EngineConstants:
 
     scale: Num = 1.0
     launch: Num = 0.5
+    group: Num = 0.1
     layer_us: Num = 2.0
     step_us: Num = 200.0
     sequence_us: Num = 20.0

@@ -163,20 +163,20 @@ def calibrate(
     measurements: Sequence[Timing],
     hardware: Hardware,
     *,
-    constants: Sequence[str] = ("scale", "launch", "step_us", "sequence_us"),
+    constants: Sequence[str] = ("scale", "launch", "group", "step_us", "sequence_us"),
     prior: float = 0.1,
 ) -> Calibration:
     """Adjust hardware to a few timings of a user's own, and say how large an error is left.
 
-    What differs between two engines on one accelerator is what lies between the kernels: the constants of
-    `EngineConstants`. They are fitted by least squares on log(predicted / measured), held near their start
-    by `prior` (a constant e times its start costs as much as that relative error of one measurement), so
-    that a single measurement works too.
+    What differs between two engines on one accelerator is what lies between the kernels, and the attention
+    kernel: the constants of `EngineConstants`. They are fitted by least squares on
+    log(predicted / measured), held near their start by `prior` (a constant e times its start costs as much
+    as that relative error of one measurement), so that a single measurement works too.
 
     Args:
         measurements: at least one.
         hardware: where to start from.
-        constants: which to adjust ("scale", "launch", "layer_us", "step_us", "sequence_us").
+        constants: which to adjust ("scale", "launch", "group", "layer_us", "step_us", "sequence_us").
         prior: how much the start is trusted, as a relative error.
 
     Raises:
@@ -184,7 +184,7 @@ def calibrate(
     """
     if not measurements:
         raise InvalidInput("measurements must hold at least one timing, but is empty.")
-    known = ("scale", "launch", "layer_us", "step_us", "sequence_us")
+    known = ("scale", "launch", "group", "layer_us", "step_us", "sequence_us")
     for name in constants:
         choose("constants", name, known)
     seconds = np.asarray([m.seconds for m in measurements], float)

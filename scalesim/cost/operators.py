@@ -31,6 +31,10 @@ __all__ = ["Operator", "forward_operators"]
 
 Num = Any
 
+# Reads and writes of a sampler as engines have it (vLLM's `Sampler`): to float32 1.5, temperature 2,
+# softmax 2, log-softmax 2, exponential noise 1, the division by it 3, argmax 1.
+_SAMPLING_PASSES = 12.5
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +162,7 @@ def forward_operators(
         *_ffn(p),
         _elementwise(p),
         logits,
+        _sampling(p, batch),
         *_communication(p),
         _engine(p, batch),
     )
@@ -224,6 +229,7 @@ def _attend(
             flops=flops,
             launch=e.engine.launch,
         )
+        once = once * (1 + e.engine.group * jnp.log(heads / kv_heads))
     else:
         # Every new key is read once, and of the cached ones those that a window still holds.
         keys = new + (past if window is None else smaller(past, window))
@@ -285,6 +291,13 @@ def _elementwise(p: _Pass) -> Operator:
     n_bytes = p.act * p.tokens * values
     seconds = n_bytes / (p.hardware.efficiency.engine.stream * p.hardware.bandwidth)
     return p.operator("norms and activations", 0.0 * n_bytes, n_bytes, seconds)
+
+
+def _sampling(p: _Pass, batch: Num) -> Operator:
+    """Temperature, softmax, log-softmax and the draw: passes over each sequence's logits in float32."""
+    n_bytes = 4.0 * _SAMPLING_PASSES * batch * p.shape.vocab_size
+    seconds = n_bytes / (p.hardware.efficiency.engine.stream * p.hardware.bandwidth)
+    return p.operator("sampling", 0.0 * n_bytes, n_bytes, seconds)
 
 
 def _communication(p: _Pass) -> list[Operator]:

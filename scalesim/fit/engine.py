@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from threading import Thread
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from scalesim.errors import InvalidInput, Unreachable
@@ -15,7 +17,7 @@ from scalesim.fit.coordinates import coefficients
 from scalesim.fit.diagnosis import diagnose, local
 from scalesim.fit.noise import Noise
 from scalesim.fit.problem import Problem
-from scalesim.fit.refit import Replicas, run, seeds
+from scalesim.fit.refit import LANES, Replicas, run, seeds
 from scalesim.fit.result import Fit, Optimum
 from scalesim.fit.setup import Setup, prepare, start_pool
 from scalesim.fit.solver import March, curvature, newton, project
@@ -153,7 +155,7 @@ def _best_polished(setup: Setup, ends: March) -> Ends:
 
 
 def _polished(setup: Setup, z: np.ndarray) -> Ends:
-    parts = newton(lambda z: _curvature(setup.problem, z), z)
+    parts = newton(lambda z, busy: _curvature(setup.problem, z, busy), z)
     order = np.argsort(np.where(np.isfinite(parts[1]), parts[1], np.inf), kind="stable")
     return Ends(*(part[order] for part in parts))
 
@@ -194,7 +196,7 @@ def _compile_ahead(setup: Setup, replicas: Replicas) -> list[Thread]:
 
     def later() -> None:
         with jax.enable_x64(True):
-            _curvature(setup.problem, some)
+            _curvature(setup.problem, some, np.ones(len(some), bool))
             local(setup.problem, some[0])
 
     def sooner() -> None:
@@ -208,10 +210,14 @@ def _compile_ahead(setup: Setup, replicas: Replicas) -> list[Thread]:
 
 
 @quick_jit
-def _curvature(problem: Problem, z: jax.Array) -> tuple[jax.Array, ...]:
+def _curvature(problem: Problem, z: jax.Array, busy: jax.Array) -> tuple[jax.Array, ...]:
+    """Return the objective, its gradient and its Hessian at each of z; of long tables, where it is busy."""
     rows = 1 if problem.points is None else len(problem.points.loss)
-    if rows * len(z) > 1 << 18:
-        return jax.lax.map(lambda z: curvature(problem, z), z)
+    if rows * len(z) > LANES:
+        empty = jax.tree.map(jnp.zeros_like, jax.eval_shape(partial(curvature, problem), z[0]))
+        return jax.lax.map(
+            lambda of: jax.lax.cond(of[1], partial(curvature, problem), lambda _: empty, of[0]), (z, busy)
+        )
     return jax.vmap(lambda z: curvature(problem, z))(z)
 
 

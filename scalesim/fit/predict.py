@@ -73,7 +73,7 @@ def predict(fit: Fit, x: Mapping[str, Any], *, level: float = 0.9) -> Prediction
         if fit.bootstrap is not None and len(fit.bootstrap) > 1:
             laws = jax.tree.map(jnp.asarray, fit.bootstrap.laws(fit.law))
             drawn = np.asarray(jax.vmap(lambda law: law.loss(arrays))(laws)).reshape(-1, len(loss))
-            tail = (1 - level) / 2
+            tail = fit.bootstrap.tail(level)
             low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
             scatter = _scatter(fit, len(drawn))
             run_low, run_high = np.quantile(drawn + scatter[:, None], [tail, 1 - tail], axis=0)

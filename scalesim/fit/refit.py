@@ -25,6 +25,9 @@ BATCH = 64
 """Starts marched at a time: enough to fill a processor's vectors, few enough for its caches."""
 VALUES = 1 << 21
 """Rows times starts in one batch, at most."""
+LANES = 1 << 16
+"""Rows times starts that step together: what a processor's caches hold. Those of a batch go in turn, so
+that no start waits for the slowest of many."""
 FIRST, BURST, MOST, AGE = 5, 6, 120, 2
 """Steps of the short pass, of a burst, and at most; replicas begin as if they had cooled for `AGE` steps."""
 
@@ -49,6 +52,16 @@ class Replicas:
         """Return the leaves for these replicas, one problem each."""
         return [self.changed[i][replica] if i in self.changed else leaf for i, leaf in enumerate(self.leaves)]
 
+    def light(self) -> Replicas:
+        """Return the same in single precision, in which a step takes half the time."""
+        problem = jax.tree.unflatten(self.tree, [_single(leaf) for leaf in self.leaves])
+        return Replicas(problem, {i: _single(values) for i, values in self.changed.items()})
+
+
+def _single(leaf: Any) -> Any:
+    leaf = np.asarray(leaf)
+    return leaf.astype(np.float32) if leaf.dtype == np.float64 else leaf
+
 
 @partial(quick_jit, static_argnums=(2, 3, 4))
 def _seed(leaves: list, pool: jax.Array, tree: Any, axes: tuple, keep: int) -> jax.Array:
@@ -65,7 +78,19 @@ def _march(leaves: list, start: March, steps: jax.Array, tree: Any, axes: tuple)
     def one(leaves: list, z: jax.Array, damping: jax.Array, age: jax.Array) -> March:
         return march(jax.tree.unflatten(tree, leaves), z, damping, age, steps)
 
-    return jax.vmap(one, in_axes=(list(axes), 0, 0, 0))(leaves, start.z, start.damping, start.age)
+    own = [leaf if axis == 0 else None for leaf, axis in zip(leaves, axes, strict=True)]
+
+    def each(of: tuple) -> March:
+        mine = [leaf if new is None else new for leaf, new in zip(leaves, of[0], strict=True)]
+        return one(mine, *of[1:])
+
+    points = jax.tree.unflatten(tree, leaves).points
+    rows = 1 if points is None else points.loss.shape[-1]
+    together = 1 << max(LANES // rows, 1).bit_length() - 1
+    of = (own, start.z, start.damping, start.age)
+    if together >= len(start.z) or len(start.z) % together:
+        return jax.vmap(each)(of)
+    return jax.lax.map(each, of, batch_size=together if together > 1 else None)
 
 
 def _over(one: Callable, axes: tuple) -> Callable:
@@ -93,10 +118,9 @@ def run(
     """
     count = len(z)
     size = min(batch, max(8, 1 << (count - 1).bit_length()))
-    fill = np.zeros(count)
-    out = March(
-        np.array(z), fill + 1e-2, np.full(count, age), fill + np.inf, fill.copy(), np.zeros(count, bool)
-    )
+    fill = np.zeros(count, z.dtype)
+    damping, far = np.full_like(fill, 1e-2), np.full_like(fill, np.inf)
+    out = March(np.array(z), damping, np.full(count, age), far, fill, np.zeros(count, bool))
     waiting = np.arange(count)
     while len(waiting):
         for first in range(0, len(waiting), size):
@@ -169,14 +193,15 @@ def _refit_some(
         starts = np.concatenate([starts, found], axis=1)
     each = starts.shape[1]
     owner = np.repeat(np.arange(count), each)
-    ends = run(replicas, starts.reshape(count * each, -1), index[owner], FIRST, 0, batch, AGE)
-    # A short pass on every start; then only those that may still win go on.
+    # A short pass on every start, in single precision; then only those that may still win go on.
+    flat = starts.reshape(count * each, -1).astype(np.float32)
+    ends = run(replicas.light(), flat, index[owner], FIRST, 0, batch, AGE)
     cost = np.where(np.isfinite(ends.cost), ends.cost, np.inf).reshape(count, each)
     least = cost.min(1, keepdims=True)
     rank = np.argsort(np.argsort(cost, axis=1, kind="stable"), axis=1, kind="stable")
     near = (cost <= least * 1.05) & (cost > least * (1 + 1e-4))
     follow = np.flatnonzero(((rank == 0) | near).ravel())
-    last = run(replicas, ends.z[follow], index[owner[follow]], BURST, MOST, batch, AGE + FIRST)
+    last = run(replicas, ends.z[follow].astype(float), index[owner[follow]], BURST, MOST, batch, AGE + FIRST)
     final = np.full((count * each,), np.inf)
     final[follow] = np.where(np.isfinite(last.cost), last.cost, np.inf)
     winner = final.reshape(count, each).argmin(1) + np.arange(count) * each

@@ -132,10 +132,11 @@ def curvature(problem: Problem, z: jax.Array) -> tuple[jax.Array, ...]:
 def newton(evaluate: Any, z: np.ndarray, steps: int = 30) -> tuple[np.ndarray, ...]:
     """Carry points z (m, p) to their optimum by damped Newton steps on the exact objective.
 
-    `evaluate` maps (m, p) to objectives (m,), gradients (m, p) and Hessians (m, p, p). Returns points,
-    objectives, gradient norms and Hessians.
+    `evaluate` maps (m, p), and which of them are still on their way (m,), to objectives (m,), gradients
+    (m, p) and Hessians (m, p, p); of the others it may return anything. Returns points, objectives,
+    gradient norms and Hessians.
     """
-    value, slope, bend = (np.array(part) for part in evaluate(z))
+    value, slope, bend = (np.array(part) for part in evaluate(z, np.ones(len(z), bool)))
     z, damping = np.array(z), np.full(len(z), 1e-10)
     for _ in range(steps):
         diagonal = np.abs(np.einsum("mii->mi", bend)) + 1e-300
@@ -153,7 +154,7 @@ def newton(evaluate: Any, z: np.ndarray, steps: int = 30) -> tuple[np.ndarray, .
         if not busy.any():
             break
         step *= np.minimum(1.0, MAX_STEP / np.maximum(np.abs(step).max(1), 1e-300))[:, None]
-        new_value, new_slope, new_bend = (np.asarray(part) for part in evaluate(z + step))
+        new_value, new_slope, new_bend = (np.asarray(part) for part in evaluate(z + step, busy))
         better = busy & (new_value < value)
         z[better] += step[better]
         value[better], slope[better], bend[better] = new_value[better], new_slope[better], new_bend[better]

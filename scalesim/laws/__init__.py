@@ -21,7 +21,7 @@ from scalesim.laws.heads import (
     SeparableHeadLaw,
     SquashedHeadLaw,
 )
-from scalesim.laws.power import Chinchilla, Kaplan, PowerLaw
+from scalesim.laws.power import Chinchilla, Kaplan, PowerLaw, PowerOfSum
 from scalesim.laws.terms import (
     AspectRatio,
     ConditionalShape,
@@ -48,6 +48,7 @@ __all__ = [
     "Kaplan",
     "Law",
     "PowerLaw",
+    "PowerOfSum",
     "PowerTerm",
     "Precision",
     "Product",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scalesim.laws.base import Law, Num, X, coefficient, power, register_law
 
-__all__ = ["Chinchilla", "Kaplan", "PowerLaw"]
+__all__ = ["Chinchilla", "Kaplan", "PowerLaw", "PowerOfSum"]
 
 
 @register_law
@@ -78,3 +78,30 @@ class Kaplan(Law):
         """Return [(Nc / N)^(alpha / beta) + Dc / D]^beta."""
         by_size = power(self.Nc / x["n_params"], self.alpha / self.beta)
         return power(by_size + self.Dc / x["n_tokens"], self.beta)
+
+
+@register_law
+class PowerOfSum(Law):
+    """Chinchilla's terms under one power, above a floor, L = E + [(Nc / N)^alpha + (Dc / D)^beta]^gamma.
+
+    The form of Busbridge et al., arXiv 2502.08606, for models trained on data alone, who write A for
+    Nc^alpha and B for Dc^beta. At gamma = 1 it is Chinchilla's; below, the two shortages cost less together
+    than apart, as in Kaplan's. The default coefficients are round numbers of the size that fits find.
+
+    >>> law = PowerOfSum(E=1.0, Nc=1e8, Dc=1e10, alpha=0.5, beta=0.5, gamma=0.5)
+    >>> float(law.loss({"n_params": 1.6e9, "n_tokens": 1.6e11}))
+    1.7071067811865475
+    """
+
+    fields = ("n_params", "n_tokens")
+    E: Num = coefficient((0.3, 3.0), linear=True, default=1.7, meaning="irreducible loss")
+    Nc: Num = coefficient((1e6, 1e11), scales=("n_params", "alpha"), inside=True, default=1e8)
+    Dc: Num = coefficient((1e7, 1e13), scales=("n_tokens", "beta"), inside=True, default=2e9)
+    alpha: Num = coefficient((0.1, 1.2), default=0.45, meaning="exponent of n_params")
+    beta: Num = coefficient((0.1, 1.2), default=0.45, meaning="exponent of n_tokens")
+    gamma: Num = coefficient((0.2, 1.5), default=0.7, meaning="power of both together")
+
+    def loss(self, x: X) -> Num:
+        """Return E + [(Nc / N)^alpha + (Dc / D)^beta]^gamma."""
+        terms = power(self.Nc / x["n_params"], self.alpha) + power(self.Dc / x["n_tokens"], self.beta)
+        return self.E + power(terms, self.gamma)

@@ -35,10 +35,11 @@ def timings(truth, noise=0.0):
 
 
 def test_constants_that_made_the_timings_are_found():
-    truth = slower(scale=1.4, sequence_us=100.0)
+    truth = slower(scale=1.4, group=0.4, sequence_us=100.0)
     found = calibrate(timings(truth), H100, prior=0.001)
     engine = found.hardware.efficiency.engine
     assert engine.scale == pytest.approx(1.4, rel=0.01)
+    assert engine.group == pytest.approx(0.4, rel=0.05)
     assert engine.sequence_us == pytest.approx(100.0, rel=0.05)
     assert found.error < 0.002
     assert found.error_before > 0.1

@@ -118,6 +118,27 @@ def test_a_windowed_prompt_takes_the_time_of_the_measured_form():
     assert float(got.time_s) == pytest.approx(32 * e.engine.scale * float(once))
 
 
+def test_sampling_passes_over_the_vocabulary_in_float32():
+    def sampling(shape, batch):
+        operators = decode_operators(shape, Workload(context_length=100, batch_size=batch), H100)
+        return next(float(o.n_bytes) for o in operators if o.name == "sampling")
+
+    assert sampling(LLAMA, 1) == 12.5 * 4 * 128256
+    assert sampling(LLAMA, 64) == 64 * sampling(LLAMA, 1)
+
+
+def test_an_engines_kernel_may_gain_less_from_shared_caches():
+    def attention(group, n_kv_head):
+        engine = dataclasses.replace(H100.efficiency.engine, group=group)
+        hardware = dataclasses.replace(H100, efficiency=dataclasses.replace(H100.efficiency, engine=engine))
+        shape = dataclasses.replace(LLAMA, n_kv_head=n_kv_head)
+        operators = decode_operators(shape, JOB, hardware)
+        return next(float(o.time_s) for o in operators if o.name == "attention")
+
+    assert attention(0.5, 32) == attention(0.0, 32)
+    assert attention(0.5, 8) == pytest.approx((1 + 0.5 * np.log(4)) * attention(0.0, 8))
+
+
 def test_experts_are_read_as_they_are_visited():
     moe = known_model("qwen3-30b-a3b").shape
 
@@ -291,20 +312,32 @@ def off(cases, hardware):
 
 
 def test_models_left_out_are_predicted(engines):
-    errors = [off(measured.timings("a100", ("mistral-7b-v0.1",)), engines["a100"].hardware)]
-    errors.append(off(measured.timings("h100", ("qwen2-7b",)), engines["h100"].hardware))
-    # vLLM served Mistral on the H100 2.5 times slower at batch 32 than at 16, where TensorRT-LLM and the A100
-    # show no such thing: a fault of that engine and day, which no shape explains.
-    mistral = measured.timings("h100", ("mistral-7b-v0.1",))
-    errors.append(off([c for c in mistral if c.workload.batch_size <= 16], engines["h100"].hardware))
-    assert all(e.mean() <= 0.10 for e in errors)
-    assert np.concatenate(errors).mean() <= 0.08
+    cases = {
+        (device, name): measured.timings(device, (name,))
+        for device, names in measured.HELD_OUT.items()
+        for name in names
+    }
+    errors = {key: off(some, engines[key[0]].hardware) for key, some in cases.items()}
+    assert sum(map(len, errors.values())) == 60
+    assert np.concatenate(list(errors.values())).mean() <= 0.10
+    assert errors["a100", "mistral-7b-v0.1"].mean() <= 0.06
+    assert errors["h100", "qwen2-7b"].mean() <= 0.07
+    many = np.array([c.workload.batch_size > 16 for c in cases["h100", "mistral-7b-v0.1"]])
+    assert errors["h100", "mistral-7b-v0.1"][~many].mean() <= 0.05
+
+
+def test_the_rows_that_are_missed_read_their_cache_for_each_query_head(engines):
+    # vLLM's fallback for models with a window, beyond 512 heads of all sequences: no cost of the shape.
+    found = engines["h100"].hardware
+    cases = [c for c in measured.timings("h100", ("mistral-7b-v0.1",)) if c.workload.batch_size * 32 > 512]
+    assert off(cases, found).mean() > 0.25
+    assert off(cases, measured.unshared(found, cases[0].shape)).mean() <= 0.07
 
 
 @pytest.mark.parametrize("device", ["a100", "h100"])
 def test_models_that_fitted_are_met(engines, device):
-    assert engines[device].error <= 0.05
-    assert engines[device].error_left_out <= 0.05
+    assert engines[device].error <= 0.035
+    assert engines[device].error_left_out <= 0.035
     assert engines[device].error < engines[device].error_before + 0.01
 
 

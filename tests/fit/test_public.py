@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import scalesim as ss
-from scalesim.fit import bootstrap, compare
-from scalesim.laws import Chinchilla, Gemstones
+from scalesim.fit import bootstrap, compare, isoflop, leave_one_group_out
+from scalesim.laws import Chinchilla, Gemstones, PowerOfSum
 from tests.public_data import need
 
 TARGET = 1.018274017800599e-3
@@ -80,10 +80,32 @@ def test_width_and_depth_predict_gemstones_better_than_size():
 
 def test_llama_3s_isoflops_within_three_parts_in_a_thousand():
     path = need("isoflops/isoflops.csv")
+    runs = ss.load_runs(path, select={"experiment": "llama_3__raw_loss"}).with_group("flops")
+    fitted, left_out = {}, {}
+    for law in (PowerOfSum, Chinchilla):
+        found = ss.fit(law, runs)
+        assert found.status == "converged"
+        fitted[law] = np.abs(found.residuals() / runs.loss)
+        out = leave_one_group_out(found)
+        left_out[law] = np.abs(out.error / runs.loss[out.rows])
+    assert fitted[PowerOfSum].mean() < 0.003
+    assert np.median(fitted[PowerOfSum]) < 0.002
+    # Neither of them is on budgets that it has not seen; the power of a sum is nearer.
+    assert left_out[PowerOfSum].mean() < 0.0036 < 0.0038 < left_out[Chinchilla].mean()
+
+
+def test_the_power_of_a_sum_gives_llama_3s_budgets_their_least_loss():
+    path = need("isoflops/isoflops.csv")
     runs = ss.load_runs(path, select={"experiment": "llama_3__raw_loss"})
-    found = ss.fit("chinchilla", runs)
-    assert found.status == "converged"
-    assert np.median(np.abs(found.residuals() / runs.loss)) < 0.003
+    law = ss.fit(PowerOfSum, runs).law
+    off = []
+    for profile in isoflop(runs, degree=2).profiles:
+        size = np.geomspace(1e7, 1e12, 4001)
+        loss = np.asarray(law.loss({"n_params": size, "n_tokens": profile.budget / 6 / size}))
+        off.append(loss.min() / profile.best_loss - 1)
+    assert len(off) == 10
+    assert np.abs(off).mean() < 0.0015
+    assert np.abs(off).max() < 0.005
 
 
 def test_the_olmo_ladders_small_models_predict_its_largest():

@@ -1,7 +1,9 @@
 """Bootstrap, profiles, held-out runs and paths: what many fits of one law must agree on."""
 
+import dataclasses
 import importlib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -20,7 +22,8 @@ from scalesim.fit import (
     profile,
     suggest_runs,
 )
-from scalesim.laws import Chinchilla, PowerLaw
+from scalesim.fit.bootstrap import resample
+from scalesim.laws import Chinchilla, PowerLaw, law_from_function
 
 TRUTH = PowerLaw(a=8e7, b=0.25, E=1.9)
 
@@ -58,9 +61,45 @@ def test_bootstrap_agrees_with_the_sandwich(found, kind):
         assert low < found.coefficients[name] < high
 
 
-def test_every_resample_is_at_its_own_optimum(found):
-    from scalesim.fit.bootstrap import resample
+def test_intervals_are_wider_where_few_rows_are_left(found):
+    spread = bootstrap(found, 200)
+    assert (spread.units, spread.freedom) == (len(found.setup.runs), len(found.setup.runs) - 3)
+    many = dataclasses.replace(spread, units=10**6, freedom=10**6)
+    few = dataclasses.replace(spread, units=8, freedom=5)
+    # Student's t with 5 degrees at 5% is -2.015; the normal's tail beyond sqrt(8 / 5) times that.
+    assert few.tail(0.9) == pytest.approx(0.0054, abs=2e-4)
+    assert many.tail(0.9) == pytest.approx(0.05, abs=1e-5)
+    assert dataclasses.replace(spread, units=0, freedom=0).tail(0.9) == pytest.approx(0.05)
+    plain = np.quantile(spread.coefficients["b"], [0.05, 0.95])
+    np.testing.assert_allclose(many.intervals()["b"], plain, rtol=1e-4)
+    low, high = spread.intervals()["b"]
+    assert low < plain[0] < plain[1] < high
+    again = type(spread).from_json(spread.to_json())
+    assert again.intervals() == spread.intervals()
+    groups = bootstrap(found, 60, kind="cluster")
+    assert groups.freedom == groups.units - 1 == len(set(found.setup.runs.group)) - 1
 
+
+def test_the_wild_bootstrap_gives_residuals_back_what_the_fit_took():
+    # A line through 12 points, one of them far out: its leverage is known in closed form.
+    x = np.append(np.linspace(-1.0, 1.0, 11), 4.0)
+    size = np.exp(x)
+    law = law_from_function(
+        lambda n_params, E, s: E + s * jnp.log(n_params), {"E": (1, 3), "s": (-1, 1)}, ["n_params"],
+        signed=["s"], linear=["E", "s"],
+    )  # fmt: skip
+    loss = 2.0 - 0.1 * x + 0.01 * np.random.default_rng(0).normal(size=12)
+    line = ss.fit(law, ss.RunTable({"n_params": size}, loss), noise=Squared(0.01))
+    leverage = 1 / 12 + (x - x.mean()) ** 2 / np.sum((x - x.mean()) ** 2)
+    assert leverage[-1] > 0.6
+    drawn = resample(line, 3, "wild", 0)["loss"]
+    expected = np.abs(line.residuals()) / (1 - leverage)
+    np.testing.assert_allclose(
+        np.abs(drawn - (loss + line.residuals())), np.tile(expected, (3, 1)), rtol=1e-6
+    )
+
+
+def test_every_resample_is_at_its_own_optimum(found):
     spread = bootstrap(found, 5)
     weights = resample(found, 5, "pairs", 0)["weight"]
     runs = found.setup.runs
@@ -185,3 +224,20 @@ def predict_error(fitted):
         {"n_params": [1e12]},
     )
     return float(said.high[0] - said.low[0])
+
+
+def test_a_long_table_is_fitted_as_a_short_one_written_many_times():
+    # Long tables step their starts in turn, and not all at once: the same optimum, and the same resamples.
+    rng = np.random.default_rng(0)
+    x = {"n_params": np.exp(rng.uniform(17, 23, 240)), "n_tokens": np.exp(rng.uniform(21, 26, 240))}
+    loss = np.asarray(Chinchilla().loss(x)) * np.exp(0.01 * rng.normal(size=240))
+    short = ss.fit("chinchilla", ss.RunTable(x, loss))
+    long = ss.fit("chinchilla", ss.RunTable({k: np.tile(v, 40) for k, v in x.items()}, np.tile(loss, 40)))
+    assert long.objective == pytest.approx(40 * short.objective, rel=1e-9)
+    for name, value in short.coefficients.items():
+        assert long.coefficients[name] == pytest.approx(value, rel=1e-6)
+    assert long.status == "converged"
+    spread = bootstrap(long, 16)
+    assert len(spread) == 16
+    # 40 times the rows scatter 1 / sqrt(40) as much.
+    assert 0.5 < np.sqrt(40) * spread.standard_errors["alpha"] / short.standard_errors["alpha"] < 2.0

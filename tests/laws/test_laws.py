@@ -21,6 +21,7 @@ from scalesim.laws import (
     HeadLaw,
     Kaplan,
     PowerLaw,
+    PowerOfSum,
     PowerTerm,
     law_from_function,
 )
@@ -102,6 +103,19 @@ def test_relaxed_fields_have_gradients(law):
     x = fields(law, 1)
     slopes = jax.grad(lambda x: law.loss(x) + 0.0 * sum(x.values(), 0.0))(x) if x else {}
     assert all(np.isfinite(v) for v in slopes.values())
+
+
+def test_the_power_of_a_sum_is_chinchillas_law_at_one_and_kaplans_without_a_floor():
+    base, kaplan = Chinchilla(), Kaplan()
+    sum_ = PowerOfSum(
+        E=base.E, Nc=base.A ** (1 / base.alpha), Dc=base.B ** (1 / base.beta), alpha=base.alpha,
+        beta=base.beta, gamma=1.0,
+    )  # fmt: skip
+    np.testing.assert_allclose(sum_.loss(fields(base)), base.loss(fields(base)), rtol=1e-12)
+    joint = PowerOfSum(
+        E=0.0, Nc=kaplan.Nc, Dc=kaplan.Dc, alpha=kaplan.alpha / kaplan.beta, beta=1.0, gamma=kaplan.beta
+    )
+    np.testing.assert_allclose(joint.loss(fields(kaplan)), kaplan.loss(fields(kaplan)), rtol=1e-12)
 
 
 def test_orbax_keeps_a_law(tmp_path):

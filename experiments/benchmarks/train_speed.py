@@ -2,9 +2,9 @@
 
     python -m experiments.benchmarks.train_speed --peers /path/to/python   # with torch and transformers
 
-3.1M parameters, 8 x 256 tokens a step, float32, AdamW, all cores. Each contender runs in a process of its own,
-in turn, `--rounds` times; the best step of all rounds counts: on a busy machine the others measure the company.
-Ours is also run with one thing undone at a time, which is what holds XLA's CPU backend back.
+3.1M parameters, 8 x 256 tokens a step, float32, AdamW, all cores. Each contender runs in a process of its
+own, in turn, `--rounds` times; the best step of all rounds counts: on a busy machine the others measure the
+company. Ours is also run with one thing undone at a time, which is what holds XLA's CPU backend back.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Options:
     """A loss law from a table of runs, with its uncertainty."""
 
     runs: tyro.conf.Positional[str]
-    """The table: .csv, .parquet, .jsonl or .json, or the name paper."""
+    """The table: .csv, .parquet, .jsonl or .json, or the name paper or own."""
     law: str = "chinchilla"
     """chinchilla, kaplan, power, head, gemstones, ... (any of scalesim.laws)."""
     drop_largest: int = 0

@@ -29,7 +29,7 @@ class Options:
     grid: tyro.conf.Positional[str | None] = None
     """A TOML file of runs; without it one model is trained."""
     shape: str = "4x128x4x2"
-    """Layers x width x query heads x KV heads, and x FFN width if that is not 8/3 of the width."""
+    """Layers x width x query heads x KV heads, and x FFN width if that is not the multiple of 8 nearest 8/3 widths."""
     head_dim: int = 32
     """Size of one head."""
     context: str = "256"
@@ -167,7 +167,9 @@ def _config(options: Options, vocab_size: int) -> TrainConfig:
     from scalesim.train import Recipe, TrainConfig
     from scalesim.units import parse_context, parse_count
 
-    shape = replace(given_shape(options.shape).shape, vocab_size=vocab_size, head_dim=options.head_dim)
+    given = given_shape(options.shape).shape
+    d_ff = given.d_ff if isinstance(given.d_ff, int) else 8 * max(1, round(given.d_ff / 8))
+    shape = replace(given, vocab_size=vocab_size, head_dim=options.head_dim, d_ff=d_ff)
     return TrainConfig(
         shape=shape,
         context_length=parse_context(options.context),
@@ -231,6 +233,8 @@ def _bar(what: str) -> Iterator[Callable[[float, str, str], None]]:
         task = bar.add_task(what, total=1.0, count="", note="")
 
         def show(part: float, count: str, note: str) -> None:
-            bar.update(task, completed=part, count=count, **({"note": note} if note else {}))
+            bar.update(task, completed=part, count=count)
+            if note:
+                bar.update(task, note=note)
 
         yield show

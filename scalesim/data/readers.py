@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from scalesim.data.own import own_runs
 from scalesim.data.paper import paper_runs
 from scalesim.data.recognised import RECIPES, Recipe
 from scalesim.data.runs import RunTable
@@ -15,7 +16,7 @@ from scalesim.errors import InvalidInput
 
 __all__ = ["ALIASES", "load_runs", "read_columns"]
 
-_SHIPPED = {"paper": paper_runs}
+_SHIPPED = {"paper": paper_runs, "own": own_runs}
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "n_params": (
@@ -65,8 +66,8 @@ def load_runs(
     """Read a run table.
 
     Args:
-        source: "paper"; a path (.csv, .tsv, .parquet, .jsonl, .ndjson, .json); a pandas or polars data
-            frame; a mapping of columns; or a `RunTable`.
+        source: "paper" or "own", which the package ships; a path (.csv, .tsv, .parquet, .jsonl, .ndjson,
+            .json); a pandas or polars data frame; a mapping of columns; or a `RunTable`.
         columns: the table's name of each field, {"n_tokens": "tok_seen"}, where it is none of `ALIASES`.
         group: the column, or columns, that tell which rows belong together.
         select: keep the rows with these values, {"experiment": "misfitting__..."}.

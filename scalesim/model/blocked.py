@@ -57,14 +57,19 @@ def _each(q: Array, k: Array, v: Array, window: Array) -> Array:
 
 
 def _forward(q: Array, k: Array, v: Array, window: Array) -> tuple[Array, Any]:
-    out, lse = jax.lax.map(lambda x: _one_forward(*x, window), (q, k, v))
+    out, lse = jax.lax.map(lambda x: _one_forward(x[0], x[1], x[2], window), (q, k, v))
     return out, (q, k, v, window, out, lse)
 
 
 def _backward(kept: Any, d_out: Array) -> tuple[Array, Array, Array, Array]:
     q, k, v, window, out, lse = kept
-    derivatives = jax.lax.map(lambda x: _one_backward(*x, window), (q, k, v, out, lse, d_out))
-    return (*derivatives, jnp.zeros_like(window))
+
+    def one(x: tuple[Array, ...]) -> tuple[Array, Array, Array]:
+        q, k, v, out, lse, d_out = x
+        return _one_backward(q, k, v, out, lse, d_out, window)
+
+    dq, dk, dv = jax.lax.map(one, (q, k, v, out, lse, d_out))
+    return dq, dk, dv, jnp.zeros_like(window)
 
 
 _each.defvjp(_forward, _backward)

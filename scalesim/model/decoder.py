@@ -109,7 +109,7 @@ def forward(
 
     if options.remat != "none":
         policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if options.remat == "dots" else None
-        block = jax.checkpoint(block, policy=policy)  # type: ignore[assignment]
+        block = jax.checkpoint(block, policy=policy)
     x = embed(params, tokens, options)
     layers = {p.name: params[p.name] for p in parameter_table(shape) if p.per_layer}
     windows = jnp.asarray(layer_windows(shape))

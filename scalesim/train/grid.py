@@ -173,8 +173,8 @@ def _work(
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
     places = context.Queue()
-    for i in range(workers):
-        places.put(i)
+    for place in range(workers):
+        places.put(place)
     pool = ProcessPoolExecutor(
         workers, mp_context=context, initializer=_begin_worker, initargs=(places, workers, reports)
     )

@@ -251,9 +251,8 @@ class _Run:
         n_steps, pending = np.int32(self.config.n_steps), None
         first, started, saved, told = self.step, time.monotonic(), time.monotonic(), 0.0
         known = self.losses[:, : self.step]
-        diverged = {
-            i: int(np.argmin(np.isfinite(known[i]))) for i in np.flatnonzero(~np.isfinite(known).all(1))
-        }
+        spoilt: list[int] = np.flatnonzero(~np.isfinite(known).all(axis=1)).tolist()
+        diverged = {i: int(np.argmin(np.isfinite(known[i]))) for i in spoilt}
         while self.step < n_steps and len(diverged) < len(self.configs):
             state, loss = self.step_function(state, self._batch(self.step), self.rates, n_steps)
             # The loss before is read while this step is computed.

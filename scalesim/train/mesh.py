@@ -85,7 +85,8 @@ def sharded_state(config: TrainConfig, mesh: Mesh) -> TrainState:
         params,
         transform_non_params=lambda _: whole,
     )
-    return jax.jit(first, out_shardings=TrainState(params, moments, whole))()
+    places: Any = (params, moments, whole)
+    return jax.jit(first, out_shardings=TrainState(*places))()
 
 
 def sharded_batch(batch: np.ndarray, mesh: Mesh) -> Array:

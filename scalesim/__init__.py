@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scalesim import cost, data, laws, report
+    from scalesim import cost, data, laws, model, report, train
     from scalesim.data import RunTable, load_runs
     from scalesim.errors import InvalidInput, Unreachable
     from scalesim.fit import fit, load_fit, named_fit
@@ -39,15 +39,17 @@ __all__ = [
     "load_fit",
     "load_hardware",
     "load_runs",
+    "model",
     "named_fit",
     "parameter_table",
     "report",
     "search",
     "sweep",
     "to_huggingface",
+    "train",
 ]
 
-_ROOMS = ("cost", "data", "fit", "laws", "report", "search", "sweep")
+_ROOMS = ("cost", "data", "fit", "laws", "model", "report", "search", "sweep", "train")
 _HOMES = {
     "ContextLengths": "scalesim.workload",
     "Hardware": "scalesim.hardware",

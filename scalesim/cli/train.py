@@ -29,7 +29,7 @@ class Options:
     grid: tyro.conf.Positional[str | None] = None
     """A TOML file of runs; without it one model is trained."""
     shape: str = "4x128x4x2"
-    """Layers x width x query heads x KV heads, and x FFN width if that is not the multiple of 8 nearest 8/3 widths."""
+    """Layers x width x query heads x KV heads, and x FFN width (else 8/3 of the width, a multiple of 8)."""
     head_dim: int = 32
     """Size of one head."""
     context: str = "256"

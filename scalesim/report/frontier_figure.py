@@ -101,7 +101,7 @@ def _panel(axis: Any, front: Frontier, picks: Sequence[Pick], x: int, y: int, ob
 
 
 def _groups(heads: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """Return the frontier's designs by query heads: each number for itself, or octaves where there are many."""
+    """Return the designs by query heads: each number for itself, or octaves where there are many."""
 
     def label(members: np.ndarray) -> str:
         low, high = heads[members].min(), heads[members].max()
@@ -118,7 +118,7 @@ _WORDS = {"knee": "knee", "least": "cheapest that will do", "worth": "last worth
 
 
 def _mark(axis: Any, one: Pick, at: np.ndarray, place: int, named: bool) -> None:
-    """Mark a pick; its name stands beside it, the first below the frontier and the next above, or in the legend."""
+    """Mark a pick; its name stands beside it, now below the frontier and now above, or in the legend."""
     s = one.shape
     heads = f"{s.n_head:g} query, {s.n_kv_head:g} KV head{'' if s.n_kv_head == 1 else 's'}"
     label = None if named else f"{_WORDS[one.rule]}: {s.n_layer:.3g} × {s.d_model:.4g}, {heads}"

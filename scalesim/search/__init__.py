@@ -17,6 +17,7 @@ from scalesim.search.distribution import Distribution, distribution
 from scalesim.search.evidence import paper_evidence
 from scalesim.search.frontier import Frontier, frontier
 from scalesim.search.lattice import PAPER, Lattice, buildable, named_lattice
+from scalesim.search.map import DesignMap, design_map
 from scalesim.search.measures import MEASURES, Measure
 from scalesim.search.next_run import next_runs
 from scalesim.search.pareto import non_dominated
@@ -32,6 +33,7 @@ __all__ = [
     "Candidate",
     "Choice",
     "Design",
+    "DesignMap",
     "Distribution",
     "Found",
     "Frontier",
@@ -44,6 +46,7 @@ __all__ = [
     "Sensitivity",
     "buildable",
     "choices_over_context",
+    "design_map",
     "distribution",
     "exhaustive",
     "fits",

@@ -54,7 +54,8 @@ class Frontier:
         values: of the measures, (designs, measures).
         considered: distinct designs of the lattice that were compared.
         cloud: their values, (considered, measures).
-        relaxed_shapes, relaxed: the bound: shapes of real-valued sizes and heads, and their measures. Each has
+        relaxed_shapes, relaxed: the bound: shapes of real-valued sizes and heads, and their measures. Each
+        has
             the least last measure with the others at most what is stated, by gradient.
         status: what to know of the frontier's end of least loss, in a sentence.
     """
@@ -129,11 +130,11 @@ def frontier(
 ) -> Frontier:
     """Return the Pareto set of two or three measures of a design.
 
-    With loss among the measures, the lattice is every head configuration at each of `points` losses, brought to
-    that loss and, on a real lattice, built as a whole shape (see `evaluate`); without, every configuration at
-    the target loss. The filter is exact: nobody in the set is bettered by a design of that lattice, and nothing
-    outside it is not. Between neighbours the epsilon-constraint problem is solved by gradient over
-    real-valued heads: least of the last measure with the others at most halfway.
+    With loss among the measures, the lattice is every head configuration at each of `points` losses, brought
+    to that loss and, on a real lattice, built as a whole shape (see `evaluate`); without, every
+    configuration at the target loss. The filter is exact: nobody in the set is bettered by a design of that
+    lattice, and nothing outside it is not. Between neighbours the epsilon-constraint problem is solved by
+    gradient over real-valued heads: least of the last measure with the others at most halfway.
 
     Args:
         law: a `Law`, or a fit that holds one.
@@ -162,9 +163,7 @@ def frontier(
     )
     losses = _losses(target_loss, any(m.is_loss for m in asked), points)
     limits = tuple(constraints)
-    query = Query(
-        workload=workload, target_loss=float(losses[0]), objective=objective, constraints=limits
-    )
+    query = Query(workload=workload, target_loss=float(losses[0]), objective=objective, constraints=limits)
     with jax.enable_x64(True):
         problem = Problem(law=law_of(law), family=family, tokens_per_param=tokens_per_param)
         queries = stack_queries([dataclasses.replace(query, target_loss=loss) for loss in losses])
@@ -178,7 +177,7 @@ def frontier(
         least = [losses[MARGIN] if m.is_loss else 0.0 for m in asked]
         front = np.flatnonzero(non_dominated(values) & (values >= least).all(axis=1))
         front = front[np.lexsort(values[front].T[::-1])]
-        chosen = tuple(_shape(shapes, i, lattice.real) for i in front)
+        chosen = tuple(_shape(shapes, i, lattice.real) for i in front.tolist())
         bound_shapes, bound = _bound(problem, query, lattice, asked, values[front])
     return Frontier(
         problem=problem,
@@ -291,7 +290,7 @@ def _bound(
     shapes = jax.tree.map(lambda leaf: leaf[:, : len(some)].reshape(-1), shapes)
     best = np.flatnonzero(non_dominated(found))
     best = best[np.lexsort(found[best].T[::-1])]
-    return tuple(_shape(shapes, i, False) for i in best), found[best]
+    return tuple(_shape(shapes, i, False) for i in best.tolist()), found[best]
 
 
 def _middle(measure: Measure, values: np.ndarray) -> np.ndarray:
@@ -316,7 +315,7 @@ def _least(
     The gradient's may exceed the halfway limits by what its Lagrangian leaves (a per cent or so): they are
     points of the bound all the same, where they stand. The constraints of the question hold.
     """
-    heads = tuple(map(jnp.asarray, lattice.arrays()))
+    n_head, n_kv_head = map(jnp.asarray, lattice.arrays())
 
     def one(query: Query) -> Any:
         limits = dataclasses.replace(query, constraints=constraints)
@@ -325,9 +324,9 @@ def _least(
         optimum = problem.priced(
             limits, found.sized.log_n_params, found.sized.shape, possible, tolerance=TOLERANCE
         )
-        own = problem.sized(query, *heads, lattice.depth_slack)
+        own = problem.sized(query, n_head, n_kv_head, lattice.depth_slack)
         at = jnp.argmin(own.cost)
-        own = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, heads[0].shape)[at], own)
+        own = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, n_head.shape)[at], own)
 
         def values(sized: Any) -> Any:
             shape = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, ()), sized.shape)

@@ -16,7 +16,8 @@ def non_dominated(values: np.ndarray) -> np.ndarray:
     """Return which rows [n, m] no other row betters: a mask (n,), exact, where less is better.
 
     A row betters another where it is at most as large in every column and less in one. Rows that are equal in
-    every column do not better each other: all of them stay. A row with a value that is not finite never stays.
+    every column do not better each other: all of them stay. A row with a value that is not finite never
+    stays.
 
     Two columns take one sort; more take a pass over the rows in lexicographic order, in which a row can be
     bettered by earlier ones alone, against those kept so far.

@@ -1,4 +1,4 @@
-"""One design of a frontier, and the reason: the knee, the cheapest that will do, or the last worth its price."""
+"""One design of a frontier, and why: the knee, the cheapest that will do, or the last worth its price."""
 
 from __future__ import annotations
 
@@ -56,7 +56,11 @@ class Pick:
 
 
 def pick(
-    table: Table, *, least: str | None = None, limits: dict[str, float] | None = None, worth: float | None = None
+    table: Table,
+    *,
+    least: str | None = None,
+    limits: dict[str, float] | None = None,
+    worth: float | None = None,
 ) -> Pick:
     """Return one design of a frontier and why; see `Frontier.pick`."""
     if worth is not None and (least is not None or limits):
@@ -86,8 +90,8 @@ def _knee(table: Table) -> tuple[int, str]:
         )
     parts = ", ".join(f"{m.label} {part:.2f}" for m, part in zip(table.measures, scaled[index], strict=True))
     return index, (
-        f"The knee of {len(table.shapes)} designs: the least sum of all measures, each from 0 at its least on the "
-        f"frontier to 1 at its most, costs by their logarithms ({parts})."
+        f"The knee of {len(table.shapes)} designs: the least sum of all measures, each from 0 at its least "
+        f"on the frontier to 1 at its most, costs by their logarithms ({parts})."
     )
 
 
@@ -127,7 +131,9 @@ def _worth(table: Table, worth: float) -> tuple[int, str]:
         raise InvalidInput(f"worth must be above 0 and finite, but is {worth!r}.")
     first, second = table.measures
     if second.is_loss:
-        raise InvalidInput("worth states what 1% more of the second measure must buy, which cannot be the loss.")
+        raise InvalidInput(
+            "worth states what 1% more of the second measure must buy, which cannot be the loss."
+        )
     bought = table.values[:, 0] if first.is_loss else np.log(table.values[:, 0])
     index = int((bought + worth * np.log(table.values[:, 1]) / np.log(1.01)).argmin())
     what = f"{worth:g} nats" if first.is_loss else f"{100 * worth:g}% of {first.label}"
@@ -155,7 +161,9 @@ def trade(table: Table, index: int) -> str:
     if not less.any():
         return f"{said}; nothing here has {share} less."
     worse = others[less].min()
-    gives = f"{worse - others[index]:.4f} nats" if bought.is_loss else f"{100 * (worse / others[index] - 1):.1f}%"
+    gives = (
+        f"{worse - others[index]:.4f} nats" if bought.is_loss else f"{100 * (worse / others[index] - 1):.1f}%"
+    )
     return f"{said}; {share} less costs {gives} more {bought.label}."
 
 

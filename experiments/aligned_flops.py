@@ -293,7 +293,7 @@ def draw(path: Path, rows: list[Row]) -> None:
                 own = r["chosen_by"] == "8,1"
                 y = labels.index(_label(r)) + (0.17 if own else -0.17)
                 _point(axis, y, [r[f"{what}_{part}"] for part in ("saved", "low", "high")], own, r["heads"])
-            axis.set(xlim=(40, 100), xlabel=name)
+            axis.set(xlim=(37, 100), xlabel=name)
         last = axes[2]
         last.axvline(0, color=BASELINE, lw=1.6, zorder=1)
         for r in rows:
@@ -302,7 +302,7 @@ def draw(path: Path, rows: list[Row]) -> None:
                 values = [r[key] for key in ("published_design_nats", "nats_low", "nats_high")]
                 _point(last, y, values, True, f"{values[0]:+.3f}")
         last.set(xlim=(-0.15, 0.16), xlabel="nats above the baseline")
-        last.set_title(f"8 : 1 at {PUBLISHED_SIZE / 1e6:.0f}M, the published savings")
+        last.set_title(f"8 : 1 at {PUBLISHED_SIZE / 1e6:.0f}M")
         axes[0].set_yticks(range(len(labels)), labels)
         axes[0].set_ylim(len(labels) - 0.4, -0.6)
         axes[0].set_title("The same loss at the training FLOPs of Llama-3's GQA, served at 128K")

@@ -1,0 +1,404 @@
+"""Llama-3.1-8B, Llama-3.1-70B and Qwen3-8B, redesigned at their own training FLOPs for 8K to 1M of context.
+
+    python -m experiments.redesign
+
+Free: the size (and with it the tokens, for the budget is spent), query heads and KV heads. Held: the model's
+ratio of width to depth, of FFN to width, its head size and vocabulary. Asked: at least as good a predicted
+loss as the model itself, on H100s and H200s, four sequences at a time; least dollars a token, least time a
+token on the devices that the model itself is cheapest on, or least memory. The loss is a law in N and D from
+public runs times the head factor of the paper's points: both far from what they were fitted to. Writes
+results/redesign.csv and .png, and results/redesign_doubt.csv: the same under other assumptions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import scalesim as ss
+from experiments.base_laws import base_fit
+from experiments.common import RESULTS, Row, print_rows, write_csv
+from scalesim.cost import Parallel, Training, serving_memory, step_time, token_price, train_flops
+from scalesim.families import ShapeFamily, fixed_ratio
+from scalesim.fit.predict import evidence_ranges
+from scalesim.hardware import Hardware
+from scalesim.laws import Law, register_law
+from scalesim.search import AtMost, Lattice, Problem, Query, buildable, fits, stack_queries
+from scalesim.search.lattice import evaluate
+from scalesim.shape import Shape, count_params
+from scalesim.workload import Workload
+
+__all__ = ["MODELS", "AtBudget", "main"]
+
+Num = Any
+
+FEWEST = 20.0
+"""Tokens a parameter below which no design goes: the paper's points, and so the head factor, are at 20."""
+CONTEXTS = tuple(1024 * 2**i for i in range(3, 11))
+SEQUENCES = 4
+TENSORS = (1, 2, 4, 8)
+HARDWARE = ("h100-sxm", "h200-sxm")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as it was built: its catalogue name, training tokens and context, and where those were read."""
+
+    name: str
+    n_tokens: float
+    trained_at: int
+    source: str
+
+    @property
+    def shape(self) -> Shape:
+        """Its shape."""
+        return ss.known_model(self.name).shape
+
+    @property
+    def family(self) -> ShapeFamily:
+        """Shapes with its proportions."""
+        s = self.shape
+        return fixed_ratio(
+            s.d_model / s.n_layer,
+            ffn_ratio=s.d_ff / s.d_model,
+            head_dim=s.head_dim,
+            vocab_size=s.vocab_size,
+            tied_embeddings=s.tied_embeddings,
+        )
+
+
+MODELS = (
+    Model("llama-3.1-8b", 15e12, 8192, "arXiv 2407.21783: 15T tokens, 8K until the long-context stage"),
+    Model("llama-3.1-70b", 15e12, 8192, "arXiv 2407.21783: 15T tokens, 8K until the long-context stage"),
+    Model("qwen3-8b", 36e12, 4096, "arXiv 2505.09388: 36T tokens, 4K until the last stage"),
+)
+
+
+@register_law
+class AtBudget(Law):
+    """The loss of a shape on which a whole training budget is spent, over that of the model it replaces.
+
+    L = l(N, D, h) / l(N0, D0, h0) with l = e + (Lb(N, D) - e) (Lh(N, h) - e') / (Lh(N, h0) - e') and
+    D = max(C / FLOPs a token, 20 N). e = e' = 0 (`reducible` 0): heads act on the whole loss; 1: on what is
+    above either law's floor. `each`: what the head law, whose heads have 64 values, sees a head as.
+    """
+
+    base: Law
+    heads: Law
+    budget: Num
+    n_params: Num
+    n_tokens: Num
+    n_head: Num
+    n_kv_head: Num
+    trained_at: Num
+    reducible: Num
+    each: Num
+    fields = ("n_params", "n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size")
+    convention = "paper"
+
+    def tokens(self, shape: Shape, n_params: Num) -> Num:
+        """Return the tokens that the budget buys, or 20 a parameter where those are more."""
+        a_token = train_flops(shape, Training(n_tokens=1.0, context_length=self.trained_at))
+        return jnp.maximum(self.budget / a_token, FEWEST * n_params)
+
+    def _absolute(self, n_params: Num, n_tokens: Num, n_head: Num, n_kv_head: Num) -> Num:
+        def by_heads(n_head: Num, n_kv_head: Num) -> Num:
+            at = {"n_params": n_params, "n_head": self.each * n_head, "n_kv_head": self.each * n_kv_head}
+            return self.heads.loss(at) - self.reducible * self.heads.E  # type: ignore[attr-defined]
+
+        floor = self.reducible * self.base.E  # type: ignore[attr-defined]
+        above = self.base.loss({"n_params": n_params, "n_tokens": n_tokens}) - floor
+        return floor + above * by_heads(n_head, n_kv_head) / by_heads(self.n_head, self.n_kv_head)
+
+    def loss(self, x: Any) -> Num:
+        """Return the loss over the replaced model's: 1 is as good."""
+        shape = Shape(**{name: x[name] for name in self.fields[1:]})
+        n_tokens = self.tokens(shape, x["n_params"])
+        mine = self._absolute(x["n_params"], n_tokens, x["n_head"], x["n_kv_head"])
+        return mine / self._absolute(self.n_params, self.n_tokens, self.n_head, self.n_kv_head)
+
+
+def law_for(model: Model, base: str = "chinchilla", **options: float) -> tuple[AtBudget, AtBudget]:
+    """Return the model's law, and its resamples: each a pair of one of the base law's and one of the head
+    law's.
+
+    Args:
+        model: whose budget and heads.
+        base: whose law in N and D.
+        options: `reducible` and `each` (see `AtBudget`), or another `trained_at`.
+    """
+    heads, tokens, s = ss.named_fit("default"), base_fit(base), model.shape
+    trained_at = options.get("trained_at", float(model.trained_at))
+    given = {
+        "budget": float(train_flops(s, Training(n_tokens=model.n_tokens, context_length=trained_at))),
+        "n_params": float(count_params(s, "paper")),
+        "n_tokens": model.n_tokens,
+        "n_head": float(s.n_head),
+        "n_kv_head": float(s.n_kv_head),
+        "trained_at": trained_at,
+        "reducible": options.get("reducible", 0.0),
+        "each": options.get("each", 1.0),
+    }
+    count = min(len(heads.bootstrap), len(tokens.bootstrap))
+    drawn = AtBudget(
+        base=tokens.bootstrap.laws(tokens.law, count),
+        heads=heads.bootstrap.laws(heads.law, count),
+        **{name: np.full(count, value) for name, value in given.items()},
+    )
+    return AtBudget(base=tokens.law, heads=heads.law, **given), drawn
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Spent:
+    """Training FLOPs of a shape over the budget: above 1 where 20 tokens a parameter cost more."""
+
+    law: AtBudget
+
+    def __call__(self, shape: Shape, workload: Workload) -> Num:
+        plan = Training(n_tokens=1.0, context_length=self.law.trained_at)
+        n_tokens = self.law.tokens(shape, count_params(shape, "paper"))
+        return n_tokens * train_flops(shape, plan) / self.law.budget
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Price:
+    """$ a million generated tokens on so many devices."""
+
+    hardware: Hardware
+    tensor: int = dataclasses.field(metadata={"static": True})
+
+    def __call__(self, shape: Shape, workload: Workload) -> Num:
+        """Return dollars."""
+        on = Parallel(tensor=self.tensor)
+        return token_price(shape, workload, self.hardware, on)["generated"].typical
+
+
+MEASURES = ("memory", "tpot", "price")
+
+
+def measures(shape: Shape, job: Workload, hardware: Hardware, tensor: int) -> dict[str, Any]:
+    """Return a shape's figures: bytes of the model and of all four caches, seconds, and dollars."""
+    use = serving_memory(shape, dataclasses.replace(job, batch_size=SEQUENCES))
+    return {
+        "memory": use.weights + use.kv_cache,
+        "tpot": step_time(shape, job, hardware, Parallel(tensor=tensor)),
+        "price": Price(hardware, tensor)(shape, job),
+    }
+
+
+@dataclass(frozen=True)
+class Served:
+    """How four sequences are served: replicas of so many sequences, each over so many devices."""
+
+    sequences: int
+    tensor: int
+
+    @property
+    def devices(self) -> int:
+        """Accelerators in all."""
+        return SEQUENCES // self.sequences * self.tensor
+
+    def job(self, context: int) -> Workload:
+        """Return one replica's workload."""
+        return Workload(context_length=context, batch_size=self.sequences)
+
+
+WAYS = tuple(Served(sequences, tensor) for tensor in TENSORS for sequences in (1, 2, 4))
+
+
+def as_built(model: Model, context: int, hardware: Hardware) -> tuple[Served, dict[str, float]] | None:
+    """Return how the model itself is cheapest served, and its figures then; None where one node cannot."""
+    found = []
+    for way in WAYS:
+        job, on = way.job(context), Parallel(tensor=way.tensor)
+        if fits(hardware, on).excess(model.shape, job) <= 0:
+            at = measures(model.shape, job, hardware, way.tensor)
+            found.append((way, {name: float(value) for name, value in at.items()}))
+    return min(found, key=lambda pair: pair[1]["price"], default=None)
+
+
+def _query(law: AtBudget, way: Served, context: int, hardware: Hardware) -> Query:
+    """Return the question: at least as good, within the budget, in memory, for the least dollars."""
+    limits = (
+        fits(hardware, Parallel(tensor=way.tensor)),
+        AtMost(measure=_Spent(law), limit=1.001, name="training_flops"),
+    )
+    price = Price(hardware, way.tensor)
+    return Query(workload=way.job(context), target_loss=1.0, objective=price, constraints=limits)
+
+
+@partial(jax.jit, static_argnums=2)
+def _every(problem: Problem, queries: Query, lattice: Lattice) -> Any:
+    """Return every design of the lattice for a batch of questions, (Q, K), and whether it will do."""
+    heads = tuple(map(jnp.asarray, lattice.arrays()))
+
+    def one(query: Query) -> Any:
+        found = evaluate(problem, query, lattice, *heads)
+        shape = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, heads[0].shape), found.shape)
+        at = measures(shape, query.workload, query.objective.hardware, query.objective.tensor)
+        return shape, at, jnp.isfinite(found.cost)
+
+    return jax.vmap(one)(queries)
+
+
+@partial(jax.jit, static_argnums=2)
+def _under(problem: Problem, query: Query, lattice: Lattice, heads: Any, laws: Any) -> Any:
+    """Return the figures and the size of given heads, brought to the model's loss anew under every law."""
+
+    def one(law: Any) -> Any:
+        own = Problem(law=law, family=problem.family, tokens_per_param=problem.tokens_per_param)
+        shape = evaluate(own, query, lattice, *heads).shape
+        at = measures(shape, query.workload, query.objective.hardware, query.objective.tensor)
+        at |= {"n_params": count_params(shape, "paper")}
+        return {name: jnp.reshape(value * 1.0, ()) for name, value in at.items()}
+
+    return jax.vmap(one)(laws)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A redesign: its shape, how it is served, and its figures."""
+
+    shape: Shape
+    way: Served
+    at: dict[str, float]
+
+
+def lattice_of(model: Model, tensor: int) -> Lattice:
+    """Return the whole shapes with at most the model's query heads that split over so many devices."""
+    return buildable(max_head=int(model.shape.n_head), tile=64, tensor=tensor)
+
+
+def redesigns(
+    model: Model, law: AtBudget, contexts: tuple[int, ...], hardware: Hardware
+) -> dict[tuple[int, str], Chosen]:
+    """Return the best design for each context and objective, among all heads and ways to serve.
+
+    Every configuration is evaluated: nothing is left to a gradient. The least time is sought among the ways
+    that take no more devices than the model itself does where it is cheapest.
+    """
+    found: dict[tuple[int, str], Chosen] = {}
+    problem = Problem(law=law, family=model.family)
+    for tensor in TENSORS:
+        ways = [way for way in WAYS if way.tensor == tensor]
+        asked = [(context, way) for context in contexts for way in ways]
+        batch = stack_queries([_query(law, way, context, hardware) for context, way in asked])
+        shapes, figures, possible = jax.device_get(_every(problem, batch, lattice_of(model, tensor)))
+        for i, (context, way) in enumerate(asked):
+            built = as_built(model, context, hardware)
+            most = built[0].devices if built else TENSORS[-1]
+            for objective in MEASURES:
+                if not possible[i].any() or (objective == "tpot" and way.devices > most):
+                    continue
+                k = int(np.where(possible[i], figures[objective][i], np.inf).argmin())
+                at = {name: float(values[i, k]) for name, values in figures.items()}
+                old = found.get((context, objective))
+                if old is None or (at[objective], at["price"]) < (old.at[objective], old.at["price"]):
+                    shape = jax.tree.map(lambda leaf, i=i, k=k: round(float(leaf[i, k])), shapes)
+                    found[context, objective] = Chosen(shape, way, at)
+    return found
+
+
+def described(
+    model: Model, laws: tuple[AtBudget, AtBudget], chosen: Chosen, context: int, hardware: Hardware
+) -> Row:
+    """Return a redesign's sizes and figures, what it saves over the model, and how sure that is."""
+    law, drawn = laws
+    s, way = chosen.shape, chosen.way
+    problem = Problem(law=law, family=model.family)
+    query = dataclasses.replace(_query(law, way, context, hardware), constraints=())
+    query = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), query)
+    heads = tuple(jnp.asarray([float(n)]) for n in (s.n_head, s.n_kv_head))
+    spread = jax.device_get(_under(problem, query, lattice_of(model, way.tensor), heads, drawn))
+    n_params = float(count_params(s, "paper"))
+    n_tokens = float(law.tokens(s, n_params))
+    row: dict[str, Any] = {
+        "replicas": SEQUENCES // way.sequences,
+        "devices_each": way.tensor,
+        "layers": s.n_layer,
+        "width": s.d_model,
+        "heads": f"{s.n_head} : {s.n_kv_head}",
+        "n_params": n_params,
+        "size_over_own": n_params / law.n_params,
+        "tokens_per_param": n_tokens / n_params,
+        "loss_over_own": float(law(s)),
+        "times_beyond_head_evidence": n_params / evidence_ranges(ss.named_fit("default"))["n_params"][1],
+    }
+    built = as_built(model, context, hardware)
+    if built is not None:
+        row |= {"own_replicas": SEQUENCES // built[0].sequences, "own_devices_each": built[0].tensor}
+    for what in MEASURES:
+        row[what] = chosen.at[what]
+        if built is not None:
+            own = built[1][what]
+            low, high = np.quantile(100 * (1 - spread[what] / own), [0.05, 0.95])
+            row |= {f"{what}_own": own, f"{what}_saved": 100 * (1 - chosen.at[what] / own)}
+            row |= {f"{what}_low": low, f"{what}_high": high}
+    return row
+
+
+def accelerator(name: str) -> Hardware:
+    """Return hardware of the catalogue without its name, so that one compiled program serves all."""
+    return dataclasses.replace(ss.load_hardware(name), name="", source="")
+
+
+def main_lines() -> Iterator[Row]:
+    for model in MODELS:
+        laws = law_for(model)
+        for name in HARDWARE:
+            hardware = accelerator(name)
+            found = redesigns(model, laws[0], CONTEXTS, hardware)
+            for (context, objective), chosen in sorted(found.items()):
+                row = {"model": model.name, "hardware": name, "context_K": context // 1024}
+                yield row | {"objective": objective} | described(model, laws, chosen, context, hardware)
+            print(f"{model.name} on {name}: {len(found)} designs", flush=True)
+
+
+ASSUMED: dict[str, dict[str, Any]] = {
+    "as in the figure": {},
+    "base law of Llama 3's IsoFLOPs": {"base": "llama3"},
+    "heads act on the reducible loss": {"reducible": 1.0},
+    "a head of 128 counts as two of 64": {"each": 2.0},
+    "both of the last": {"reducible": 1.0, "each": 2.0},
+    "trained at 32K throughout": {"trained_at": 32768.0},
+}
+
+
+def doubt_lines(contexts: tuple[int, ...] = (131072, 1048576)) -> Iterator[Row]:
+    """Yield the design of least dollars under other assumptions, on H100s."""
+    hardware = accelerator("h100-sxm")
+    for model in MODELS:
+        for words, options in ASSUMED.items():
+            laws = law_for(model, **options)
+            found = redesigns(model, laws[0], contexts, hardware)
+            for context in contexts:
+                row = {"model": model.name, "assumed": words, "context_K": context // 1024}
+                yield row | described(model, laws, found[context, "price"], context, hardware)
+        print(f"{model.name}: assumptions varied", flush=True)
+
+
+def main(folder: Path = RESULTS) -> list[Row]:
+    with jax.enable_x64(True):
+        rows = list(main_lines())
+        write_csv(folder / "redesign.csv", rows)
+        doubts = list(doubt_lines())
+        write_csv(folder / "redesign_doubt.csv", doubts)
+    shown = ("model", "hardware", "context_K", "heads", "size_over_own", "tokens_per_param", "devices_each")
+    spans = ("memory_saved", "tpot_saved", "price_saved", "price_low", "price_high")
+    print_rows("Least dollars a token", [r for r in rows if r["objective"] == "price"], [*shown, *spans])
+    print_rows("Least dollars under other assumptions", doubts, ["assumed", *shown[:1], *shown[2:], *spans])
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -40,7 +40,7 @@ _LABELS = {
     "loss": "loss",
     "memory": "memory",
     "flops": "FLOPs",
-    "objective": "the objective",
+    "objective": "cost",
     "n_params": "parameters",
     "training-flops": "training FLOPs",
     "tpot": "time per token",

@@ -316,9 +316,18 @@ def _point(axis: Any, y: float, values: list[float], own: bool, note: str) -> No
     value, low, high = values
     axis.plot([low, high], [y, y], color=paler(colour, 0.6), lw=5, solid_capstyle="butt", zorder=2)
     axis.plot(value, y, "D" if own else "o", color=colour, ms=5 if own else 6.5, mec="white", zorder=3)
-    left = min(low, value)
-    axis.annotate(note, (left, y), xytext=(-7, 0), textcoords="offset points", ha="right", va="center",
-                  fontsize=7, color=colour)  # fmt: skip
+    axis.annotate(
+        note,
+        (min(low, value), y),
+        xytext=(-7, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        fontsize=7,
+        color=colour,
+        bbox={"fc": "white", "ec": "none", "pad": 0.8},
+        zorder=2.5,
+    )
     axis.grid(False, axis="y")
 
 

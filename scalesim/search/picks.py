@@ -71,7 +71,7 @@ def pick(
         index, reason, rule = *_least(table, least, limits or {}), "least"
     else:
         index, reason, rule = *_knee(table), "knee"
-    if len(table.measures) == 2:
+    if len(table.measures) == 2 and len(table.shapes) > 1:
         reason = f"{reason} {trade(table, index)}"
     names = [m.name for m in table.measures]
     values = dict(zip(names, table.values[index].tolist(), strict=True))
@@ -82,6 +82,8 @@ def _knee(table: Table) -> tuple[int, str]:
     """Return the design furthest below the chord (the plane) through the ends of the scaled frontier."""
     scaled = table.scaled()
     index = int(scaled.sum(axis=1).argmin())
+    if len(table.shapes) == 1:
+        return index, "The only design of the frontier: it has the least of every measure."
     if len(table.measures) == 2:
         first, last = (_texts(table, i) for i in (0, len(table.shapes) - 1))
         return index, (

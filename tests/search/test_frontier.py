@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -205,6 +205,12 @@ def test_wrong_calls_get_a_sentence(given, says):
         frontier(FIT, LONG, **asked)
 
 
+def test_a_single_design_is_no_trade():
+    alone = pick(table_of([[2.0, 5.0]]))
+    assert alone.index == 0
+    assert alone.reason == "The only design of the frontier: it has the least of every measure."
+
+
 def test_picks_refuse_what_excludes_itself():
     with pytest.raises(InvalidInput, match="worth excludes"):
         pick(KNOWN, worth=0.1, limits={"loss": 2})
@@ -218,3 +224,25 @@ def test_a_frontier_out_of_reach_says_so():
     tiny = Lattice("tiny", ((1, 1),), real=True)
     with pytest.raises(Unreachable, match=r"no design of the tiny lattice reaches a loss of 1\.5"):
         frontier(FIT, LONG, 1.5, ("memory", "flops"), lattice=tiny)
+
+
+@pytest.mark.slow
+@settings(max_examples=8)
+@given(
+    st.sets(st.sampled_from(buildable(32).heads), min_size=1, max_size=6),
+    st.sampled_from([("loss", "memory"), ("flops", "loss", "memory"), ("n_params", "objective")]),
+    st.floats(2.45, 2.9),
+    st.booleans(),
+)
+def test_random_lattices_by_brute_force(heads, measures, target, real):
+    lattice = Lattice("drawn", tuple(sorted(heads)), real=real)
+    found = frontier(FIT, LONG, target, measures, lattice=lattice, points=7)
+    names = [m.name for m in found.measures]
+    within = np.ones(len(found.cloud), bool)
+    if "loss" in names:
+        within = found.cloud[:, names.index("loss")] >= target - 0.15
+    expected = found.cloud[np.array(by_pairs(found.cloud)) & within]
+    assert sorted(map(tuple, expected)) == sorted(map(tuple, found.values))
+    assert not any(betters(a * (1 + 1e-7), b) for a in found.cloud for b in found.relaxed)
+    chosen = found.pick()
+    assert chosen.values == dict(zip(names, found.values[chosen.index], strict=True))

@@ -17,6 +17,7 @@ from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.families import FIGURE, ShapeFamily
 from scalesim.hardware import Hardware
+from scalesim.search.bound import bound_between, measured, plain_shape
 from scalesim.search.constraints import AtMost
 from scalesim.search.design import Candidate, candidate_of, law_of
 from scalesim.search.doubt import extrapolation, in_words
@@ -25,7 +26,6 @@ from scalesim.search.measures import Measure, named_measures
 from scalesim.search.pareto import non_dominated
 from scalesim.search.picks import Pick, Table, pick
 from scalesim.search.problem import Problem, Query
-from scalesim.search.relaxation import TOLERANCE, relax
 from scalesim.search.solve import stack_queries
 from scalesim.shape import Shape, count_params
 from scalesim.workload import Workload
@@ -38,8 +38,6 @@ SPAN = 0.15
 """Nats on either side of a single target loss."""
 MARGIN = 2
 """Losses below the range at which designs are built too, for what they better within it."""
-BETWEEN = 48
-"""At most so many gradient searches between the lattice's designs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,8 +175,8 @@ def frontier(
         least = [losses[MARGIN] if m.is_loss else 0.0 for m in asked]
         front = np.flatnonzero(non_dominated(values) & (values >= least).all(axis=1))
         front = front[np.lexsort(values[front].T[::-1])]
-        chosen = tuple(_shape(shapes, i, lattice.real) for i in front.tolist())
-        bound_shapes, bound = _bound(problem, query, lattice, asked, values[front])
+        chosen = tuple(plain_shape(shapes, i, lattice.real) for i in front.tolist())
+        bound_shapes, bound = bound_between(problem, query, lattice, asked, values[front])
     return Frontier(
         problem=problem,
         query=query,
@@ -213,19 +211,6 @@ def _losses(target: float | tuple[float, float], traded: bool, points: int) -> n
     return np.concatenate([low - step * np.arange(MARGIN, 0, -1), np.linspace(low, high, points)])
 
 
-def _measured(problem: Problem, workload: Workload, measures: tuple[Measure, ...], shape: Shape) -> Any:
-    """Return each measure of some shapes, in the shape of their fields."""
-    count = jnp.shape(shape.n_layer)
-    tokens = problem.tokens_per_param * count_params(shape, "paper")
-    found = [
-        problem.law(shape, n_tokens=tokens, context_length=workload.context_length)
-        if m.is_loss
-        else m.function(shape, workload)
-        for m in measures
-    ]
-    return [jnp.broadcast_to(value, count) for value in found]
-
-
 @partial(jax.jit, static_argnums=2)
 def _compared(problem: Problem, queries: Query, lattice: Lattice, measures: tuple[Measure, ...]) -> Any:
     """Return every design of the lattice at every loss, [Q, K], and its measures; nan where there is none."""
@@ -234,7 +219,7 @@ def _compared(problem: Problem, queries: Query, lattice: Lattice, measures: tupl
     def one(query: Query) -> Any:
         found = evaluate(problem, query, lattice, *heads)
         shape = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, heads[0].shape), found.shape)
-        values = _measured(problem, query.workload, measures, shape)
+        values = measured(problem, query.workload, measures, shape)
         return shape, [jnp.where(jnp.isfinite(found.cost), value, jnp.nan) for value in values]
 
     return jax.vmap(one)(queries)
@@ -249,94 +234,6 @@ def _distinct(shapes: Shape, values: np.ndarray) -> tuple[Shape, np.ndarray]:
     sizes = np.stack([leaf[finite] for leaf in leaves], axis=1)
     first = finite[np.sort(np.unique(sizes, axis=0, return_index=True)[1])]
     return jax.tree.unflatten(kind, [leaf[first] for leaf in leaves]), values[first]
-
-
-def _shape(shapes: Shape, index: int, real: bool) -> Shape:
-    """Return one shape with Python numbers; whole ones where sizes are whole."""
-
-    def number(value: float) -> float:
-        return round(value) if real or float(value).is_integer() else float(value)
-
-    return jax.tree.map(lambda leaf: number(float(leaf[index])), shapes)
-
-
-def _bound(
-    problem: Problem, query: Query, lattice: Lattice, measures: tuple[Measure, ...], values: np.ndarray
-) -> tuple[tuple[Shape, ...], np.ndarray]:
-    """Solve, halfway between neighbours, for the least last measure with the others at most that much."""
-    *limited, last = range(len(measures))
-    if measures[last].is_loss:
-        # The loss is always a limit: it is eliminated, and something else is minimised.
-        limited, last = [last, *limited[1:]], limited[0]
-    halfway = np.stack([_middle(m, values[:, i]) for i, m in enumerate(measures)], axis=1)
-    some = np.unique(np.linspace(0, len(halfway) - 1, BETWEEN).round().astype(int))
-    padded = halfway[np.resize(some, BETWEEN)]
-
-    def asked(row: np.ndarray) -> Query:
-        loss = next((row[i] for i in limited if measures[i].is_loss), float(query.target_loss))
-        limits = tuple(
-            AtMost(measure=measures[i].function, limit=float(row[i]), name=measures[i].name)
-            for i in limited
-            if not measures[i].is_loss
-        )
-        constraints = (*query.constraints, *limits)
-        return dataclasses.replace(
-            query, target_loss=loss, objective=measures[last].function, constraints=constraints
-        )
-
-    batch = stack_queries([asked(row) for row in padded])
-    shapes, found = jax.device_get(_least(problem, batch, lattice, query.constraints, measures))
-    found = np.stack(found, axis=-1)[:, : len(some)].reshape(-1, len(measures))
-    shapes = jax.tree.map(lambda leaf: leaf[:, : len(some)].reshape(-1), shapes)
-    best = np.flatnonzero(non_dominated(found))
-    best = best[np.lexsort(found[best].T[::-1])]
-    return tuple(_shape(shapes, i, False) for i in best.tolist()), found[best]
-
-
-def _middle(measure: Measure, values: np.ndarray) -> np.ndarray:
-    """Return the values halfway between neighbours: of losses the mean, of costs the geometric one."""
-    if len(values) == 1:
-        return values
-    if measure.is_loss:
-        return (values[1:] + values[:-1]) / 2
-    return np.sqrt(values[1:] * values[:-1])
-
-
-@partial(jax.jit, static_argnums=2)
-def _least(
-    problem: Problem,
-    queries: Query,
-    lattice: Lattice,
-    constraints: tuple[AtMost, ...],
-    measures: tuple[Measure, ...],
-) -> Any:
-    """Return (2, Q) designs: the gradient's optima, and the best of the lattice's own heads at real sizes.
-
-    The gradient's may exceed the halfway limits by what its Lagrangian leaves (a per cent or so): they are
-    points of the bound all the same, where they stand. The constraints of the question hold.
-    """
-    n_head, n_kv_head = map(jnp.asarray, lattice.arrays())
-
-    def one(query: Query) -> Any:
-        limits = dataclasses.replace(query, constraints=constraints)
-        found = relax(problem, query, lattice)
-        possible = problem.reachable(query, found.n_head, found.n_kv_head)
-        optimum = problem.priced(
-            limits, found.sized.log_n_params, found.sized.shape, possible, tolerance=TOLERANCE
-        )
-        own = problem.sized(query, n_head, n_kv_head, lattice.depth_slack)
-        at = jnp.argmin(own.cost)
-        own = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, n_head.shape)[at], own)
-
-        def values(sized: Any) -> Any:
-            shape = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, ()), sized.shape)
-            exists = jnp.isfinite(sized.cost)
-            measured = _measured(problem, query.workload, measures, shape)
-            return shape, [jnp.where(exists, value, jnp.nan) for value in measured]
-
-        return jax.tree.map(lambda a, b: jnp.stack([a, b]), values(optimum), values(own))
-
-    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), jax.vmap(one)(queries))
 
 
 def _status(

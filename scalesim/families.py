@@ -39,6 +39,7 @@ class ShapeFamily:
         head_dim: size of one head.
         vocab_size: rows of the embedding table.
         gated_ffn: three FFN matrices rather than two.
+        tied_embeddings: input and output embeddings share one table.
     """
 
     name: str
@@ -48,6 +49,7 @@ class ShapeFamily:
     head_dim: int = 64
     vocab_size: int = 50304
     gated_ffn: bool = True
+    tied_embeddings: bool = True
 
     @property
     def ffn_matrices(self) -> int:
@@ -118,6 +120,7 @@ class ShapeFamily:
             d_ff=self.ffn_ratio * d_model,
             vocab_size=self.vocab_size,
             gated_ffn=self.gated_ffn,
+            tied_embeddings=self.tied_embeddings,
         )
 
     @classmethod

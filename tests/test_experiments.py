@@ -2,9 +2,12 @@
 
 import csv
 
+import jax
 import pytest
 
+import scalesim as ss
 from experiments import (
+    aligned_flops,
     claims,
     elimination_or_lagrangian,
     figure1,
@@ -12,6 +15,7 @@ from experiments import (
     head_laws,
     law_forms,
     profile_e,
+    redesign,
     table4,
 )
 from experiments.benchmarks import search as benchmark
@@ -115,3 +119,63 @@ def test_the_experiments_of_minutes_are_committed_whole(name):
     if name == "law_forms":
         shipped = next(row for row in rows if "shipped" in row["form"] and row["evidence"] == "points")
         assert float(shipped["configuration_left_out"]) < 0.008
+
+
+@pytest.mark.slow
+def test_the_claim_at_aligned_flops(tmp_path):
+    rows = aligned_flops.main(tmp_path)
+    assert len(written(tmp_path, "aligned_flops")) == len(rows) == len(aligned_flops.VARIANTS)
+    for row in rows:
+        assert row["memory_low"] - 1e-6 <= row["memory_saved"] <= row["memory_high"] + 1e-6
+    exact = aligned_flops.exact()
+    # One configuration alone has both published savings, whatever the law says of its loss.
+    assert (exact[0]["n_head"], exact[0]["n_kv_head"]) == (8, 1)
+    assert exact[0]["n_params"] == pytest.approx(aligned_flops.PUBLISHED_SIZE, rel=1e-3)
+    assert abs(exact[0]["off_published"]) < 0.5 < abs(exact[1]["off_published"])
+
+
+def test_a_token_law_joined_to_heads_leaves_the_baseline_where_it_is():
+    head, tokens = ss.named_fit("default").law, aligned_flops.HOFFMANN
+    heads, n_params = (32.0, 8.0), 7e8
+    with jax.enable_x64(True):
+        for joined in ("factor", "worth"):
+            loss = float(aligned_flops.loss_at(joined, head, tokens, n_params, heads, 5e10))
+            alone = float(tokens.loss({"n_params": n_params, "n_tokens": 5e10}))
+            assert loss == pytest.approx(alone, abs=1e-4)
+        at_20 = aligned_flops.loss_at("reducible", head, tokens, n_params, (8.0, 1.0), 20 * n_params)
+        expected = head.loss({"n_params": n_params, "n_head": 8.0, "n_kv_head": 1.0})
+        assert float(at_20) == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("model", redesign.MODELS, ids=lambda model: model.name)
+def test_a_model_is_as_good_as_itself_at_its_own_budget(model):
+    with jax.enable_x64(True):
+        law, drawn = redesign.law_for(model)
+        n_params = float(ss.count_params(model.shape, "paper"))
+        assert float(law(model.shape)) == pytest.approx(1, rel=1e-12)
+        assert float(law.tokens(model.shape, n_params)) == pytest.approx(model.n_tokens, rel=1e-6)
+        assert jax.vmap(lambda one: one(model.shape))(drawn).tolist() == pytest.approx([1.0] * 200)
+
+
+def test_the_committed_redesigns_keep_their_promises():
+    rows = written(RESULTS, "redesign")
+    assert len(rows) == 3 * 2 * 3 * len(redesign.CONTEXTS)
+    models = {model.name: model for model in redesign.MODELS}
+    with jax.enable_x64(True):
+        for row in rows[::7]:
+            model, hardware = models[row["model"]], redesign.accelerator(row["hardware"])
+            n_head, n_kv_head = map(int, row["heads"].split(" : "))
+            way = redesign.Served(
+                redesign.SEQUENCES // int(float(row["replicas"])), int(float(row["devices_each"]))
+            )
+            context = 1024 * int(row["context_K"])
+            assert float(row["loss_over_own"]) <= 1 + 1e-5
+            assert n_head % way.tensor == 0
+            assert n_head % n_kv_head == 0
+            own_way, own = redesign.as_built(model, context, hardware)
+            assert own["price"] == pytest.approx(float(row["price_own"]), rel=1e-4)
+            if row["objective"] == "tpot":
+                assert way.devices <= own_way.devices
+            for what in redesign.MEASURES:
+                saved = 100 * (1 - float(row[what]) / float(row[f"{what}_own"]))
+                assert saved == pytest.approx(float(row[f"{what}_saved"]), abs=0.01)

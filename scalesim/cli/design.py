@@ -10,14 +10,15 @@ import tyro
 
 from scalesim.cli.common import parse, print_json, use_compilation_cache, working
 from scalesim.cli.question import OBJECTIVES, constraints_of, objective_of, workloads_of
-from scalesim.errors import Unreachable, choose
+from scalesim.cli.trades import report_frontiers, report_map
+from scalesim.errors import InvalidInput, Unreachable, choose
 
 if TYPE_CHECKING:
-    from scalesim.search import Design
+    from scalesim.search import Design, Distribution
 
 __all__ = ["Options", "run"]
 
-_REPEATS = ("--context", "--target-loss", "--lattice", "--context-mix")
+_REPEATS = ("--context", "--target-loss", "--lattice", "--context-mix", "--frontier")
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,9 @@ class Options:
     """Must fit in the memory of one accelerator of --hardware, less a tenth for its runtime."""
     tensor: int = 1
     """Accelerators that split each matrix: the heads and widths of a buildable shape must divide."""
-    lattice: tuple[str, ...] = ("buildable",)
-    """Designs to choose among: buildable (whole shapes) or paper (21 candidates); several side by side."""
+    lattice: tuple[str, ...] = ()
+    """Designs to choose among: buildable (whole shapes; the default) or paper (21 candidates; that of --map);
+    several side by side."""
     max_head: int = 32
     """Most query heads of the buildable lattice; the evidence ends at 32."""
     tile: int = 64
@@ -81,8 +83,18 @@ class Options:
     """Ask every law of the fit's bootstrap too: how likely each configuration is the best."""
     sensitivity: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """How the optimum moves with context, loss, prices and coefficients, by implicit differentiation."""
+    frontier: tuple[str, ...] = ()
+    """Instead of one design: all that nothing betters in two or three of loss, memory, flops, objective,
+    n_params, training-flops, tpot, ttft, price; two --target-loss give the range of losses."""
+    worth: float | None = None
+    """With --frontier: pick the design beyond which 1% more of the second measure buys less of the first
+    than this (nats, if it is loss; else a fraction)."""
+    map: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Instead of one design: the cheapest heads at every context and loss; two of each give the ranges."""
     plot: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-    """Draw loss against memory, FLOPs and the objective."""
+    """Draw the answer: loss against memory, FLOPs and the objective; the frontier; or the map."""
+    plot_doubt: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Draw the distribution of designs and savings under the bootstrap (implies --doubt)."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on standard output, and nothing else."""
 
@@ -90,7 +102,9 @@ class Options:
 def run(args: list[str]) -> int:
     """Run the command."""
     options = parse(Options, "design", args, _REPEATS)
-    for name in options.lattice:
+    _check(options)
+    names = options.lattice or (("paper",) if options.map else ("buildable",))
+    for name in names:
         choose("lattice", name, ("paper", "buildable"))
     use_compilation_cache()
     from scalesim.families import named_family
@@ -101,13 +115,17 @@ def run(args: list[str]) -> int:
     how = {
         "objective": objective_of(options),
         "family": named_family(options.family),
-        "baseline": options.baseline,
         "constraints": constraints_of(options),
     }
     workloads = workloads_of(options, how["objective"])
-    lattices = [
-        named_lattice(name, options.max_head, options.tile, options.tensor) for name in options.lattice
-    ]
+    lattices = [named_lattice(name, options.max_head, options.tile, options.tensor) for name in names]
+    if options.frontier:
+        report_frontiers(law, workloads, lattices, options, how)
+        return 0
+    if options.map:
+        report_map(law, workloads[0], lattices, options, how)
+        return 0
+    how["baseline"] = options.baseline
     with working("searching (the first call compiles)"):
         if options.budget is None:
             losses = list(options.target_loss)
@@ -119,6 +137,24 @@ def run(args: list[str]) -> int:
             ]
     _report(law, list(zip(*by_lattice, strict=True)), options)
     return 0
+
+
+def _check(options: Options) -> None:
+    """Refuse options that exclude each other."""
+    answers = {
+        "--frontier": bool(options.frontier),
+        "--map": options.map,
+        "--budget": options.budget is not None,
+    }
+    asked = [name for name, given in answers.items() if given]
+    if len(asked) > 1:
+        raise InvalidInput(f"{' and '.join(asked)} exclude each other: give one of them.")
+    if options.context_mix and asked[:1] == ["--map"]:
+        raise InvalidInput("--map goes over contexts, so --context-mix does not go with it.")
+    if options.worth is not None and not options.frontier:
+        raise InvalidInput("--worth picks a design of a frontier: it needs --frontier.")
+    if options.plot_doubt is not None and (options.frontier or options.map):
+        raise InvalidInput("--plot-doubt draws the doubt about one design, not about a frontier or a map.")
 
 
 def _fitted(runs: str) -> Any:
@@ -141,18 +177,28 @@ def _fitted(runs: str) -> Any:
 
 def _report(law: Any, answers: list[tuple[Design, ...]], options: Options) -> None:
     """Print the answers, one tuple of designs (a lattice each) to a question, and draw them if asked."""
-    from scalesim.report import design_json, draw_designs, print_designs, print_sensitivity
+    from scalesim.report import (
+        design_json,
+        draw_designs,
+        draw_distributions,
+        print_designs,
+        print_sensitivity,
+    )
     from scalesim.search import distribution, sensitivity
 
     designs = [design for answer in answers for design in answer]
+    doubtful = options.doubt or options.plot_doubt is not None
     with working("asking every law of the bootstrap"):
-        doubts = [distribution(law, design) if options.doubt else None for design in designs]
+        doubts = [distribution(law, design) if doubtful else None for design in designs]
     with working("differentiating the optimum"):
         moves = [sensitivity(design) if options.sensitivity else None for design in designs]
     label = OBJECTIVES[options.objective]
     if options.plot is not None:
         with working("drawing"):
             draw_designs(options.plot, answers, label)
+    if options.plot_doubt is not None:
+        with working("drawing"):
+            draw_distributions(options.plot_doubt, _certain(designs, doubts), objective=label)
     if options.json:
         found = [design_json(*each) for each in zip(designs, doubts, moves, strict=True)]
         print_json(found[0] if len(found) == 1 else {"designs": found})
@@ -164,5 +210,10 @@ def _report(law: Any, answers: list[tuple[Design, ...]], options: Options) -> No
             print(f"• {design.lattice.name} lattice: {doubt.in_words()}")
         if moved is not None:
             print_sensitivity(moved)
-    if options.plot is not None:
-        print(f"Figure: {options.plot}")
+    for path in (options.plot, options.plot_doubt):
+        if path is not None:
+            print(f"Figure: {path}")
+
+
+def _certain(designs: list[Design], doubts: list[Distribution | None]) -> list[tuple[Design, Distribution]]:
+    return [(design, doubt) for design, doubt in zip(designs, doubts, strict=True) if doubt is not None]

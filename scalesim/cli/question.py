@@ -7,7 +7,7 @@ from typing import Any
 
 from scalesim.errors import InvalidInput
 
-__all__ = ["OBJECTIVES", "constraints_of", "objective_of", "workloads_of"]
+__all__ = ["OBJECTIVES", "constraints_of", "objective_of", "parallel_of", "workloads_of"]
 
 OBJECTIVES = {
     "z": "Z",
@@ -23,7 +23,8 @@ OBJECTIVES = {
 _ON_HARDWARE = {"ttft": "TimeToFirstToken", "tpot": "TimePerToken", "price": "RequestPrice"}
 
 
-def _parallel(options: Any) -> Any:
+def parallel_of(options: Any) -> Any:
+    """Return over how many accelerators the options split a model."""
     from scalesim.cost.parallel import Parallel
 
     return Parallel(tensor=getattr(options, "tensor", 1))  # a sweep has no such option
@@ -66,7 +67,7 @@ def constraints_of(options: Any) -> list[Any]:
     if options.fits or options.max_tpot is not None or options.max_ttft is not None:
         from scalesim.hardware import load_hardware
 
-        on = (load_hardware(options.hardware), _parallel(options))
+        on = (load_hardware(options.hardware), parallel_of(options))
         if options.fits:
             found.append(fits(*on))
         if options.max_tpot is not None:
@@ -86,7 +87,7 @@ def objective_of(options: Any) -> Any:
         if options.context_mix:
             raise InvalidInput(f"context-mix does not go with objective {options.objective}; z would do.")
         make = getattr(ss.cost, _ON_HARDWARE[options.objective])
-        return make(hardware=ss.load_hardware(options.hardware), parallel=_parallel(options))
+        return make(hardware=ss.load_hardware(options.hardware), parallel=parallel_of(options))
     if not 0 <= options.weights <= 1:
         raise InvalidInput(f"weights must be between 0 and 1 (memory's part of Z), but is {options.weights}.")
     cost = dataclasses.replace(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scalesim.fit.bootstrap import Bootstrap, bootstrap
+from scalesim.fit.bootstrap import Bootstrap, bootstrap, with_bootstrap
 from scalesim.fit.comparison import Comparison, compare
 from scalesim.fit.coordinates import coefficients, with_coefficients
 from scalesim.fit.engine import fit
@@ -47,6 +47,7 @@ __all__ = [
     "predict",
     "profile",
     "suggest_runs",
+    "with_bootstrap",
     "with_coefficients",
 ]
 

@@ -61,16 +61,17 @@ def paler(colour: str, share: float = 0.55) -> Any:
     return tuple(1 - (1 - part) * (1 - share) for part in to_rgb(colour))
 
 
-def plain_log_axis(axis: Any, low: float, high: float) -> None:
-    """Make the x axis logarithmic, with a few plain numbers on it: 1, 2 and 5 times powers of ten or so."""
+def plain_log_axis(axis: Any, low: float, high: float, which: str = "x") -> None:
+    """Make an axis logarithmic, with a few plain numbers on it: 1, 2 and 5 times powers of ten or so."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.set_xscale("log")
-    axis.set_xlim(low, high)
+    getattr(axis, f"set_{which}scale")("log")
+    getattr(axis, f"set_{which}lim")(low, high)
     subs = (1.0,) if high / low > 200 else (1.0, 2.0, 5.0) if high / low > 8 else (1.0, 2.0, 3.0, 5.0, 7.0)
-    axis.xaxis.set_major_locator(LogLocator(subs=subs))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    ticks = getattr(axis, f"{which}axis")
+    ticks.set_major_locator(LogLocator(subs=subs))
+    ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    ticks.set_minor_formatter(NullFormatter())
 
 
 def save(canvas: Any, path: str | Path) -> None:

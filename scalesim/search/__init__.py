@@ -15,30 +15,42 @@ from scalesim.search.constraints import (
 from scalesim.search.design import Candidate, Design, search
 from scalesim.search.distribution import Distribution, distribution
 from scalesim.search.evidence import paper_evidence
+from scalesim.search.frontier import Frontier, frontier
 from scalesim.search.lattice import PAPER, Lattice, buildable, named_lattice
+from scalesim.search.map import DesignMap, design_map
+from scalesim.search.measures import MEASURES, Measure
 from scalesim.search.next_run import next_runs
+from scalesim.search.pareto import non_dominated
+from scalesim.search.picks import Pick
 from scalesim.search.problem import Problem, Query
 from scalesim.search.sensitivity import Choice, Sensitivity, choices_over_context, sensitivity
 from scalesim.search.solve import Found, exhaustive, gradient_search, log_costs, stack_queries
 
 __all__ = [
+    "MEASURES",
     "PAPER",
     "AtMost",
     "Candidate",
     "Choice",
     "Design",
+    "DesignMap",
     "Distribution",
     "Found",
+    "Frontier",
     "HeadRule",
     "Lattice",
+    "Measure",
+    "Pick",
     "Problem",
     "Query",
     "Sensitivity",
     "buildable",
     "choices_over_context",
+    "design_map",
     "distribution",
     "exhaustive",
     "fits",
+    "frontier",
     "gradient_search",
     "least_loss",
     "log_costs",
@@ -50,6 +62,7 @@ __all__ = [
     "named_baseline",
     "named_lattice",
     "next_runs",
+    "non_dominated",
     "paper_evidence",
     "search",
     "sensitivity",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scalesim.search.pareto import non_dominated
 from scalesim.sweep.block import SIZES
 from scalesim.sweep.screen import MEASURES, Bars
 
@@ -135,8 +136,7 @@ class Kept:
         """
         column = COLUMNS.index(measure)
         kept = self.cells[FRONTIERS.index(measure)]
-        before = np.concatenate([[np.inf], np.minimum.accumulate(kept[:-1, column])])
-        return kept[kept[:, column] < before]
+        return kept[non_dominated(kept[:, [_LOSS, column]])]
 
 
 def _order(rows: np.ndarray, column: int) -> np.ndarray:

@@ -138,6 +138,18 @@ BAD = [
     (["design", "--runs", "nowhere.csv"], 2, "nowhere.csv"),
     (["design", "--max-head", "0"], 2, "max_head, tile and tensor must be at least 1"),
     (["design", "--plot", "figure.xyz"], 2, "plot 'figure.xyz' has no known format"),
+    (["design", "--frontier", "loss"], 2, "measures must be two or three"),
+    (["design", "--frontier", "loss", "speed"], 2, "measure 'speed' is not known"),
+    (["design", "--frontier", "loss", "memory", "--map"], 2, "--frontier and --map exclude each other"),
+    (["design", "--map", "--budget", "1"], 2, "--map and --budget exclude each other"),
+    (["design", "--worth", "0.1"], 2, "--worth picks a design of a frontier"),
+    (["design", "--map", "--plot-doubt", "d.png"], 2, "--plot-doubt draws the doubt about one design"),
+    (["design", "--map", "--lattice", "paper,buildable"], 2, "--map takes one lattice"),
+    (
+        ["design", "--frontier", "loss,memory", "--context", "8K,32K", "--plot", "f.png"],
+        2,
+        "--plot draws the frontier of one context",
+    ),
     (["cost", "--shape", "llama3-gqa"], 2, "model 'llama3-gqa' is not known"),
     (["cost", "--shape", "0x64x1x1"], 2, "n_layer must be above 0"),
     (["desing"], 2, "command 'desing' is not known; did you mean 'design'"),
@@ -208,3 +220,49 @@ def test_cost_of_one_shape(capsys):
     assert report["paper"]["z"] == pytest.approx(81430, rel=1e-4)
     assert main(["cost", "--shape", "16x2048x32x8"]) == 0
     assert "KV cache" in capsys.readouterr().out
+
+
+def test_a_frontier_with_its_picks(capsys, tmp_path):
+    asked = [*ASKED, "--frontier", "loss", "memory", "--lattice", "paper", "--worth", "0.002"]
+    figure = tmp_path / "f.png"
+    answer = run_json(capsys, *asked, "--plot", str(figure))
+    assert answer["measures"] == ["loss", "memory_bytes"]
+    values = [(design["loss"], design["memory_bytes"]) for design in answer["designs"]]
+    assert values == sorted(values)
+    assert [memory for _, memory in values] == sorted((memory for _, memory in values), reverse=True)
+    assert answer["considered"] > len(values)
+    assert [pick["rule"] for pick in answer["picks"]] == ["knee", "least", "worth"]
+    least = answer["picks"][1]
+    assert least["loss"] <= 2.615
+    assert least["shape"] == answer["designs"][least["index"]]["shape"]
+    assert figure.stat().st_size > 20_000
+    assert main([*asked, "--target-loss", "2.7"]) == 0
+    printed = capsys.readouterr().out
+    assert "bettered by none in loss, memory" in printed
+    assert "knee: The knee of" in printed
+
+
+def test_several_contexts_give_several_frontiers(capsys):
+    args = ["--frontier", "memory,flops", "--context", "8K", "128K", "--lattice", "paper"]
+    fronts = run_json(capsys, "design", *args)["frontiers"]
+    assert [front["context_length"] for front in fronts] == [8192, 131072]
+
+
+def test_the_map_is_drawn_and_told(capsys, tmp_path):
+    figure = tmp_path / "m.png"
+    asked = ["design", "--map", "--context", "8K", "512K", "--target-loss", "2.5", "2.9"]
+    answer = run_json(capsys, *asked, "--plot", str(figure))
+    assert len(answer["chosen"]) == len(answer["target_losses"])
+    assert len(answer["chosen"][0]) == len(answer["context_lengths"])
+    assert answer["context_lengths"][0] == 8192
+    assert sum(region["share"] for region in answer["regions"]) == pytest.approx(1)
+    assert figure.stat().st_size > 20_000
+    assert main(asked) == 0
+    assert "query : KV heads" in capsys.readouterr().out
+
+
+def test_the_doubt_is_drawn(capsys, tmp_path):
+    figure = tmp_path / "d.png"
+    answer = run_json(capsys, *ASKED, "--lattice", "paper", "--plot-doubt", str(figure))
+    assert answer["distribution"]["laws"] == 200
+    assert figure.stat().st_size > 20_000

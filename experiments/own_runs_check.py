@@ -40,9 +40,9 @@ from scalesim.train import Recipe, TrainConfig, load_corpus
 from scalesim.train.grid import Grid, run_grid
 
 LAWS = ("power", "separablehead", "additivehead", "squashedhead")
-CONTEXT, TOKENS, BATCH = 256, 1_048_576, 1024
+CONTEXT, TOKENS, BATCH = 128, 1_048_576, 1024
 SEEDS = (10, 11)
-LONG = (256, 1024, 4096)
+LONG = (128, 1024, 8192)
 OUT = Path("out/own_runs_check")
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Grid", "GridProgress", "load_grid", "run_grid"]
 
-_OWN = ("corpus", "folder", "defaults", "runs")
+_OWN = ("corpus", "folder", "pack", "defaults", "runs")
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,14 @@ class Grid:
         runs: every run, in the order of the file; lists in a block are multiplied out.
         corpus: what to train on.
         folder: where runs, checkpoints and the table are kept.
+        pack: train runs that differ in seed and learning rate alone side by side in one program (None: on an
+            accelerator, which one small model does not fill; on a CPU processes side by side are faster).
     """
 
     runs: tuple[TrainConfig, ...]
     corpus: str
     folder: Path
+    pack: bool | None = None
 
     @property
     def table(self) -> Path:
@@ -81,7 +84,10 @@ def load_grid(path: str | Path) -> Grid:
     if not runs:
         raise InvalidInput(f"grid {str(path)!r} has no [[runs]].")
     folder = Path(text.get("folder", path.with_suffix("")))
-    return Grid(tuple(dict.fromkeys(runs)), text.get("corpus", "stdlib"), folder)
+    pack = text.get("pack")
+    if pack not in (None, True, False):
+        raise InvalidInput(f"pack must be true or false, but is {pack!r}.")
+    return Grid(tuple(dict.fromkeys(runs)), text.get("corpus", "stdlib"), folder, pack)
 
 
 def _multiplied(block: Mapping[str, Any]) -> Iterator[TrainConfig]:
@@ -168,7 +174,8 @@ def _work(
 ) -> None:
     from scalesim.train.table import gather
 
-    flops = {i: run.flops for i, run in todo}
+    packs = _packs(grid, todo)
+    flops = {"+".join(ids): sum(run.flops for run in runs) for ids, runs in packs}
     ids = [run.run_id(corpus.hash) for run in grid.runs]
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
@@ -180,8 +187,9 @@ def _work(
     )
     futures: dict[Future[Any], str] = {}
     try:
-        for i, run in todo:
-            futures[pool.submit(_one_run, run, grid.corpus, corpus.hash, str(grid.folder), i)] = i
+        for names, runs in packs:
+            future = pool.submit(_one_pack, runs, names, grid.corpus, corpus.hash, str(grid.folder))
+            futures[future] = "+".join(names)
         reached: dict[str, float] = {}
         left = set(futures)
         while left:
@@ -197,7 +205,8 @@ def _work(
                 gather(_rows(grid, ids), grid.table)
             if progress:
                 part = sum(flops[i] * p for i, p in reached.items()) / sum(flops.values())
-                progress(GridProgress(len(grid.runs) - len(left), len(grid.runs), part, last))
+                waiting = sum(futures[future].count("+") + 1 for future in left)
+                progress(GridProgress(len(grid.runs) - waiting, len(grid.runs), part, last))
     except BrokenProcessPool:
         raise Unreachable(
             "A process of the grid died (killed, or out of memory). Finished runs are kept; run the grid "
@@ -207,6 +216,20 @@ def _work(
         pool.shutdown(wait=False, cancel_futures=True)
         for process in list((pool._processes or {}).values()):
             process.terminate()
+
+
+def _packs(grid: Grid, todo: list[tuple[str, TrainConfig]]) -> list[tuple[list[str], list[TrainConfig]]]:
+    """Gather runs that one program can train, in the order of their first."""
+    import jax
+
+    pack = jax.default_backend() != "cpu" if grid.pack is None else grid.pack
+    found: dict[Any, tuple[list[str], list[TrainConfig]]] = {}
+    for i, run in todo:
+        key = dataclasses.replace(run, seed=0, learning_rate=1.0) if pack else i
+        names, runs = found.setdefault(key, ([], []))
+        names.append(i)
+        runs.append(run)
+    return list(found.values())
 
 
 def _default_workers() -> int:
@@ -242,29 +265,35 @@ def _begin_worker(places: Any, workers: int, reports: Any) -> None:
     use_compilation_cache()
 
 
-def _one_run(config: TrainConfig, source: str, corpus_hash: str, folder: str, run_id: str) -> dict[str, Any]:
-    """Train one run in a worker, and keep its row; return the row."""
+def _one_pack(
+    runs: list[TrainConfig], names: list[str], source: str, corpus_hash: str, folder: str
+) -> dict[str, Any]:
+    """Train a pack of runs in a worker, and keep their rows; return the last."""
     import shutil
 
     from scalesim.train.corpus import load_corpus
-    from scalesim.train.loop import Progress, train
+    from scalesim.train.loop import Progress, train_pack
     from scalesim.train.table import row_of, write_json
 
     corpus = load_corpus(source)
     if corpus.hash != corpus_hash:
         raise InvalidInput(f"corpus {source!r} changed while the grid ran.")
-    told, parent = time.monotonic(), os.getppid()
+    told, parent, pack = time.monotonic(), os.getppid(), "+".join(names)
 
     def tell(progress: Progress) -> None:
         nonlocal told
         if os.getppid() != parent:
             os._exit(1)  # the grid was killed: its checkpoints are for the next one to go on from
         if time.monotonic() - told > 1.0:
-            _reports.put((run_id, progress.step / progress.n_steps))
+            _reports.put((pack, progress.step / progress.n_steps))
             told = time.monotonic()
 
-    state = Path(folder) / "unfinished" / run_id
-    row = row_of(train(config, corpus, state, progress=tell))
-    write_json(Path(folder) / "finished" / f"{run_id}.json", row)
+    state = (
+        Path(folder) / "unfinished" / (names[0] if len(names) == 1 else f"{names[0]}-and-{len(names) - 1}")
+    )
+    row: dict[str, Any] = {}
+    for name, result in zip(names, train_pack(runs, corpus, state, progress=tell), strict=True):
+        row = row_of(result)
+        write_json(Path(folder) / "finished" / f"{name}.json", row)
     shutil.rmtree(state, ignore_errors=True)
     return row

@@ -1,6 +1,7 @@
 """Grids: read, multiplied out, trained by workers, skipped when finished, resumed when killed."""
 
 import csv
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -63,7 +64,7 @@ def test_the_grid_of_our_own_runs_can_be_read():
     runs = load_grid(grids / "own_runs.toml").runs
     sizes = {(r.shape.n_layer, r.shape.d_model) for r in runs}
     assert len(sizes) == 4
-    assert {r.context_length for r in runs} == {64, 256}
+    assert {r.context_length for r in runs} == {64, 128}
     assert len(load_grid(grids / "tune.toml").runs) > 10
 
 
@@ -90,6 +91,24 @@ def test_a_grid_is_trained_once_and_its_table_fits(tmp_path):
 
 
 @pytest.mark.slow
+def test_seeds_and_learning_rates_are_packed_into_one_program(tmp_path):
+    text = GRID.replace("[defaults]", "[defaults]\nvocab_size = 256").replace(
+        "seed = [0, 1]", "seed = [0, 1, 2]"
+    )
+    apart = load_grid(written(tmp_path, text=text))
+    with run_grid(apart, workers=2).open() as file:
+        alone = {row["run_id"]: float(row["loss"]) for row in csv.DictReader(file)}
+    together = dataclasses.replace(apart, pack=True, folder=tmp_path / "packed")
+    seen = []
+    with run_grid(together, workers=1, progress=seen.append).open() as file:
+        packed = {row["run_id"]: float(row["loss"]) for row in csv.DictReader(file)}
+    assert seen[-1].finished == 6
+    assert packed.keys() == alone.keys()
+    for name, loss in alone.items():
+        assert packed[name] == pytest.approx(loss, rel=1e-3)
+
+
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_a_sentence_and_the_rest_goes_on(tmp_path):
     grid = load_grid(written(tmp_path, tokens=256_000))
 
@@ -112,6 +131,11 @@ def test_a_worker_that_is_killed_is_a_sentence_and_the_rest_goes_on(tmp_path):
         ("[[runs]]\nwidth = 3\n", "field 'width' is not known"),
         ("hosts = 2\n", "field 'hosts' is not known"),
         ("corpus = 'stdlib'\n", r"no \[\[runs\]\]"),
+        (
+            "pack = 3\n[[runs]]\nn_layer=1\nd_model=8\nheads=[[4,1]]\nd_ff=8\n"
+            "context_length=8\nn_tokens=9\nbatch_tokens=8\n",
+            "pack must be",
+        ),
         ("corpus = \n", "is no TOML"),
         ("[[runs]]\nn_layer = 1\n", "lacks d_model"),
         (

@@ -189,38 +189,35 @@ CHILD = """
 import sys
 from scalesim.train import train
 from tests.train.small import TEXT, config
-result = train(config(n_tokens=400 * 256), TEXT, sys.argv[1], checkpoint_seconds=0.1)
-print(result.losses.tobytes().hex(), result.loss)
+run, said = config(n_tokens=8000 * 256), []
+def tell(progress):
+    if not said:
+        said.append(print("training from step", progress.step, flush=True))
+result = train(run, TEXT, sys.argv[1], checkpoint_seconds=0.05, progress=tell)
+print("RESULT", result.losses.tobytes().hex()[-4000:], result.losses.sum(), result.loss, flush=True)
 """
 
 
 def child(folder):
     root = Path(__file__).parents[2]
-    env = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", CHILD, str(folder)]
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(folder)], stdout=subprocess.PIPE, env=env, cwd=root
+        command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)}, cwd=root, text=True
     )
 
 
 @pytest.mark.slow
 def test_killed_at_random_ten_times_it_ends_the_same(tmp_path):
-    expected, _ = child(tmp_path / "undisturbed").communicate()
-    generator, killed = random.Random(0), 0
-    for _ in range(60):
+    expected = child(tmp_path / "undisturbed").communicate()[0].split("RESULT")[1]
+    generator, begun = random.Random(0), []
+    for _ in range(10):
         process = child(tmp_path / "killed")
-        began = time.monotonic()
-        # Wait until it trains, then a random moment.
-        while not (tmp_path / "killed" / "checkpoints").exists() and time.monotonic() - began < 60:
-            time.sleep(0.05)
-        time.sleep(generator.uniform(1.0, 4.0))
-        if process.poll() is not None:
-            break
+        begun.append(int(process.stdout.readline().split()[-1]))
+        time.sleep(generator.uniform(0.0, 0.8))
+        assert process.poll() is None
         process.send_signal(signal.SIGKILL)
-        process.wait()
-        killed += 1
-        if killed == 10:
-            process = child(tmp_path / "killed")
-            break
-    got, _ = process.communicate()
-    assert killed >= 3
-    assert got == expected
+        process.communicate()
+    last = child(tmp_path / "killed")
+    said, result = last.communicate()[0].split("RESULT")
+    assert int(said.split()[-1]) > begun[0]  # it went on from where it was
+    assert result == expected

@@ -40,6 +40,7 @@ def row_of(result: TrainResult) -> dict[str, Any]:
         "batch_tokens": c.batch_tokens,
         "learning_rate": c.learning_rate,
         "seed": c.seed,
+        "rope_theta": c.options.rope_theta,
         **{name: getattr(c.recipe, name) for name in _RECIPE},
         "loss": result.loss,
         "train_loss": result.train_loss,

@@ -20,7 +20,7 @@ from scalesim.search.baseline import HeadRule, named_baseline, rule_shapes, whol
 from scalesim.search.constraints import AtMost
 from scalesim.search.doubt import extrapolation, in_words, loss_interval
 from scalesim.search.lattice import Lattice, buildable
-from scalesim.search.problem import MAX_PARAMS, MIN_PARAMS, Problem, Query
+from scalesim.search.problem import MAX_PARAMS, MIN_PARAMS, Problem, Query, bits_seen
 from scalesim.search.solve import checked_search, stack_queries
 from scalesim.shape import Convention, Shape, count_params
 from scalesim.workload import Workload
@@ -138,7 +138,8 @@ def _reach(problem: Problem, queries: Query, lattice: Lattice) -> tuple[Num, Num
     heads = lattice.arrays()
 
     def one(query: Query) -> tuple[Num, Num]:
-        at = partial(problem.loss_at, context_length=query.workload.context_length)
+        bits = bits_seen(problem.law, query.workload)
+        at = partial(problem.loss_at, context_length=query.workload.context_length, **bits)
         limits = (np.full_like(heads[0], np.log(size)) for size in (MAX_PARAMS, MIN_PARAMS))
         least, most = (at(limit, *heads) for limit in limits)
         return least.min(), most.max()

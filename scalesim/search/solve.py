@@ -73,6 +73,7 @@ def _at_most(lattice: Lattice, relaxed: Relaxed, found: Found) -> Relaxed:
         n_kv_head=shape.n_kv_head,
         sized=found.sized,
         starts_agreeing=relaxed.starts_agreeing,
+        freed=relaxed.freed,
     )
     less = found.sized.cost < relaxed.sized.cost
     return jax.tree.map(lambda a, b: jnp.where(less, a, b), other, relaxed)

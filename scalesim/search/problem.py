@@ -73,7 +73,7 @@ class Freed:
         """Return the question as this design sees it: its KV precision and training in workload and measures.
 
         A measure (objective or constraint) is told by its fields: `bytes_per_kv` and `tokens_per_param`, its
-        own or those of a cost within it, are set to the design's. The workload's kv_bits are too.
+        own or those of dataclasses within it, are set to the design's. The workload's kv_bits are too.
         """
         if self.kv_bits is None and self.tokens_per_param is None:
             return query
@@ -90,6 +90,8 @@ class Freed:
         )
 
     def _measure(self, measure: Any) -> Any:
+        if isinstance(measure, tuple):
+            return tuple(self._measure(part) for part in measure)
         if not dataclasses.is_dataclass(measure):
             return measure
         told: dict[str, Any] = {}
@@ -99,7 +101,7 @@ class Freed:
                 told[field.name] = self.tokens_per_param
             elif field.name == "bytes_per_kv" and self.kv_bits is not None:
                 told[field.name] = self.kv_bits / 8
-            elif field.name == "cost" and dataclasses.is_dataclass(value):
+            elif isinstance(value, tuple) or dataclasses.is_dataclass(value):
                 told[field.name] = self._measure(value)
         return dataclasses.replace(measure, **told) if told else measure  # type: ignore[type-var]
 
@@ -197,11 +199,11 @@ class Problem:
 
         return newton_root(excess, start, steps=steps, bounds=(low, high))
 
-    def reachable(self, query: Query, n_head: Num | None, n_kv_head: Num, freed: Freed = TIED) -> Num:
+    def reachable(self, query: Query, n_head: Num | None, n_kv_head: Num) -> Num:
         """Return whether some size between the two limits has exactly the target loss."""
         context, bits = query.workload.context_length, bits_seen(self.law, query.workload)
-        best = self.loss_at(jnp.log(MAX_PARAMS), n_head, n_kv_head, context, freed, **bits)
-        worst = self.loss_at(jnp.log(MIN_PARAMS), n_head, n_kv_head, context, freed, **bits)
+        best = self.loss_at(jnp.log(MAX_PARAMS), n_head, n_kv_head, context, **bits)
+        worst = self.loss_at(jnp.log(MIN_PARAMS), n_head, n_kv_head, context, **bits)
         return (best < query.target_loss) & (query.target_loss < worst)
 
     def relaxed_shape(
@@ -234,7 +236,10 @@ class Problem:
         query = freed.asked(query)
         log_n = self.size_for_loss(query, n_head, n_kv_head, freed=freed)
         shape = self.relaxed_shape(log_n, n_head, n_kv_head, depth_slack, freed)
-        possible = self.reachable(query, n_head, n_kv_head, freed)
+        if freed is TIED:
+            possible = self.reachable(query, n_head, n_kv_head)
+        else:  # a law in more fields need not fall all the way to the largest size: the root itself tells
+            possible = jnp.abs(self.loss_of(shape, query.workload, freed) / query.target_loss - 1) < 1e-7
         return self.priced(query, log_n, shape, possible, tolerance)
 
     def priced(

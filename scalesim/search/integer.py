@@ -59,7 +59,7 @@ class Pool:
 def best_first(
     merits: Callable[[Num], tuple[Num, Num]],
     start: Num,
-    moves: np.ndarray,
+    neighbours: Callable[[Num], Num],
     box: np.ndarray,
     sizes: np.ndarray,
     *,
@@ -78,8 +78,8 @@ def best_first(
         merits: (n, k) whole numbers -> two (n,), both to be minimised: the one that counts, and the one that
             forgives.
         start: (n, k).
-        moves: (M, k), to a point's neighbours.
-        box: (B, k), to all around it.
+        neighbours: (n, k) -> (n, M, k).
+        box: (B, k), the moves to all around a point.
         sizes: whole numbers along each axis: 0 <= index < sizes.
         rounds: how often to expand.
         expand: points a round, half of them from each pool.
@@ -89,7 +89,8 @@ def best_first(
         evaluated, alike or not.
     """
     dimensions = start.shape[-1]
-    half, width = expand // 2, expand // 2 * 2 * len(moves)
+    half = expand // 2
+    width = half * 2 * jax.eval_shape(neighbours, start).shape[1]
     places = np.concatenate([np.cumprod(np.asarray(sizes)[::-1])[-2::-1], [1]]).astype(float)
 
     def key(index: Num) -> Num:
@@ -111,7 +112,7 @@ def best_first(
         from_strict, strict_after = strict.take(half)
         from_lenient, lenient_after = lenient.take(half)
         chosen = jnp.concatenate([from_strict, from_lenient])
-        walked = (chosen[:, None] + jnp.asarray(moves)).reshape(-1, dimensions)
+        walked = neighbours(chosen).reshape(-1, dimensions)
         centre = jnp.where(i == last, strict.index[0], centre)
         best = jnp.where(i == last, strict.merit[0], best)
         around = centre + boxed[jnp.clip(i - last, 0, len(boxed) - 1)]

@@ -28,13 +28,14 @@ __all__ = ["TOLERANCE", "Built", "Settled", "build", "settled", "wide_search"]
 Num = Any
 
 ROUNDS = 12
-EXPAND = 4
+EXPANDED = 560
+"""Designs tried a round, about: all rounds together are less than a hundredth of a lattice of a million."""
 SPREAD = 64
 """Points spread over the lattice, where there is no gradient to say where to begin."""
 TOLERANCE = 1e-9
 """Log excess that counts as none."""
-TOLL = 4.0
-"""Log cost of a violation of 1 where it is forgiven: a limit exceeded by a hundredth must save 4% of cost."""
+TOLL = 6.0
+"""Log cost of a violation of 1 where it is forgiven: a limit exceeded by a hundredth must save 6% of cost."""
 TOGETHER = 8
 """Questions solved at a time: enough to fill vectors, few enough for the cache."""
 
@@ -193,8 +194,11 @@ def _close_by_width(problem: Problem, query: Query, shape: Shape, freed: Freed, 
     return replace(shape, d_ff=jnp.maximum(reaches, first) * unit)
 
 
-def _rounded(space: DesignSpace, axes: Axes, ends: Descended) -> Num:
-    """Return the places nearest each relaxed design, and those with one or two axes at the second nearest."""
+def _rounded(space: DesignSpace, axes: Axes, family: ShapeFamily, ends: Descended) -> Num:
+    """Return the places nearest each relaxed design, with up to two axes at the second nearest, at its size.
+
+    The depth follows from the size, and is tried one step more and less.
+    """
     shape, freed = ends.sized.shape, ends.freed
     count = shape.d_ff.shape
     at = {
@@ -218,8 +222,53 @@ def _rounded(space: DesignSpace, axes: Axes, ends: Descended) -> Num:
         nearest.append(places[:, 0])
         others.append(places[:, 1])
     first, second = jnp.stack(nearest, -1), jnp.stack(others, -1)
-    flips = np.unique(np.maximum(pair_moves(axes.free, len(axes.sizes), reach=1), 0), axis=0)
-    return (first + flips[:, None] * (second - first)).reshape(-1, len(axes.sizes))
+    others_free = [i for i in axes.free if i != 0]
+    flips = np.unique(np.maximum(pair_moves(others_free, len(axes.sizes), reach=1), 0), axis=0)
+    flipped = first + flips[:, None] * (second - first)
+    resized = _resized(space, axes, family, flipped, ends.sized.log_n_params)
+    deeper = np.eye(len(axes.sizes), dtype=int)[0]
+    return jnp.concatenate([resized, resized - deeper, resized + deeper]).reshape(-1, len(axes.sizes))
+
+
+def _log_layer(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num) -> Num:
+    """Return the log of the parameters of one layer at some places; d_ff, where it closes, in mid-range."""
+    shape, _, _ = _unclosed(space, axes, family, index)
+    d_ff = shape.d_ff
+    if space.tokens_per_param is None:
+        low, high = space.ffn_limits(family)
+        d_ff = np.sqrt(low * high) * shape.d_model
+    heads = 2.0 * shape.head_dim * (shape.n_head + shape.n_kv_head)
+    return jnp.log(shape.d_model * (heads + family.ffn_matrices * d_ff))
+
+
+def _resized(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num, log_size: Num) -> Num:
+    """Return places with the depth that brings them nearest a size; as they are where width follows depth."""
+    if space.d_model is None or len(axes.values[0]) == 1:
+        return index
+    log_depth = log_size - _log_layer(space, axes, family, index)
+    place = jnp.argmin(jnp.abs(log_depth[..., None] - np.log(axes.values[0])), axis=-1)
+    return index.at[..., 0].set(place.astype(index.dtype))
+
+
+def _neighbours(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num) -> Num:
+    """Return what is near some places: (n, 7) -> (n, M, 7).
+
+    Depth by up to three steps; every other axis by up to two and every pair of them by one each, at the
+    depth that keeps the size (alone, also one step more and less).
+    """
+    others = [i for i in axes.free if i != 0]
+    dimensions = len(axes.sizes)
+    near = pair_moves(others, dimensions, 2)
+    alone = near[(near != 0).sum(1) == 1]
+    deeper = np.eye(dimensions, dtype=int)[0] if axes.sizes[0] > 1 else np.zeros(dimensions, int)
+    size = (jnp.log(jnp.asarray(axes.values[0])[index[:, 0]]) + _log_layer(space, axes, family, index))[
+        :, None
+    ]
+    moved = jnp.clip(index[:, None] + near, 0, axes.sizes - 1)
+    kept = _resized(space, axes, family, moved, size)
+    single = _resized(space, axes, family, jnp.clip(index[:, None] + alone, 0, axes.sizes - 1), size)
+    depths = index[:, None] + np.array([-3, -2, -1, 1, 2, 3])[:, None] * deeper
+    return jnp.concatenate([kept, single - deeper, single + deeper, depths], axis=1)
 
 
 def _spread(axes: Axes, count: int = SPREAD) -> np.ndarray:
@@ -241,7 +290,9 @@ def wide_search(problem: Problem, queries: Query, space: DesignSpace, gradient: 
     two coordinates at a time; at last every design within one step of the best along all axes is tried.
     """
     axes = space.axes(problem.family)
-    moves, box = (make(axes.free, len(axes.sizes)) for make in (pair_moves, box_moves))
+    box = box_moves(axes.free, len(axes.sizes))
+    near = partial(_neighbours, space, axes, problem.family)
+    expand = max(2, EXPANDED // jax.eval_shape(near, jnp.zeros((1, len(axes.sizes)), int)).shape[1] // 2 * 2)
 
     def one(query: Query) -> Settled:
         def merits(index: Num) -> tuple[Num, Num]:
@@ -249,10 +300,10 @@ def wide_search(problem: Problem, queries: Query, space: DesignSpace, gradient: 
 
         if gradient:
             ends = descend(problem, query, space)
-            relaxed, start = ends.best, _rounded(space, axes, ends)
+            relaxed, start = ends.best, _rounded(space, axes, problem.family, ends)
         else:
             relaxed, start = None, jnp.asarray(_spread(axes))
-        pool, before, tried = best_first(merits, start, moves, box, axes.sizes, rounds=ROUNDS, expand=EXPAND)
+        pool, before, tried = best_first(merits, start, near, box, axes.sizes, rounds=ROUNDS, expand=expand)
         return Settled(
             relaxed=relaxed,
             index=pool.index,

@@ -1,12 +1,12 @@
-"""Does the interval on savings hold? Simulated runs, refitted, resampled and searched; how often it covers the truth.
+"""Does the interval on savings hold? Simulated runs, refitted, resampled and searched anew.
 
     python -m experiments.savings_coverage [--sets 200] [--resamples 200]
 
-A known law (the shipped joint head law) is measured at the paper's 46 points - the same sizes and heads - with
-noise; the law is refitted as in `scalesim design --runs`, resampled by head configuration, and the README's
-question is searched anew: at 128K and a loss of 2.615, the cheapest of the buildable designs, what it saves of
-Z, memory and FLOPs over Llama-3's rule at equal loss. The truth is what the very design chosen (its heads,
-brought to the target loss) saves under the known law. Two kinds of noise: 4 millinats in every run (what the
+A known law (the shipped joint head law) is measured at the paper's 46 points - the same sizes and heads -
+with noise; the law is refitted as in `scalesim design --runs`, resampled by head configuration, and the
+README's question is searched anew: at 128K and a loss of 2.615, the cheapest of the buildable designs, and
+what it saves of Z, memory and FLOPs over Llama-3's rule at equal loss. The truth is what the very design
+chosen (its heads, brought to the target loss) saves under the known law. Two kinds of noise: 4 millinats in every run (what the
 best forms leave), and the same variance with half of it shared by the runs of one head configuration, as the
 form of a law that is not quite right leaves.
 

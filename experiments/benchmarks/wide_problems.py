@@ -54,9 +54,9 @@ H100 = load_hardware("h100-sxm")
 OBJECTIVES = ("Z", "memory", "FLOPs", "TPOT", "$ a million requests", "lifetime $")
 CONSTRAINTS = ("HBM", "TPOT", "TTFT", "training FLOPs", "parameters")
 OFF = 1e300
-"""A limit that nothing reaches: all problems of a lattice have the same form, and are solved in one call."""
+"""A limit that nothing reaches: all problems of a lattice have one form, and are solved in one call."""
 SEEN = 0.2
-"""A lattice's witnesses are drawn among designs whose aspect ratio is within this factor of 128, either way."""
+"""Witnesses are drawn among designs whose aspect ratio is within this factor of 128, either way."""
 CHUNK = 1 << 17
 
 
@@ -303,7 +303,7 @@ def _least(case: Case, drawn: Query, objective: Any, first: Any) -> tuple[Any, A
 
 
 def best_of_all(drawn: Drawn) -> tuple[float, int]:
-    """Return the least cost of every design of the lattice that does what is asked, and how many there are."""
+    """Return the least cost of all designs that do what is asked, and how many the lattice holds."""
     query = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), query_of(drawn))
     parts = [
         _least(drawn.case, query, drawn.objective, first) for first in range(0, _size(drawn.case), CHUNK)

@@ -119,7 +119,8 @@ class WeightedCost:
 
     >>> from scalesim.cost.paper import FIGURE_2
     >>> shape = Shape(n_layer=16, d_model=2048, n_head=8, n_kv_head=1, d_ff=5461)
-    >>> both, job = WeightedCost(costs=(FIGURE_2, FIGURE_2), weights=(0.5, 1.5)), Workload(context_length=8192)
+    >>> both = WeightedCost(costs=(FIGURE_2, FIGURE_2), weights=(0.5, 1.5))
+    >>> job = Workload(context_length=8192)
     >>> round(float(both(shape, job) / FIGURE_2(shape, job)), 9)
     2.0
     """

@@ -193,8 +193,8 @@ def search(
         A `Design`, or a list of them if `workload` or `target_loss` is a sequence.
 
     Where a user's own objective or constraint has no gradient that leads anywhere (it rounds, counts, or is
-    not traceable), the search does without: every design of a lattice, or in a `DesignSpace` an integer search
-    from points spread over it. The status says so and why.
+    not traceable), the search does without: every design of a lattice, or in a `DesignSpace` an integer
+    search from points spread over it. The status says so and why.
 
     Raises:
         InvalidInput: a target loss that is not positive and finite, a law with a group to each head

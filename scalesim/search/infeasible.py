@@ -87,16 +87,15 @@ def what_binds_in_space(problem: Problem, query: Query, space: DesignSpace, grad
     if free.loss_excess[0] > TOLERANCE:
         least = target * float(np.exp(free.loss_excess[0]))
         return (
-            f"target_loss {target:g} is out of reach of the {space.name} space: the nearest of its designs has a "
-            f"loss of {least:.4g}. A target above that, or wider ranges, would do."
+            f"target_loss {target:g} is out of reach of the {space.name} space: the nearest of its designs "
+            f"has a loss of {least:.4g}. A target above that, or wider ranges, would do."
         )
 
     def nearest_to(subsets: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
         found = search(subsets)
-        missed = np.maximum(found.loss_excess, 0.0)  # where a limit holds, the loss is what gives
-        return [
-            excesses(found, i) + np.where(missed[i] > TOLERANCE, missed[i], 0) for i in range(len(subsets))
-        ]
+        # Where a limit holds, the loss is what gives.
+        missed = np.where(found.loss_excess > TOLERANCE, found.loss_excess, 0.0)
+        return [np.maximum(excesses(found, i), missed[i]) for i in range(len(subsets))]
 
     shape = jax.tree.map(lambda leaf: leaf[0], bound.shape)
     name = f"{shape.n_layer:g} x {shape.d_model:g} with heads ({shape.n_head:g}, {shape.n_kv_head:g})"
@@ -114,11 +113,11 @@ def what_binds_in_space(problem: Problem, query: Query, space: DesignSpace, grad
 def _nearest_to_all(query: Query, name: str, excess: np.ndarray) -> str:
     worst = int(np.argmax(excess))
     binding = query.constraints[worst]
-    limit = float(binding.limit)
+    limit, loss, more = float(binding.limit), float(query.target_loss), float(excess[worst])
     return (
-        f"No design satisfies the constraints at target_loss {float(query.target_loss):g}: the nearest, {name}, "
-        f"has {binding.name} = {limit * np.exp(excess[worst]):.4g}, {100 * np.expm1(excess[worst]):.1f}% above "
-        f"its limit of {limit:.4g}."
+        f"No design satisfies the constraints at target_loss {loss:g}: the nearest, {name}, has "
+        f"{binding.name} = {limit * np.exp(more):.4g}, {100 * np.expm1(more):.1f}% above its limit of "
+        f"{limit:.4g}."
     )
 
 
@@ -129,8 +128,8 @@ def _contradiction(query: Query, nearest_to: Nearest) -> str:
     for (i,), excess in zip(alone, nearest_to(alone), strict=True):
         if excess[i] > TOLERANCE:
             return (
-                f"{names[i]} and the target_loss contradict each other: at that loss the least "
-                f"{query.constraints[i].name} of any design is {100 * np.expm1(excess[i]):.1f}% above the limit."
+                f"{names[i]} and the target_loss contradict each other: with no other limit, the design "
+                f"nearest to both misses one by {100 * np.expm1(excess[i]):.1f}%."
             )
     pairs = list(itertools.combinations(range(len(names)), 2))
     if not pairs:
@@ -141,6 +140,6 @@ def _contradiction(query: Query, nearest_to: Nearest) -> str:
         return "Any two of them can be met at this loss, but not all."
     first, second = pairs[most]
     return (
-        f"{names[first]} and {names[second]} contradict each other: each can be met alone at this loss, but the "
-        f"design nearest to both exceeds one by {100 * np.expm1(worst[most]):.1f}%."
+        f"{names[first]} and {names[second]} contradict each other: each can be met alone at this loss, but "
+        f"the design nearest to both exceeds one by {100 * np.expm1(worst[most]):.1f}%."
     )

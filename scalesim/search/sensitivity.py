@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.errors import InvalidInput
 from scalesim.search.design import Design
+from scalesim.search.lattice import Lattice
 from scalesim.search.problem import Problem, Query
 from scalesim.search.relaxation import heads_at
 from scalesim.search.solve import exhaustive
@@ -105,6 +107,11 @@ def sensitivity(design: Design) -> list[Sensitivity]:
     >>> by_name["context_length"].n_head < 0 < by_name["context_length"].cost
     True
     """
+    if not isinstance(design.lattice, Lattice) or design.relaxed is None:
+        raise InvalidInput(
+            "sensitivity differentiates the relaxed heads of a lattice's gradient search, but the design is of "
+            "a DesignSpace or was found without a gradient; one of scalesim.search.buildable() would do."
+        )
     with jax.enable_x64(True):
         problem, query = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), (design.problem, design.query))
         log_head, log_kv = (np.log(float(getattr(design.relaxed.shape, n))) for n in ("n_head", "n_kv_head"))

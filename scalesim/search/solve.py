@@ -71,7 +71,8 @@ def _round(relaxed: Relaxed, lattice: Lattice, designs_at: Callable[[Num], Sized
         away = ((logs - centre) ** 2).sum(-1)
         untried = -jnp.where(jnp.isfinite(merit), jnp.inf, away)
         near = jax.lax.top_k(untried, min(STEP, count - place))[1]
-        found = jax.tree.map(lambda leaf, n=len(near): jnp.broadcast_to(leaf, (n,)), designs_at(near))
+        tried = designs_at(near)
+        found = jax.tree.map(partial(jnp.broadcast_to, shape=near.shape), tried)
         # Log cost, or above every cost by how much the worst constraint is exceeded.
         missed = 1e6 * (1 + jnp.maximum(found.excess, 0.0))
         merit = merit.at[near].set(jnp.where(jnp.isfinite(found.cost), jnp.log(found.cost), missed))

@@ -1,4 +1,4 @@
-"""Wide lattices: depth, width, FFN ratio, heads, head size, KV precision and training tokens, freed one by one."""
+"""Wide lattices: depth, width, FFN, heads, head size, KV precision and training tokens, freed one by one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["FREE", "Axes", "DesignSpace", "design_space", "visible"]
 Num = Any
 
 FFN_SLACK = 1.25
-"""How far d_ff / d_model may be from the family's, either way, where only d_ff can bring a shape to its loss."""
+"""How far d_ff / d_model may be from the family's, either way, where d_ff brings a shape to its loss."""
 OFFSETS = (-2, -1, 0, 1, 2)
 """Tiles by which d_model may differ from the family's, where it follows the family."""
 TIED_KV = 8
@@ -234,9 +234,8 @@ class DesignSpace:
         low, high = self.ffn_limits(family)
         if high > low:
             found.append(("ffn_ratio", low, high))
-        for name in ("head_dim", "tokens_per_param", "kv_bits"):
-            if (values := getattr(self, name)) is not None:
-                found.append((name, min(values), max(values)))
+        others = {name: getattr(self, name) for name in ("head_dim", "tokens_per_param", "kv_bits")}
+        found += [(name, min(values), max(values)) for name, values in others.items() if values is not None]
         return [(name, math.log(low), math.log(high)) for name, low, high in found]
 
     def starts(self, family: ShapeFamily) -> np.ndarray:
@@ -365,7 +364,7 @@ def _positive(name: str, values: Sequence[float]) -> tuple[float, ...]:
         raise InvalidInput(f"{name} is an empty range; at least one value is needed.")
     if not (found[0] > 0 and math.isfinite(found[-1])):
         raise InvalidInput(f"{name} must be above 0 and finite, but is {few(found)}.")
-    if name == "tokens_per_param" and (len(tuple(values)) != 2 or tuple(values)[0] > tuple(values)[1]):
+    if name == "tokens_per_param" and (len(values) != 2 or values[0] > values[1]):
         raise InvalidInput(
             f"tokens_per_param must be (least, most), but is {tuple(values)!r}; (5, 500) would do."
         )

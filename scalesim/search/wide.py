@@ -73,7 +73,7 @@ class Built:
 
     @property
     def merits(self) -> tuple[Num, Num]:
-        """What the search minimises: log cost, or above every cost the violation; and log cost with a toll."""
+        """What is minimised: log cost, or above every cost the violation; and log cost with a toll."""
         log_value = jnp.log(self.value)
         strict = jnp.where(jnp.isfinite(self.cost), log_value, 1e6 * (1.0 + self.violation))
         return strict, log_value + TOLL * self.violation

@@ -1,14 +1,14 @@
 """Does the interval on savings hold? Simulated runs, refitted, resampled and searched anew.
 
-    python -m experiments.savings_coverage [--sets 200] [--resamples 200]
+    python -m experiments.savings_coverage [--sets 150] [--resamples 200]
 
 A known law (the shipped joint head law) is measured at the paper's 46 points - the same sizes and heads -
 with noise; the law is refitted as in `scalesim design --runs`, resampled by head configuration, and the
 README's question is searched anew: at 128K and a loss of 2.615, the cheapest of the buildable designs, and
 what it saves of Z, memory and FLOPs over Llama-3's rule at equal loss. The truth is what the very design
-chosen (its heads, brought to the target loss) saves under the known law. Two kinds of noise: 4 millinats in every run (what the
-best forms leave), and the same variance with half of it shared by the runs of one head configuration, as the
-form of a law that is not quite right leaves.
+chosen (its heads, brought to the target loss) saves under the known law. Two kinds of noise: 4 millinats in
+every run (what the best forms leave), and the same variance with half of it shared by the runs of one head
+configuration, as the form of a law that is not quite right leaves.
 
 Writes results/savings_coverage.csv and .png.
 """
@@ -79,7 +79,7 @@ def _leaves(law: Any) -> dict[str, Any]:
     return coefficients(law)
 
 
-def main(folder: Path = RESULTS, sets: int = 200, resamples: int = 200) -> list[Row]:
+def main(folder: Path = RESULTS, sets: int = 150, resamples: int = 200) -> list[Row]:
     truth = ss.named_fit("default").law
     rows: list[Row] = []
     drawn: dict[str, np.ndarray] = {}
@@ -151,7 +151,7 @@ def draw(path: Path, drawn: dict[str, np.ndarray]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--sets", type=int, default=200)
+    parser.add_argument("--sets", type=int, default=150)
     parser.add_argument("--resamples", type=int, default=200)
     options = parser.parse_args()
     main(sets=options.sets, resamples=options.resamples)

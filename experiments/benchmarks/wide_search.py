@@ -5,8 +5,8 @@
 On each of the four lattices of `wide_problems`, so many random problems are searched in one compiled call and
 answered exhaustively, one design at a time. Writes results/wide_search.csv (a row a problem) and .png, and
 prints by lattice: how many answers are within 0.5% of the best feasible one, the largest gap, whether any
-answer breaks a limit, and how many times fewer designs were evaluated. An evaluation is the law and the cost of
-one design: a whole one that was built (whatever it took to bring it to the loss), or a relaxed one whose
+answer breaks a limit, and how many times fewer designs were evaluated. An evaluation is the law and the cost
+of one design: a whole one that was built (whatever it took to bring it to the loss), or a relaxed one whose
 gradient was taken.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Options", "run"]
 
-_REPEATS = ("--context", "--target-loss", "--lattice", "--context-mix")
+_REPEATS = ("--context", "--target-loss", "--lattice", "--context-mix", "--free")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ class Options:
     """Accelerators that split each matrix: the heads and widths of a buildable shape must divide."""
     lattice: tuple[str, ...] = ("buildable",)
     """Designs to choose among: buildable (whole shapes) or paper (21 candidates); several side by side."""
+    free: tuple[str, ...] = ()
+    """Instead of --lattice: search a wide lattice over these fields, each as far as the law sees it: d_model
+    (width against depth), d_ff, n_head, n_kv_head, head_dim, n_tokens, kv_bits; or all that it sees."""
     max_head: int = 32
     """Most query heads of the buildable lattice; the evidence ends at 32."""
     tile: int = 64
@@ -105,9 +109,11 @@ def run(args: list[str]) -> int:
         "constraints": constraints_of(options),
     }
     workloads = workloads_of(options, how["objective"])
-    lattices = [
+    lattices: list[Any] = [
         named_lattice(name, options.max_head, options.tile, options.tensor) for name in options.lattice
     ]
+    if options.free:
+        lattices = [_space(law, options)]
     with working("searching (the first call compiles)"):
         if options.budget is None:
             losses = list(options.target_loss)
@@ -119,6 +125,18 @@ def run(args: list[str]) -> int:
             ]
     _report(law, list(zip(*by_lattice, strict=True)), options)
     return 0
+
+
+def _space(law: Any, options: Options) -> Any:
+    """Return the wide lattice of the fields to be freed."""
+    from scalesim.search import design_space
+
+    space = design_space(
+        law, None if options.free == ("all",) else options.free, tile=options.tile, tensor=options.tensor
+    )
+    heads = tuple(range(1, options.max_head + 1))
+    limited = {name: heads for name in ("n_head", "n_kv_head") if getattr(space, name) is not None}
+    return dataclasses.replace(space, **limited)
 
 
 def _fitted(runs: str) -> Any:

@@ -16,6 +16,7 @@ from scalesim.search.design import Candidate, Design
 from scalesim.search.distribution import Distribution
 from scalesim.search.lattice import Lattice
 from scalesim.search.sensitivity import Sensitivity
+from scalesim.search.space import DesignSpace
 from scalesim.shape import Shape
 from scalesim.units import format_bytes, format_context, format_count, format_flops
 
@@ -171,6 +172,12 @@ def _remarks(designs: Sequence[Design]) -> list[str]:
             f"{name}: {above}{100 * design.gap_to_exhaustive:.2f}% above {against} "
             f"({design.evaluations:,} were tried)."
         )
+        if isinstance(design.lattice, DesignSpace):
+            trained = format_count(design.best.n_tokens)
+            remarks.append(
+                f"{name}: trained on {trained} tokens, {design.best.n_tokens / design.best.n_params:.3g} a "
+                f"parameter; KV cache in {design.best.kv_bits:g} bits."
+            )
     first = designs[0]
     if first.loss_interval is not None:
         low, high = first.loss_interval

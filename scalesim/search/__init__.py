@@ -19,14 +19,18 @@ from scalesim.search.lattice import PAPER, Lattice, buildable, named_lattice
 from scalesim.search.next_run import next_runs
 from scalesim.search.problem import Problem, Query
 from scalesim.search.sensitivity import Choice, Sensitivity, choices_over_context, sensitivity
+from scalesim.search.smooth import why_not_smooth
 from scalesim.search.solve import Found, exhaustive, gradient_search, log_costs, stack_queries
+from scalesim.search.space import FREE, DesignSpace, design_space, visible
 
 __all__ = [
+    "FREE",
     "PAPER",
     "AtMost",
     "Candidate",
     "Choice",
     "Design",
+    "DesignSpace",
     "Distribution",
     "Found",
     "HeadRule",
@@ -36,6 +40,7 @@ __all__ = [
     "Sensitivity",
     "buildable",
     "choices_over_context",
+    "design_space",
     "distribution",
     "exhaustive",
     "fits",
@@ -54,6 +59,8 @@ __all__ = [
     "search",
     "sensitivity",
     "stack_queries",
+    "visible",
+    "why_not_smooth",
 ]
 
 make_callable(__name__, search)

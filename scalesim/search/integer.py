@@ -94,7 +94,7 @@ def best_first(
     places = np.concatenate([np.cumprod(np.asarray(sizes)[::-1])[-2::-1], [1]]).astype(float)
 
     def key(index: Num) -> Num:
-        return (index * places).sum(-1)
+        return (index * places[None]).sum(-1)
 
     def batches(points: Num) -> Num:
         """Cut points into rounds of `width`, the last filled up with copies of its last point."""
@@ -115,9 +115,9 @@ def best_first(
         walked = neighbours(chosen).reshape(-1, dimensions)
         centre = jnp.where(i == last, strict.index[0], centre)
         best = jnp.where(i == last, strict.merit[0], best)
-        around = centre + boxed[jnp.clip(i - last, 0, len(boxed) - 1)]
+        around = centre[None] + boxed[jnp.clip(i - last, 0, len(boxed) - 1)]
         found = jnp.where(walking, walked, jnp.where(i < first, given[jnp.minimum(i, first - 1)], around))
-        found = jnp.clip(found, 0, jnp.asarray(sizes) - 1)
+        found = jnp.clip(found, 0, jnp.asarray(sizes)[None] - 1)
         strict, lenient = jax.tree.map(
             lambda after, before: jnp.where(walking, after, before),
             (strict_after, lenient_after),

@@ -101,6 +101,9 @@ def sensitivity(design: Design) -> list[Sensitivity]:
     eliminated, f_x(x*) = 0 on the coordinates that no edge holds, so dx*/dtheta = -f_xx^-1 f_x,theta, and
     d f*/dtheta = f_theta (the envelope theorem). The optimum here is on the family itself.
 
+    Raises:
+        InvalidInput: the design is of a `DesignSpace`, or its objective had no gradient.
+
     >>> import scalesim as ss
     >>> design = ss.search(ss.named_fit("default"), ss.Workload(context_length=131072), 2.615)
     >>> by_name = {s.name: s for s in sensitivity(design)}
@@ -109,8 +112,8 @@ def sensitivity(design: Design) -> list[Sensitivity]:
     """
     if not isinstance(design.lattice, Lattice) or design.relaxed is None:
         raise InvalidInput(
-            "sensitivity differentiates the relaxed heads of a lattice's gradient search, but the design is of "
-            "a DesignSpace or was found without a gradient; one of scalesim.search.buildable() would do."
+            "sensitivity differentiates the relaxed heads of a lattice's gradient search, but the design is "
+            "of a DesignSpace or was found without a gradient; one of scalesim.search.buildable() would do."
         )
     with jax.enable_x64(True):
         problem, query = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), (design.problem, design.query))

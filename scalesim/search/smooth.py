@@ -115,12 +115,13 @@ def why_not_smooth(measure: Any, workload: Workload) -> str | None:
     if not np.isfinite(slopes).all():
         return "its gradient is not a number at some shapes"
     change = np.asarray(ends[1] - ends[0])
-    followed = np.asarray((slopes * direction).sum(-1).T @ weights / 2)
+    followed = np.asarray((slopes * direction[None]).sum(-1).T @ weights / 2)
     missed = np.abs(change - followed)
     if (missed <= _TOLERANCE * (np.abs(change) + 0.05)).all():
         return None
     share = "none" if np.abs(followed).max() < 1e-9 else f"{100 * (followed / change).mean():.0f}%"
-    return f"its gradient accounts for {share} of its change between two shapes, as that of rounding or steps does"
+    found = f"its gradient accounts for {share} of its change between two shapes"
+    return f"{found}, as that of rounding or steps does"
 
 
 def searchable(query: Query) -> tuple[Query, str | None]:

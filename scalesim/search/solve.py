@@ -68,7 +68,7 @@ def _round(relaxed: Relaxed, lattice: Lattice, designs_at: Callable[[Num], Sized
     centre = jnp.log(jnp.stack([relaxed.n_head, relaxed.n_kv_head]))
     indices, parts = [], []
     for place in range(0, count, STEP):
-        away = ((logs - centre) ** 2).sum(-1)
+        away = ((logs - centre[None]) ** 2).sum(-1)
         untried = -jnp.where(jnp.isfinite(merit), jnp.inf, away)
         near = jax.lax.top_k(untried, min(STEP, count - place))[1]
         tried = designs_at(near)

@@ -190,7 +190,8 @@ class DesignSpace:
         if self.tokens_per_param is None:
             low, high = self.ffn_limits(family)
             unit = self.tile * self.tensor
-            choices = np.maximum(np.floor(high * widths / unit) - np.ceil(low * widths / unit) + 1, 0)
+            first = np.maximum(np.ceil(low * widths / unit - 1e-9), 1.0)
+            choices = np.maximum(np.floor(high * widths / unit + 1e-9), first) - first + 1
         return int(choices.sum()) * heads * len(axes.values[5]) * len(axes.values[6])
 
     def _head_pairs(self) -> int:

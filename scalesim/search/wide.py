@@ -217,17 +217,17 @@ def _rounded(space: DesignSpace, axes: Axes, family: ShapeFamily, ends: Descende
         elif name == "d_model" and space.d_model is None:
             places = jnp.full((*count, 2), len(values) // 2)
         else:
-            distance = jnp.abs(jnp.log(jnp.broadcast_to(at[name], count))[:, None] - np.log(values)[None, :])
+            distance = jnp.abs(jnp.log(jnp.broadcast_to(at[name], count))[:, None] - np.log(values)[None])
             places = jax.lax.top_k(-distance, 2)[1]
         nearest.append(places[:, 0])
         others.append(places[:, 1])
     first, second = jnp.stack(nearest, -1), jnp.stack(others, -1)
     others_free = [i for i in axes.free if i != 0]
     flips = np.unique(np.maximum(pair_moves(others_free, len(axes.sizes), reach=1), 0), axis=0)
-    flipped = first + flips[:, None] * (second - first)
-    resized = _resized(space, axes, family, flipped, ends.sized.log_n_params)
-    deeper = np.eye(len(axes.sizes), dtype=int)[0]
-    return jnp.concatenate([resized, resized - deeper, resized + deeper]).reshape(-1, len(axes.sizes))
+    flipped = first[None] + flips[:, None] * (second - first)[None]
+    resized = _resized(space, axes, family, flipped, ends.sized.log_n_params[None])
+    deeper = np.eye(len(axes.sizes), dtype=int)[None, :1]
+    return jnp.concatenate([resized - deeper, resized, resized + deeper]).reshape(-1, len(axes.sizes))
 
 
 def _log_layer(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num) -> Num:
@@ -246,7 +246,8 @@ def _resized(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num, lo
     if space.d_model is None or len(axes.values[0]) == 1:
         return index
     log_depth = log_size - _log_layer(space, axes, family, index)
-    place = jnp.argmin(jnp.abs(log_depth[..., None] - np.log(axes.values[0])), axis=-1)
+    depths = np.log(axes.values[0]).reshape((1,) * log_depth.ndim + (-1,))
+    place = jnp.argmin(jnp.abs(log_depth[..., None] - depths), axis=-1)
     return index.at[..., 0].set(place.astype(index.dtype))
 
 
@@ -256,18 +257,17 @@ def _neighbours(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num)
     Depth by up to three steps; every other axis by up to two and every pair of them by one each, at the
     depth that keeps the size (alone, also one step more and less).
     """
-    others = [i for i in axes.free if i != 0]
     dimensions = len(axes.sizes)
-    near = pair_moves(others, dimensions, 2)
-    alone = near[(near != 0).sum(1) == 1]
-    deeper = np.eye(dimensions, dtype=int)[0] if axes.sizes[0] > 1 else np.zeros(dimensions, int)
-    size = (jnp.log(jnp.asarray(axes.values[0])[index[:, 0]]) + _log_layer(space, axes, family, index))[
-        :, None
-    ]
-    moved = jnp.clip(index[:, None] + near, 0, axes.sizes - 1)
-    kept = _resized(space, axes, family, moved, size)
-    single = _resized(space, axes, family, jnp.clip(index[:, None] + alone, 0, axes.sizes - 1), size)
-    depths = index[:, None] + np.array([-3, -2, -1, 1, 2, 3])[:, None] * deeper
+    near = pair_moves([i for i in axes.free if i != 0], dimensions, 2)[None]
+    alone = near[:, (near[0] != 0).sum(1) == 1]
+    deeper = np.eye(dimensions, dtype=int)[None, :1] * (axes.sizes[0] > 1)
+    depth = jnp.asarray(axes.values[0])[index[:, 0]]
+    size = (jnp.log(depth) + _log_layer(space, axes, family, index))[:, None]
+    most = (axes.sizes - 1)[None, None]
+    index = index[:, None]
+    kept = _resized(space, axes, family, jnp.clip(index + near, 0, most), size)
+    single = _resized(space, axes, family, jnp.clip(index + alone, 0, most), size)
+    depths = index + np.array([-3, -2, -1, 1, 2, 3])[None, :, None] * deeper
     return jnp.concatenate([kept, single - deeper, single + deeper, depths], axis=1)
 
 

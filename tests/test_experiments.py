@@ -2,6 +2,7 @@
 
 import csv
 
+import jax
 import pytest
 
 from experiments import (
@@ -15,6 +16,7 @@ from experiments import (
     table4,
 )
 from experiments.benchmarks import search as benchmark
+from experiments.benchmarks import wide_search
 from experiments.common import RESULTS
 
 
@@ -115,3 +117,30 @@ def test_the_experiments_of_minutes_are_committed_whole(name):
     if name == "law_forms":
         shipped = next(row for row in rows if "shipped" in row["form"] and row["evidence"] == "points")
         assert float(shipped["configuration_left_out"]) < 0.008
+
+
+@pytest.mark.slow
+def test_the_wide_search_finds_the_best_of_a_million_designs():
+    with jax.enable_x64(True):
+        rows = wide_search.solved_case("tokens", 8, seed=77)
+    for row in rows:
+        assert row["designs"] >= 1e6
+        assert row["gap_percent"] <= 0.5
+        assert not row["infeasible"]
+        assert row["times_fewer"] >= 100
+
+
+def test_the_committed_wide_searches_are_two_hundred_and_found_the_best():
+    rows = written(RESULTS, "wide_search")
+    assert len(rows) == 200
+    for row in rows:
+        assert float(row["designs"]) >= 1e6
+        assert float(row["gap_percent"]) <= 0.5
+        assert row["infeasible"] == "False"
+        assert float(row["times_fewer"]) >= 100
+
+
+def test_the_committed_coverage_is_near_what_was_asked():
+    rows = written(RESULTS, "savings_coverage")
+    assert len(rows) == 6
+    assert all(int(row["sets"]) >= 100 and 0.8 <= float(row["covered"]) <= 0.97 for row in rows)

@@ -212,8 +212,8 @@ def _lists(case: Case) -> dict[str, np.ndarray]:
     ]
     unit = s.tile * s.tensor
     if s.tokens_per_param is None:
-        low, high = s.ffn_limits(FIGURE)
-        d_ff = unit * np.arange(np.ceil(low * min(s.d_model) / unit), high * max(s.d_model) / unit + 1)
+        low, high = s.ffn_limits(FIGURE)  # tiles beyond the least d_ff of each width
+        d_ff = unit * np.arange((high - low) * max(s.d_model) / unit + 1)
     else:
         d_ff = np.array(s.ffn_ratio or (FIGURE.ffn_ratio,))
     # The two sizes come first: what is drawn or cut is cut there.
@@ -235,7 +235,8 @@ def _designs(case: Case, flat: Any) -> tuple[Shape, Any, Any]:
     s, unit = case.space, case.space.tile * case.space.tensor
     low, high = s.ffn_limits(FIGURE)
     if s.tokens_per_param is None:
-        real = (d_ff >= low * d_model * (1 - 1e-9)) & (d_ff <= high * d_model * (1 + 1e-9))
+        d_ff = d_ff + unit * jnp.ceil(low * d_model / unit - 1e-9)
+        real = d_ff <= high * d_model * (1 + 1e-9)
     else:
         d_ff, real = jnp.round(d_ff * d_model / unit) * unit, jnp.ones_like(d_model, bool)
     shape = Shape(
@@ -295,7 +296,11 @@ def _least(case: Case, drawn: Query, objective: Any, first: Any) -> tuple[Any, A
     asked = freed.asked(drawn)
     allowed = inside & real & reached
     for c in asked.constraints:
-        allowed &= c.measure(shape, asked.workload) <= c.limit * (1 + 1e-9)
+
+        def met(allowed: Any, c: Any = c) -> Any:
+            return allowed & (c.measure(shape, asked.workload) <= c.limit * (1 + 1e-9))
+
+        allowed = jax.lax.cond(c.limit < OFF, met, lambda allowed: allowed, allowed)
     branches = [partial(lambda cost, _: cost(shape, asked.workload), cost) for cost in asked.objective.costs]
     cost = jnp.where(allowed, jax.lax.switch(objective, branches, 0), jnp.inf)
     best = jnp.argmin(cost)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.errors import InvalidInput
 from scalesim.pytree import static
 from scalesim.search.constraints import AtMost
 from scalesim.search.problem import Query
@@ -56,7 +58,7 @@ class OnHost:
 
         def each(*arrays: Any) -> np.ndarray:
             columns = [np.asarray(a, float).ravel() for a in arrays]
-            values = [self.function(*tree.unflatten(map(_plain, row))) for row in zip(*columns, strict=True)]
+            values = [self.function(*_plain(tree, row)) for row in zip(*columns, strict=True)]
             return np.asarray(values, float).reshape(np.shape(arrays[0])).astype(np.asarray(arrays[0]).dtype)
 
         return jax.pure_callback(
@@ -64,8 +66,13 @@ class OnHost:
         )
 
 
-def _plain(value: Any) -> int | float:
-    return int(value) if float(value).is_integer() else float(value)
+def _plain(tree: Any, row: Sequence[Any]) -> Any:
+    """Return a pytree of Python numbers, whole ones where they are (but a baseline's heads need not divide)."""
+    numbers = [float(value) for value in row]
+    try:
+        return tree.unflatten([int(v) if v.is_integer() else v for v in numbers])
+    except InvalidInput:
+        return tree.unflatten(numbers)
 
 
 def _ours(measure: Any) -> bool:

@@ -20,8 +20,8 @@ __all__ = ["Found", "checked_search", "exhaustive", "gradient_search", "log_cost
 Num = Any
 
 NEIGHBOURS = 24
-"""At most so many lattice points are tried in rounding, and at most a quarter."""
-STEP = 6
+"""At most so many lattice points are tried in rounding, and at most a quarter; with constraints half."""
+STEP = 12
 """So many at a time, each time around the best so far."""
 
 
@@ -56,21 +56,26 @@ def _evaluate(problem: Problem, query: Query, lattice: Lattice, indices: Num) ->
     return evaluate(problem, query, lattice, n_head, n_kv_head)
 
 
-def _round(relaxed: Relaxed, lattice: Lattice, designs_at: Callable[[Num], Sized]) -> Found:
+def _round(
+    relaxed: Relaxed, lattice: Lattice, constrained: bool, designs_at: Callable[[Num], Sized]
+) -> Found:
     """Return the best of the lattice points that rounding tries, near in log n_head and log n_kv_head.
 
-    A third of them are those nearest the relaxed optimum; the others follow, a few at a time, the best found
-    so far: limits on whole layers move the best away from where it would be.
+    First those nearest the relaxed optimum. With constraints, a limit on whole layers or widths leaves
+    islands of designs, and the best of them need not be near: so more follow, a few at a time, the best found
+    so far.
     """
     logs = jnp.log(jnp.stack(lattice.arrays(), -1))
     count = min(NEIGHBOURS, max(len(lattice.heads) // 4, 1))
+    step = STEP if constrained else count
+    count = max(len(lattice.heads) // 2, 1) if constrained else count
     merit = jnp.full(len(logs), jnp.inf)
     centre = jnp.log(jnp.stack([relaxed.n_head, relaxed.n_kv_head]))
     indices, parts = [], []
-    for place in range(0, count, STEP):
+    for place in range(0, count, step):
         away = ((logs - centre[None]) ** 2).sum(-1)
         untried = -jnp.where(jnp.isfinite(merit), jnp.inf, away)
-        near = jax.lax.top_k(untried, min(STEP, count - place))[1]
+        near = jax.lax.top_k(untried, min(step, count - place))[1]
         tried = designs_at(near)
         found = jax.tree.map(partial(jnp.broadcast_to, shape=near.shape), tried)
         # Log cost, or above every cost by how much the worst constraint is exceeded.
@@ -78,8 +83,7 @@ def _round(relaxed: Relaxed, lattice: Lattice, designs_at: Callable[[Num], Sized
         merit = merit.at[near].set(jnp.where(jnp.isfinite(found.cost), jnp.log(found.cost), missed))
         indices.append(near)
         parts.append(found)
-        if place + STEP >= count // 3:
-            centre = logs[jnp.argmin(merit)]
+        centre = logs[jnp.argmin(merit)]
     designs = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
     return _least(lattice, designs, jnp.concatenate(indices))
 
@@ -132,7 +136,9 @@ def gradient_search(problem: Problem, queries: Query, lattice: Lattice) -> tuple
 
     def one(query: Query) -> tuple[Relaxed, Found]:
         relaxed = relax(problem, query, lattice)
-        found = _round(relaxed, lattice, lambda near: _evaluate(problem, query, lattice, near))
+        found = _round(
+            relaxed, lattice, bool(query.constraints), lambda near: _evaluate(problem, query, lattice, near)
+        )
         return _at_most(lattice, relaxed, found), found
 
     return jax.vmap(one)(queries)
@@ -156,7 +162,12 @@ def checked_search(
             return None, anywhere, designs
         relaxed = relax(problem, query, lattice)
         whole = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, every.shape), designs)
-        found = _round(relaxed, lattice, lambda near: jax.tree.map(lambda leaf: leaf[near], whole))
+        found = _round(
+            relaxed,
+            lattice,
+            bool(query.constraints),
+            lambda near: jax.tree.map(lambda leaf: leaf[near], whole),
+        )
         # Where constraints leave none of the points around the relaxed optimum, any other will do.
         none = jnp.isinf(found.sized.cost)
         found = jax.tree.map(lambda a, b: jnp.where(none, a, b), anywhere, found)

@@ -53,7 +53,8 @@ class Trace:
 
     def __init__(self, merit: Callable[[np.ndarray], np.ndarray], seconds: float, goal: float) -> None:
         self.merit, self.seconds, self.goal = merit, seconds, goal
-        self.best, self.evaluations, self.points = np.inf, 0, []
+        self.best, self.evaluations = np.inf, 0
+        self.points: list[tuple[float, int, float]] = []
         self.start = time.perf_counter()
 
     def __call__(self, index: np.ndarray) -> np.ndarray:
@@ -352,10 +353,8 @@ def summary(peer: str, rows: list[Row]) -> Row:
     return {
         "peer": peer,
         "problems": len(own),
-        "ours at least as good, equal evaluations": _at_least_as_good(
-            own, "excess_percent_at_our_evaluations"
-        ),
-        "equal time": _at_least_as_good(own, "excess_percent_at_our_time"),
+        "ours at least as good, equal evaluations": _as_good(own, "excess_percent_at_our_evaluations"),
+        "equal time": _as_good(own, "excess_percent_at_our_time"),
         "its median excess %, equal evaluations": float(np.median(found)) if found else None,
         "nothing feasible": len(ends) - len(found),
         "ever as good": sum(row["as_good_after_s"] is not None for row in own),

@@ -51,6 +51,7 @@ def solved_case(name: str, count: int, seed: int) -> list[dict[str, Any]]:
     found = settled(problem, queries, case.space)
     warm = time.perf_counter() - start
     rows = []
+    assert found.relaxed is not None
     for i, d in enumerate(drawn):
         start = time.perf_counter()
         best, designs = best_of_all(d)

@@ -135,7 +135,9 @@ def _space(law: Any, options: Options) -> Any:
         law, None if options.free == ("all",) else options.free, tile=options.tile, tensor=options.tensor
     )
     heads = tuple(range(1, options.max_head + 1))
-    limited = {name: heads for name in ("n_head", "n_kv_head") if getattr(space, name) is not None}
+    limited: dict[str, Any] = {
+        name: heads for name in ("n_head", "n_kv_head") if getattr(space, name) is not None
+    }
     return dataclasses.replace(space, **limited)
 
 

@@ -150,9 +150,9 @@ def _reach(problem: Problem, queries: Query, lattice: Lattice) -> tuple[Num, Num
 
     def one(query: Query) -> tuple[Num, Num]:
         bits = bits_seen(problem.law, query.workload)
-        at = partial(problem.loss_at, context_length=query.workload.context_length, **bits)
+        context = query.workload.context_length
         limits = (np.full_like(heads[0], np.log(size)) for size in (MAX_PARAMS, MIN_PARAMS))
-        least, most = (at(limit, *heads) for limit in limits)
+        least, most = (problem.loss_at(limit, *heads, context, **bits) for limit in limits)
         return least.min(), most.max()
 
     return jax.vmap(one)(queries)

@@ -159,12 +159,22 @@ def choices_over_context(
     Evaluates the whole lattice at `points` contexts between `low` and `high`, then halves the bracket of
     every change until it is known to a token.
 
+    Raises:
+        InvalidInput: the design is of a `DesignSpace`.
+
     >>> import scalesim as ss
     >>> fit, job = ss.named_fit("default"), ss.Workload(context_length=131072)
     >>> design = ss.search(fit, job, 2.615, lattice=ss.search.PAPER)
     >>> [(c.n_head, c.n_kv_head) for c in choices_over_context(design)][-2:]
     [(4, 1), (2, 1)]
     """
+
+    lattice = design.lattice
+    if not isinstance(lattice, Lattice):
+        raise InvalidInput(
+            "choices_over_context compares the head configurations of a lattice, but the design is of a "
+            "DesignSpace; one of scalesim.search.buildable() would do."
+        )
 
     def best(contexts: np.ndarray) -> np.ndarray:
         workload = dataclasses.replace(design.query.workload, context_length=1.0)
@@ -173,7 +183,7 @@ def choices_over_context(
         batch = dataclasses.replace(
             batch, workload=dataclasses.replace(batch.workload, context_length=contexts)
         )
-        return np.asarray(exhaustive(design.problem, batch, design.lattice).index)
+        return np.asarray(exhaustive(design.problem, batch, lattice).index)
 
     with jax.enable_x64(True):
         grid = np.geomspace(low, high, points)
@@ -188,6 +198,6 @@ def choices_over_context(
     edges = [low, *((left + right) / 2).tolist(), high]
     kept = [index[0], *index[changes + 1]]
     return [
-        Choice(design.lattice.heads[i][0], design.lattice.heads[i][1], from_context=a, to_context=b)
+        Choice(lattice.heads[i][0], lattice.heads[i][1], from_context=a, to_context=b)
         for i, a, b in zip(kept, edges[:-1], edges[1:], strict=True)
     ]

@@ -67,7 +67,7 @@ class OnHost:
 
 
 def _plain(tree: Any, row: Sequence[Any]) -> Any:
-    """Return a pytree of Python numbers, whole ones where they are (but a baseline's heads need not divide)."""
+    """Return a pytree of Python numbers, whole ones where they are (a baseline's heads need not divide)."""
     numbers = [float(value) for value in row]
     try:
         return tree.unflatten([int(v) if v.is_integer() else v for v in numbers])

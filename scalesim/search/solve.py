@@ -70,7 +70,7 @@ def _round(
     step = STEP if constrained else count
     count = max(len(lattice.heads) // 2, 1) if constrained else count
     merit = jnp.full(len(logs), jnp.inf)
-    centre = jnp.log(jnp.stack([relaxed.n_head, relaxed.n_kv_head]))
+    centre = jnp.log(jnp.stack([jnp.asarray(relaxed.n_head), jnp.asarray(relaxed.n_kv_head)]))
     indices, parts = [], []
     for place in range(0, count, step):
         away = ((logs - centre[None]) ** 2).sum(-1)

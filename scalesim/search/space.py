@@ -280,7 +280,7 @@ class DesignSpace:
 
 @cache
 def _axes(space: DesignSpace, family: ShapeFamily) -> Axes:
-    ratios = (0.0,)  # d_ff closes
+    ratios: tuple[float, ...] = (0.0,)  # d_ff closes
     if space.tokens_per_param is not None:
         ratios = tuple(sorted(space.ffn_ratio)) if space.ffn_ratio is not None else (family.ffn_ratio,)
     values = (

@@ -1,6 +1,6 @@
 """The wide search beside scipy, Optuna and pymoo on the same constrained problems.
 
-    python -m experiments.benchmarks.wide_peers [--problems 12] [--seconds 6] [--peers PYTHON]
+    python -m experiments.benchmarks.wide_peers [--problems 24] [--seconds 5] [--peers PYTHON]
 
 `--peers` names an interpreter that has scipy, optuna and pymoo beside this package's own requirements (a
 virtual environment of its own; this one by default); a peer that it lacks is left out with the reason. All
@@ -39,7 +39,8 @@ from scalesim.search.wide import build, settled
 __all__ = ["main"]
 
 PEERS = ("scipy differential_evolution", "scipy SLSQP, many starts", "Optuna TPE", "pymoo GA")
-COMPARED = ("FFN, two devices", "tokens")
+COMPARED = ("tokens and KV precision",)
+"""The lattices: that of seven axes."""
 AS_GOOD = 1e-6
 POPULATION = 64
 
@@ -310,7 +311,7 @@ def compared(line: dict[str, Any], answer: dict[str, float], seconds: float, dra
 
 
 def main(
-    folder: Path = RESULTS, problems: int = 12, seconds: float = 6.0, python: str | None = None
+    folder: Path = RESULTS, problems: int = 24, seconds: float = 5.0, python: str | None = None
 ) -> list[Row]:
     with jax.enable_x64(True):
         answers = {name: ours(name, problems) for name in COMPARED}
@@ -385,8 +386,8 @@ def said(rows: list[Row]) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--problems", type=int, default=12)
-    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--problems", type=int, default=24)
+    parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--peers", default=os.environ.get("SCALESIM_PEERS_PYTHON"))
     parser.add_argument("--inside", default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()

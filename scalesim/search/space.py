@@ -213,7 +213,7 @@ class DesignSpace:
             return np.broadcast_to(np.array(self.d_model, float), (len(self.n_layer), len(self.d_model)))
         depth, tile = np.array(self.n_layer, float), float(self.tile * self.tensor)
         width = np.full_like(depth, 64.0) * depth
-        with jax.enable_x64(True):
+        with jax.enable_x64(True), jax.ensure_compile_time_eval():
             for _ in range(60):  # a contraction: the aspect ratio moves slowly with size
                 width = np.asarray(family.aspect(12.0 * depth * width**2)) * depth
         tiles = np.round(width / tile)[:, None] + np.array(OFFSETS)

@@ -279,7 +279,8 @@ def test_the_walk_over_whole_numbers_crosses_what_is_forbidden():
         merits, start, lambda index: index[:, None] + moves[None], box, sizes, rounds=32, expand=4
     )
     grid = jnp.asarray(np.stack(np.meshgrid(np.arange(60), np.arange(60)), -1).reshape(-1, 2))
-    assert float(pool.merit[0]) == float(merits(grid)[0].min()) == float(before)
+    assert float(merits(grid)[0].min()) < 1e-9
+    assert float(pool.merit[0]) == float(before) < 1e-9
     assert tried < 60 * 60 / 2
     finite = np.asarray(pool.index)[np.isfinite(np.asarray(pool.merit))]
     assert len(np.unique(finite, axis=0)) == len(finite)

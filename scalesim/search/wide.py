@@ -6,7 +6,7 @@ target loss or is known not to.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -85,7 +85,7 @@ class Settled:
     """The answer to one question.
 
     Attributes:
-        relaxed: the relaxed optimum.
+        relaxed: the relaxed optimum (None without a gradient).
         index: place of the best designs seen in the space, best first (P, 7).
         built: those designs.
         merit_before: the best merit before all designs within one step along every axis were tried.
@@ -174,8 +174,6 @@ def _close_by_tokens(
 
 def _close_by_width(problem: Problem, query: Query, shape: Shape, freed: Freed, space: DesignSpace) -> Shape:
     """Return each shape with the least d_ff that reaches the target loss (the greatest, if none does)."""
-    from dataclasses import replace
-
     low, high = space.ffn_limits(problem.family)
     unit = float(space.tile * space.tensor)
     first = jnp.maximum(jnp.ceil(low * shape.d_model / unit - 1e-9), 1.0)

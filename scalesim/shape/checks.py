@@ -56,5 +56,5 @@ def whole_sizes(name: str, values: Sequence[Any]) -> np.ndarray:
 
 def few(values: Sequence[Any] | np.ndarray) -> str:
     """Return the first of some numbers, for a message."""
-    shown = ", ".join(f"{value:g}" for value in list(values)[:4])
+    shown = ", ".join(str(value) if isinstance(value, str) else f"{value:g}" for value in list(values)[:4])
     return f"[{shown}, ...]" if len(values) > 4 else f"[{shown}]"

@@ -25,7 +25,8 @@ import optax
 from experiments.common import RESULTS, Row, machine_load, print_rows, random_queries, shipped, write_csv
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, paler, save
 from scalesim.search import PAPER, Problem, Query
-from scalesim.search.relaxation import LEARNING_RATE, STARTS, STEPS, heads_at, relax
+from scalesim.search.lattice import STARTS
+from scalesim.search.relaxation import LEARNING_RATE, STEPS, heads_at, relax
 
 __all__ = ["main"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -75,26 +75,48 @@ class ShapeFamily:
             + t**3 * (2 * (left - right) + rise_l + rise_r)
         )
 
-    def at(self, n_params: Num, n_head: Num, n_kv_head: Num) -> Shape:
+    def at(
+        self,
+        n_params: Num,
+        n_head: Num | None,
+        n_kv_head: Num,
+        *,
+        aspect: Num | None = None,
+        ffn_ratio: Num | None = None,
+        head_dim: Num | None = None,
+    ) -> Shape:
         """Return the relaxed shape of this family with exactly `n_params` attention and FFN parameters.
 
         Solves N = m r a^2 L^3 + 2 a head_dim (n_head + n_kv_head) L^2 for the depth L, where a is the aspect
         ratio, r the FFN ratio and m the number of FFN matrices; then d_model = a L. The convention is the
         paper's (`count_params(shape, "paper")`). Differentiable in all arguments, which broadcast.
 
+        Args:
+            n_params: the size.
+            n_head: query heads; None ties them to the width, d_model / head_dim.
+            n_kv_head: KV heads.
+            aspect, ffn_ratio, head_dim: instead of the family's.
+
         >>> shape = FIGURE.at(603_979_776.0, 8, 8)
         >>> round(float(shape.n_layer), 3), round(float(shape.d_model), 1)
         (16.0, 2048.0)
         """
-        aspect = self.aspect(n_params)
-        cubic = self.ffn_matrices * self.ffn_ratio * aspect**2
-        square = 2.0 * aspect * self.head_dim * (n_head + n_kv_head)
+        aspect = self.aspect(n_params) if aspect is None else aspect
+        head_dim = self.head_dim if head_dim is None else head_dim
+        ratio = self.ffn_ratio if ffn_ratio is None else ffn_ratio
+        # Heads tied to the width make a cubic term of their own.
+        tied, heads = (2.0, n_kv_head) if n_head is None else (0.0, n_head + n_kv_head)
+        cubic = (self.ffn_matrices * ratio + tied) * aspect**2
+        square = 2.0 * aspect * head_dim * heads
         log_n, log_cubic, log_square = jnp.log(n_params), jnp.log(cubic), jnp.log(square)
         # Either term alone needs a deeper model than both: start there, and Newton descends to the root.
         start = jnp.minimum((log_n - log_cubic) / 3, (log_n - log_square) / 2)
         log_depth = newton_root(lambda u: jnp.logaddexp(log_cubic + 3 * u, log_square + 2 * u) - log_n, start)
         n_layer = jnp.exp(log_depth)
-        return self.shape(n_layer, aspect * n_layer, n_head, n_kv_head)
+        d_model = aspect * n_layer
+        n_head = d_model / head_dim if n_head is None else n_head
+        shape = self.shape(n_layer, d_model, n_head, n_kv_head)
+        return replace(shape, d_ff=ratio * d_model, head_dim=head_dim)
 
     def at_depth(self, n_params: Num, n_layer: Num, n_head: Num, n_kv_head: Num) -> Shape:
         """Return the relaxed shape of `n_params` parameters and this FFN ratio, at a depth of its own.

@@ -3,6 +3,7 @@
 import csv
 
 import jax
+import numpy as np
 import pytest
 
 import scalesim as ss
@@ -19,6 +20,7 @@ from experiments import (
     table4,
 )
 from experiments.benchmarks import search as benchmark
+from experiments.benchmarks import wide_search
 from experiments.common import RESULTS
 
 
@@ -179,3 +181,32 @@ def test_the_committed_redesigns_keep_their_promises():
             for what in redesign.MEASURES:
                 saved = 100 * (1 - float(row[what]) / float(row[f"{what}_own"]))
                 assert saved == pytest.approx(float(row[f"{what}_saved"]), abs=0.01)
+
+
+def test_the_wide_search_beside_a_million_designs():
+    with jax.enable_x64(True):
+        rows = wide_search.solved_case("tokens", 8, seed=77)
+    assert sum(row["gap_percent"] <= 0.5 for row in rows) >= 7
+    for row in rows:
+        assert row["designs"] >= 1e6
+        assert not row["infeasible"]
+        assert row["times_fewer"] >= 100
+
+
+def test_the_committed_wide_searches():
+    """Two hundred, none infeasible; 194 within half a percent of the best of all, the others within 4.1%."""
+    rows = written(RESULTS, "wide_search")
+    assert len(rows) == 200
+    gaps = np.array([float(row["gap_percent"]) for row in rows])
+    assert (gaps <= 0.5).sum() >= 194
+    assert gaps.max() <= 4.1
+    for row in rows:
+        assert float(row["designs"]) >= 1e6
+        assert row["infeasible"] == "False"
+        assert float(row["times_fewer"]) >= 100
+
+
+def test_the_committed_coverage_is_near_what_was_asked():
+    rows = written(RESULTS, "savings_coverage")
+    assert len(rows) == 6
+    assert all(int(row["sets"]) >= 100 and 0.8 <= float(row["covered"]) <= 0.97 for row in rows)

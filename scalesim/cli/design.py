@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Options", "run"]
 
-_REPEATS = ("--context", "--target-loss", "--lattice", "--context-mix", "--frontier")
+_REPEATS = ("--context", "--target-loss", "--lattice", "--context-mix", "--free", "--frontier")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,9 @@ class Options:
     lattice: tuple[str, ...] = ()
     """Designs to choose among: buildable (whole shapes; the default) or paper (21 candidates; that of --map);
     several side by side."""
+    free: tuple[str, ...] = ()
+    """Instead of --lattice: search a wide lattice over these fields, each as far as the law sees it: d_model
+    (width against depth), d_ff, n_head, n_kv_head, head_dim, n_tokens, kv_bits; or all that it sees."""
     max_head: int = 32
     """Most query heads of the buildable lattice; the evidence ends at 32."""
     tile: int = 64
@@ -118,7 +122,9 @@ def run(args: list[str]) -> int:
         "constraints": constraints_of(options),
     }
     workloads = workloads_of(options, how["objective"])
-    lattices = [named_lattice(name, options.max_head, options.tile, options.tensor) for name in names]
+    lattices: list[Any] = [
+        named_lattice(name, options.max_head, options.tile, options.tensor) for name in names
+    ]
     if options.frontier:
         report_frontiers(law, workloads, lattices, options, how)
         return 0
@@ -126,6 +132,8 @@ def run(args: list[str]) -> int:
         report_map(law, workloads[0], lattices, options, how)
         return 0
     how["baseline"] = options.baseline
+    if options.free:
+        lattices = [_space(law, options)]
     with working("searching (the first call compiles)"):
         if options.budget is None:
             losses = list(options.target_loss)
@@ -151,10 +159,26 @@ def _check(options: Options) -> None:
         raise InvalidInput(f"{' and '.join(asked)} exclude each other: give one of them.")
     if options.context_mix and asked[:1] == ["--map"]:
         raise InvalidInput("--map goes over contexts, so --context-mix does not go with it.")
+    if options.free and (options.frontier or options.map):
+        raise InvalidInput("--free searches one design of a wide lattice: it excludes --frontier and --map.")
     if options.worth is not None and not options.frontier:
         raise InvalidInput("--worth picks a design of a frontier: it needs --frontier.")
     if options.plot_doubt is not None and (options.frontier or options.map):
         raise InvalidInput("--plot-doubt draws the doubt about one design, not about a frontier or a map.")
+
+
+def _space(law: Any, options: Options) -> Any:
+    """Return the wide lattice of the fields to be freed."""
+    from scalesim.search import design_space
+
+    space = design_space(
+        law, None if options.free == ("all",) else options.free, tile=options.tile, tensor=options.tensor
+    )
+    heads = tuple(range(1, options.max_head + 1))
+    limited: dict[str, Any] = {
+        name: heads for name in ("n_head", "n_kv_head") if getattr(space, name) is not None
+    }
+    return dataclasses.replace(space, **limited)
 
 
 def _fitted(runs: str) -> Any:

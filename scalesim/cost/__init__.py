@@ -23,7 +23,13 @@ from scalesim.cost.memory import (
     serving_memory,
     weight_bytes,
 )
-from scalesim.cost.objectives import LifetimePrice, RequestPrice, TimePerToken, TimeToFirstToken
+from scalesim.cost.objectives import (
+    LifetimePrice,
+    RequestPrice,
+    TimePerToken,
+    TimeToFirstToken,
+    WeightedCost,
+)
 from scalesim.cost.operators import Operator
 from scalesim.cost.paper import (
     FIGURE_1,
@@ -73,6 +79,7 @@ __all__ = [
     "Traffic",
     "Training",
     "TrainingMemory",
+    "WeightedCost",
     "activation_bytes",
     "calibrate",
     "check_fits",

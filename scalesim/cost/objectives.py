@@ -11,12 +11,13 @@ from scalesim.cost.latency import step_time, time_to_first_token
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.cost.price import Traffic, lifetime_price, token_price
 from scalesim.cost.training import Training
+from scalesim.errors import InvalidInput
 from scalesim.hardware import Hardware
 from scalesim.pytree import static
 from scalesim.shape import Shape, count_params
 from scalesim.workload import Workload
 
-__all__ = ["LifetimePrice", "RequestPrice", "TimePerToken", "TimeToFirstToken"]
+__all__ = ["LifetimePrice", "RequestPrice", "TimePerToken", "TimeToFirstToken", "WeightedCost"]
 
 Num = Any
 
@@ -102,3 +103,39 @@ class LifetimePrice:
         plan = Training(n_tokens=tokens, context_length=self.training_context)
         life = lifetime_price(shape, plan, workload, self.traffic, self.hardware, self.parallel)
         return life["total"].typical
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class WeightedCost:
+    """A weighted sum of costs, sum_i w_i cost_i.
+
+    Attributes:
+        costs: (shape, workload) -> cost, callable pytrees (a plain function as `jax.tree_util.Partial(f)`).
+        weights: as many numbers, at least 0. Their units are one over those of their costs.
+
+    Raises:
+        InvalidInput: not as many weights as costs, or a weight below 0.
+
+    >>> from scalesim.cost.paper import FIGURE_2
+    >>> shape = Shape(n_layer=16, d_model=2048, n_head=8, n_kv_head=1, d_ff=5461)
+    >>> both = WeightedCost(costs=(FIGURE_2, FIGURE_2), weights=(0.5, 1.5))
+    >>> job = Workload(context_length=8192)
+    >>> round(float(both(shape, job) / FIGURE_2(shape, job)), 9)
+    2.0
+    """
+
+    costs: tuple[Any, ...]
+    weights: tuple[Num, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.weights) != len(self.costs):
+            raise InvalidInput(f"weights must be {len(self.costs)}, one a cost, but are {len(self.weights)}.")
+        for weight in self.weights:
+            if isinstance(weight, int | float) and not 0 <= weight < float("inf"):
+                raise InvalidInput(f"weights must be at least 0 and finite, but are {self.weights}.")
+
+    def __call__(self, shape: Shape, workload: Workload) -> Num:
+        """Return the sum, of the fields' broadcast shape."""
+        parts = [w * cost(shape, workload) for w, cost in zip(self.weights, self.costs, strict=True)]
+        return sum(parts[1:], parts[0])

@@ -164,18 +164,20 @@ class Law(ABC):
 
         return Product(base=self, other=other)
 
-    def __call__(self, shape: Shape, n_tokens: Num = None, context_length: Num = None) -> Num:
-        """Return the loss of a shape trained on `n_tokens`, used at `context_length`."""
-        return self.loss(fields_of(self, shape, n_tokens, context_length))
+    def __call__(self, shape: Shape, n_tokens: Num = None, context_length: Num = None, **others: Num) -> Num:
+        """Return the loss of a shape trained on `n_tokens`, used at `context_length` (see `fields_of`)."""
+        return self.loss(fields_of(self, shape, n_tokens, context_length, **others))
 
 
-def fields_of(law: Law, shape: Shape, n_tokens: Num = None, context_length: Num = None) -> dict[str, Num]:
-    """Collect the fields that a law declares from a shape and its training.
+def fields_of(
+    law: Law, shape: Shape, n_tokens: Num = None, context_length: Num = None, **others: Num
+) -> dict[str, Num]:
+    """Collect the fields that a law declares from a shape, its training and `others` (kv_bits, ...).
 
     Raises:
         InvalidInput: the law needs a field that was not given.
     """
-    given = {"n_tokens": n_tokens, "context_length": context_length}
+    given = {"n_tokens": n_tokens, "context_length": context_length, **others}
     collected: dict[str, Num] = {}
     for name in law.fields:
         value = given[name] if name in given else _from_shape(name, shape, law.convention)

@@ -14,7 +14,9 @@ from rich.text import Text
 from scalesim.cost.paper import Parts
 from scalesim.search.design import Candidate, Design
 from scalesim.search.distribution import Distribution
+from scalesim.search.lattice import Lattice
 from scalesim.search.sensitivity import Sensitivity
+from scalesim.search.space import DesignSpace
 from scalesim.shape import Shape
 from scalesim.units import format_bytes, format_context, format_count, format_flops
 
@@ -45,6 +47,8 @@ def candidate_json(candidate: Candidate) -> dict[str, Any]:
         "n_params_non_embedding": candidate.n_params_non_embedding,
         "n_params_total": candidate.n_params_total,
         "loss": candidate.loss,
+        "n_tokens": candidate.n_tokens,
+        "kv_bits": candidate.kv_bits,
         "cost": _cost_json(candidate),
     }
 
@@ -64,7 +68,7 @@ def design_json(
         "baseline_at_target_loss": None if at_target is None else candidate_json(at_target),
         "savings": design.savings,
         "savings_at_equal_loss": design.savings_at_equal_loss,
-        "relaxed": candidate_json(design.relaxed),
+        "relaxed": None if design.relaxed is None else candidate_json(design.relaxed),
         "gap_to_relaxed": design.gap_to_relaxed,
         "gap_to_exhaustive": design.gap_to_exhaustive,
         "evaluations": design.evaluations,
@@ -157,11 +161,23 @@ def _remarks(designs: Sequence[Design]) -> list[str]:
                 f"({format_count(at_target.n_params_non_embedding)} parameters), memory "
                 f"{_percent(saved['memory'])} and FLOPs {_percent(saved['flops'])}."
             )
-        remarks.append(
-            f"{name}: {100 * design.gap_to_relaxed:.2f}% above the relaxed optimum, "
-            f"{100 * design.gap_to_exhaustive:.2f}% above the best of all {len(design.candidates)} "
-            f"configurations ({design.evaluations} were tried)."
+        bound = design.gap_to_relaxed
+        above = "" if bound is None else f"{100 * bound:.2f}% above the relaxed optimum, "
+        against = (
+            f"the best of all {len(design.candidates)} configurations"
+            if isinstance(design.lattice, Lattice)
+            else "the best of all one step away along every axis"
         )
+        remarks.append(
+            f"{name}: {above}{100 * design.gap_to_exhaustive:.2f}% above {against} "
+            f"({design.evaluations:,} were tried)."
+        )
+        if isinstance(design.lattice, DesignSpace):
+            trained = format_count(design.best.n_tokens)
+            remarks.append(
+                f"{name}: trained on {trained} tokens, {design.best.n_tokens / design.best.n_params:.3g} a "
+                f"parameter; KV cache in {design.best.kv_bits:g} bits."
+            )
     first = designs[0]
     if first.loss_interval is not None:
         low, high = first.loss_interval

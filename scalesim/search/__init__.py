@@ -24,9 +24,12 @@ from scalesim.search.pareto import non_dominated
 from scalesim.search.picks import Pick
 from scalesim.search.problem import Problem, Query
 from scalesim.search.sensitivity import Choice, Sensitivity, choices_over_context, sensitivity
+from scalesim.search.smooth import why_not_smooth
 from scalesim.search.solve import Found, exhaustive, gradient_search, log_costs, stack_queries
+from scalesim.search.space import FREE, DesignSpace, design_space, visible
 
 __all__ = [
+    "FREE",
     "MEASURES",
     "PAPER",
     "AtMost",
@@ -34,6 +37,7 @@ __all__ = [
     "Choice",
     "Design",
     "DesignMap",
+    "DesignSpace",
     "Distribution",
     "Found",
     "Frontier",
@@ -47,6 +51,7 @@ __all__ = [
     "buildable",
     "choices_over_context",
     "design_map",
+    "design_space",
     "distribution",
     "exhaustive",
     "fits",
@@ -67,6 +72,8 @@ __all__ = [
     "search",
     "sensitivity",
     "stack_queries",
+    "visible",
+    "why_not_smooth",
 ]
 
 make_callable(__name__, search)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from scalesim.errors import InvalidInput
 from scalesim.roots import newton_root
-from scalesim.search.problem import MAX_PARAMS, MIN_PARAMS, Problem, Query
+from scalesim.search.problem import MAX_PARAMS, MIN_PARAMS, Problem, Query, bits_seen
 from scalesim.shape import Shape
 
 __all__ = ["HeadRule", "named_baseline", "rule_shapes", "tied_heads", "whole"]
@@ -78,11 +78,11 @@ def tied_heads(problem: Problem, rule: HeadRule, n_params: Num) -> tuple[Num, Nu
 
 def _rule_shape(problem: Problem, query: Query, rule: HeadRule) -> Shape:
     """Return one query's shape."""
-    context = query.workload.context_length
+    context, bits = query.workload.context_length, bits_seen(problem.law, query.workload)
 
     def excess(log_n: Num) -> Num:
         heads = tied_heads(problem, rule, jnp.exp(log_n))
-        return problem.loss_at(log_n, *heads, context) - query.target_loss
+        return problem.loss_at(log_n, *heads, context, **bits) - query.target_loss
 
     bounds = (jnp.log(MIN_PARAMS), jnp.log(MAX_PARAMS))
     log_n = newton_root(excess, jnp.log(jnp.asarray(1e6)), bounds=bounds)

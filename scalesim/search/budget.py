@@ -12,14 +12,23 @@ from scalesim.cost.paper import FIGURE_2
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.search.constraints import AtMost
 from scalesim.search.design import Design, law_of, search
-from scalesim.search.lattice import buildable
+from scalesim.search.lattice import Lattice, buildable
 from scalesim.search.problem import Problem, Query
 from scalesim.search.solve import exhaustive, stack_queries
+from scalesim.search.space import DesignSpace
+from scalesim.search.wide import settled
 from scalesim.workload import Workload
 
 __all__ = ["least_loss"]
 
 _LOSSES = 64
+
+
+def _least_costs(problem: Problem, queries: Query, lattice: Lattice | DesignSpace) -> np.ndarray:
+    if isinstance(lattice, DesignSpace):
+        lattice.check(problem.law)
+        return settled(problem, queries, lattice).built.cost[:, 0]
+    return np.asarray(exhaustive(problem, queries, lattice).sized.cost)
 
 
 def least_loss(
@@ -28,8 +37,9 @@ def least_loss(
     """Return the design of least loss whose objective is at most `budget`.
 
     The least cost falls as the loss rises, so the least loss within the budget is where they meet: 64 losses
-    are tried at a time, every configuration of the lattice at each, and the bracket shrinks 63 times a round
-    until it is narrower than a millionth of a nat. The design at that loss is then searched as any other.
+    are tried at a time, every configuration of the lattice at each (or a search of the `DesignSpace`), and
+    the bracket shrinks 63 times a round until it is narrower than a millionth of a nat. The design at that
+    loss is then searched as any other.
 
     Args:
         law, workload, objective: as for `search`.
@@ -61,7 +71,7 @@ def least_loss(
         while high - low > 1e-6:
             losses = np.linspace(low, high, _LOSSES)
             asked = dataclasses.replace(batch, target_loss=losses)
-            costs = np.asarray(exhaustive(problem, asked, lattice).sized.cost)
+            costs = _least_costs(problem, asked, lattice)
             within = np.flatnonzero(costs <= budget)
             if not len(within):
                 finite = costs[np.isfinite(costs)]

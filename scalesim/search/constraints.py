@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -98,12 +97,19 @@ class _Memory:
 
 def max_training_flops(limit: float, *, tokens_per_param: float = 20.0, context: float = 8192.0) -> AtMost:
     """At most `limit` FLOPs of training, on so many tokens a parameter, in documents of `context` tokens."""
-    measure = partial(_training, tokens_per_param=tokens_per_param, context=context)
-    return AtMost(measure=jax.tree_util.Partial(measure), limit=limit, name="training_flops")
+    measure = _TrainingFlops(tokens_per_param=tokens_per_param, context=context)
+    return AtMost(measure=measure, limit=limit, name="training_flops")
 
 
-def _training(shape: Shape, workload: Workload, *, tokens_per_param: float, context: float) -> Num:
-    return training_flops(shape, tokens_per_param * count_params(shape, "paper"), context).total
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class _TrainingFlops:
+    tokens_per_param: Num
+    context: Num
+
+    def __call__(self, shape: Shape, workload: Workload) -> Num:
+        tokens = self.tokens_per_param * count_params(shape, "paper")
+        return training_flops(shape, tokens, self.context).total
 
 
 def max_time_per_token(seconds: float, hardware: Hardware, parallel: Parallel = ONE_DEVICE) -> AtMost:

@@ -19,9 +19,13 @@ from scalesim.laws.grouped import Grouped
 from scalesim.search.baseline import HeadRule, named_baseline, rule_shapes, whole
 from scalesim.search.constraints import AtMost
 from scalesim.search.doubt import extrapolation, in_words, loss_interval
+from scalesim.search.infeasible import check_reach, what_binds, what_binds_in_space
 from scalesim.search.lattice import Lattice, buildable
-from scalesim.search.problem import MAX_PARAMS, MIN_PARAMS, Problem, Query
+from scalesim.search.problem import MAX_PARAMS, MIN_PARAMS, TIED, Freed, Problem, Query, bits_seen
+from scalesim.search.smooth import searchable
 from scalesim.search.solve import checked_search, stack_queries
+from scalesim.search.space import DesignSpace
+from scalesim.search.wide import wide_search
 from scalesim.shape import Convention, Shape, count_params
 from scalesim.workload import Workload
 
@@ -42,6 +46,8 @@ class Candidate:
         objective: the cost that was minimised.
         memory: bytes, in its two parts.
         flops: FLOPs, in its two parts (per token or whole sequence as the objective says).
+        n_tokens: training tokens.
+        kv_bits: bits of a cached value.
     """
 
     shape: Shape
@@ -52,6 +58,8 @@ class Candidate:
     objective: float
     memory: Parts
     flops: Parts
+    n_tokens: float
+    kv_bits: float
 
     def savings_over(self, other: Candidate) -> dict[str, float]:
         """Return 1 - self/other for memory, FLOPs and the objective."""
@@ -75,13 +83,16 @@ class Design:
         baseline_at_target: the rule's relaxed shape at exactly the target loss (None for a given shape).
         relaxed: the optimum over real-valued heads and sizes (see `relax`): a bound from below.
         candidates: every head configuration of the lattice, (n_head, n_kv_head, n_params, objective,
-            memory bytes, FLOPs), by objective; those that cannot reach the loss are left out.
+            memory bytes, FLOPs), by objective; those that cannot reach the loss are left out. Of a
+            `DesignSpace`, the best designs seen.
         savings: of `best` over `baseline`, as fractions: memory, flops, objective.
         savings_at_equal_loss: of `best` over `baseline_at_target` (over `baseline` for a given shape).
         gap_to_relaxed: how far `best` is above the bound, as a fraction of it. (With constraints that count
             embeddings or layers the relaxed shape is no strict bound of whole ones: it may be below 0.)
+            None if there was no gradient.
         gap_to_exhaustive: how far the gradient search's own choice was above the best of the whole lattice,
-            which is the answer.
+            which is the answer. Of a `DesignSpace`: above the best of all designs within one step of it along
+            every axis.
         evaluations: lattice points that the rounding of the gradient search tried.
         starts_agreeing: starts of the gradient search that ended within 0.1% of its best.
         extrapolation: how far each field is beyond the law's evidence, as value over nearest limit.
@@ -91,14 +102,14 @@ class Design:
 
     problem: Problem
     query: Query
-    lattice: Lattice
+    lattice: Lattice | DesignSpace
     rule: HeadRule | None
     best: Candidate
     baseline: Candidate
     baseline_at_target: Candidate | None
-    relaxed: Candidate
+    relaxed: Candidate | None
     candidates: tuple[tuple[float, ...], ...]
-    gap_to_relaxed: float
+    gap_to_relaxed: float | None
     gap_to_exhaustive: float
     evaluations: int
     starts_agreeing: int
@@ -138,9 +149,10 @@ def _reach(problem: Problem, queries: Query, lattice: Lattice) -> tuple[Num, Num
     heads = lattice.arrays()
 
     def one(query: Query) -> tuple[Num, Num]:
-        at = partial(problem.loss_at, context_length=query.workload.context_length)
+        bits = bits_seen(problem.law, query.workload)
+        context = query.workload.context_length
         limits = (np.full_like(heads[0], np.log(size)) for size in (MAX_PARAMS, MIN_PARAMS))
-        least, most = (at(limit, *heads) for limit in limits)
+        least, most = (problem.loss_at(limit, *heads, context, **bits) for limit in limits)
         return least.min(), most.max()
 
     return jax.vmap(one)(queries)
@@ -153,7 +165,7 @@ def search(
     *,
     objective: Any = FIGURE_2,
     family: ShapeFamily = FIGURE,
-    lattice: Lattice | None = None,
+    lattice: Lattice | DesignSpace | None = None,
     baseline: str | Shape | HeadRule = "llama3-gqa",
     constraints: Sequence[AtMost] = (),
     tokens_per_param: float = 20.0,
@@ -171,7 +183,8 @@ def search(
         objective: (shape, workload) -> cost, any JAX function or callable pytree; the paper's Z in
             Figure 2's units by default.
         family: depth and width by size.
-        lattice: the designs to choose from; `buildable()` by default.
+        lattice: the designs to choose from: head configurations, `buildable()` by default, or a
+            `DesignSpace`, which also frees what else the law sees.
         baseline: "llama3-gqa", "mha", "mqa", or a shape.
         constraints: what the design must not exceed besides (`AtMost`, `fits`, `max_params`, ...).
         tokens_per_param: training tokens for each parameter, for laws that see tokens.
@@ -179,11 +192,15 @@ def search(
     Returns:
         A `Design`, or a list of them if `workload` or `target_loss` is a sequence.
 
+    Where a user's own objective or constraint has no gradient that leads anywhere (it rounds, counts, or is
+    not traceable), the search does without: every design of a lattice, or in a `DesignSpace` an integer
+    search from points spread over it. The status says so and why.
+
     Raises:
-        InvalidInput: a target loss that is not positive and finite, or a law with a group to each
-            head configuration, between which there is no gradient.
-        Unreachable: no head configuration reaches the loss (the message gives the nearest reachable), or
-            none satisfies the constraints (it says which binds, and by how much).
+        InvalidInput: a target loss that is not positive and finite, a law with a group to each head
+            configuration, between which there is no gradient, or a freed field that the law cannot see.
+        Unreachable: no design reaches the loss (the message gives the nearest reachable), or none satisfies
+            the constraints (it says which binds, by how much, and which two contradict each other).
 
     >>> from scalesim.laws import HeadLaw
     >>> law = HeadLaw(E=1.97, A=0.8, b=0.196, C=0.1, k=2.0, F=0.0165, m=10.0, g=0.667)
@@ -210,18 +227,26 @@ def search(
     with jax.enable_x64(True):
         problem = Problem(law=law_of(law), family=family, tokens_per_param=tokens_per_param)
         # Padded, so that a few more questions do not compile anew.
+        told, rough = searchable(queries[0])
+        if rough is not None:
+            queries = [
+                dataclasses.replace(q, objective=told.objective, constraints=told.constraints)
+                for q in queries
+            ]
         padded = queries + queries[-1:] * (_padded_size(len(queries)) - len(queries))
         rule = against if isinstance(against, HeadRule) else None
         stacked = stack_queries(padded)
-        solved = jax.device_get(
-            (
-                *checked_search(problem, stacked, lattice),
-                _reach(problem, stacked, lattice),
-                None if rule is None else rule_shapes(problem, stacked, rule),
-            )
-        )
+        ruled = None if rule is None else rule_shapes(problem, stacked, rule)
+        asked = _Asked(law, problem, lattice, against, rough)
+        if isinstance(lattice, DesignSpace):
+            lattice.check(problem.law)
+            solved: Any = wide_search(problem, stacked, lattice, rough is None)
+        else:
+            found = checked_search(problem, stacked, lattice, rough is None)
+            solved = (*found, _reach(problem, stacked, lattice))
+        each = jax.device_get((solved, ruled))
         designs = [
-            _design(law, problem, query, lattice, against, jax.tree.map(lambda leaf, i=i: leaf[i], solved))
+            asked.answer(query, *jax.tree.map(lambda leaf, i=i: leaf[i], each))
             for i, query in enumerate(queries)
         ]
     return designs if many else designs[0]
@@ -242,77 +267,119 @@ def _padded_size(n: int) -> int:
     return 1 if n == 1 else max(16, 1 << (n - 1).bit_length())
 
 
-def _design(
-    law: Any, problem: Problem, query: Query, lattice: Lattice, against: HeadRule | Shape, solved: Any
-) -> Design:
-    relaxed, found, every, (least, most), rule_relaxed = solved
-    _check_reach(query, float(least), float(most))
-    least_cost = int(np.argmin(every.cost))
-    if not np.isfinite(every.cost[least_cost]):
-        raise Unreachable(_what_binds(problem, query, lattice, every))
-    # The check has seen every design: where the gradient search missed the best of them, that is the answer.
-    chosen = found.sized.shape
-    if found.sized.cost > every.cost[least_cost]:
-        chosen = jax.tree.map(lambda leaf: np.broadcast_to(leaf, every.cost.shape)[least_cost], every.shape)
-    best = candidate_of(problem, query, _plain(chosen, lattice.real))
-    bound = candidate_of(problem, query, _plain(relaxed.sized.shape, False))
-    if isinstance(against, HeadRule):
-        at_target = candidate_of(problem, query, _plain(rule_relaxed, False))
-        baseline = candidate_of(problem, query, whole(rule_relaxed, against, problem))
-    else:
-        at_target, baseline = None, candidate_of(problem, query, against)
-    context = float(query.workload.context_length)
-    sizes = {"n_params": best.n_params, "n_head": best.shape.n_head, "n_kv_head": best.shape.n_kv_head}
-    outside = extrapolation(law, {**sizes, "context_length": context, "loss": float(query.target_loss)})
-    return Design(
-        problem=problem,
-        query=query,
-        lattice=lattice,
-        rule=against if isinstance(against, HeadRule) else None,
-        best=best,
-        baseline=baseline,
-        baseline_at_target=at_target,
-        relaxed=bound,
-        candidates=_table(query, lattice, every),
-        gap_to_relaxed=best.objective / bound.objective - 1,
-        gap_to_exhaustive=float(found.sized.cost) / float(np.min(every.cost)) - 1,
-        evaluations=int(found.evaluations),
-        starts_agreeing=int(relaxed.starts_agreeing),
-        extrapolation=outside,
-        loss_interval=loss_interval(law, best.shape, problem.tokens_per_param * best.n_params, context),
-        status=in_words(law, outside, "context_length" in problem.law.fields),
-    )
+@dataclass(frozen=True)
+class _Asked:
+    """What all questions of one call share, and how an answer is made of what was found."""
 
+    law: Any
+    problem: Problem
+    lattice: Lattice | DesignSpace
+    against: HeadRule | Shape
+    rough: str | None
 
-def _check_reach(query: Query, least: float, most: float) -> None:
-    target = float(query.target_loss)
-    if target <= least:
-        raise Unreachable(
-            f"target_loss {target:g} is out of reach: with {MAX_PARAMS:.0e} parameters the best of the "
-            f"candidates has a loss of {least:.4g} under this law. A target above that would do."
+    def answer(self, query: Query, solved: Any, ruled: Any) -> Design:
+        wide = isinstance(self.lattice, DesignSpace)
+        parts = self._of_space(query, solved) if wide else self._of_lattice(query, *solved)
+        problem, best, freed = self.problem, parts["best"], parts.pop("freed")
+        if isinstance(self.against, HeadRule):
+            at_target = candidate_of(problem, query, _plain(ruled, False))
+            baseline = candidate_of(problem, query, whole(ruled, self.against, problem))
+        else:
+            at_target, baseline = None, candidate_of(problem, query, self.against)
+        context = float(query.workload.context_length)
+        sizes = {"n_params": best.n_params, "n_head": best.shape.n_head, "n_kv_head": best.shape.n_kv_head}
+        outside = extrapolation(
+            self.law, {**sizes, "context_length": context, "loss": float(query.target_loss)}
         )
-    if target >= most:
-        raise Unreachable(
-            f"target_loss {target:g} is higher than the loss of any model of at least {MIN_PARAMS:.0e} "
-            f"parameters ({most:.4g} under this law). A target below that would do."
+        bits = bits_seen(problem.law, freed.asked(query).workload)
+        bound = parts["relaxed"]
+        return Design(
+            problem=problem,
+            query=query,
+            lattice=self.lattice,
+            rule=self.against if isinstance(self.against, HeadRule) else None,
+            baseline=baseline,
+            baseline_at_target=at_target,
+            gap_to_relaxed=None if bound is None else best.objective / bound.objective - 1,
+            extrapolation=outside,
+            loss_interval=loss_interval(self.law, best.shape, best.n_tokens, context, **bits),
+            status=self._said() + in_words(self.law, outside, "context_length" in problem.law.fields),
+            **parts,
         )
 
+    def _said(self) -> str:
+        if self.rough is None:
+            return ""
+        instead = (
+            "an integer search from points spread over the space took its place"
+            if isinstance(self.lattice, DesignSpace)
+            else "every design of the lattice was evaluated instead"
+        )
+        return f"No gradient search: {self.rough}; {instead}. "
 
-def _what_binds(problem: Problem, query: Query, lattice: Lattice, every: Any) -> str:
-    """Return a sentence on the design that comes nearest to satisfying the constraints."""
-    if not query.constraints:
-        return f"target_loss {float(query.target_loss):g} is out of reach of every configuration tried."
-    nearest = int(np.argmin(every.excess))
-    shape = jax.tree.map(lambda leaf: leaf[nearest], every.shape)
-    values = [(float(c.measure(shape, query.workload)), c) for c in query.constraints]
-    value, binding = max(values, key=lambda pair: pair[0] / float(pair[1].limit))
-    limit, loss = float(binding.limit), float(query.target_loss)
-    heads = lattice.heads[nearest]
-    return (
-        f"No design satisfies the constraints at target_loss {loss:g}: the nearest, {heads}, "
-        f"has {binding.name} = {value:.4g}, {100 * (value / limit - 1):.1f}% above its limit of {limit:.4g}. "
-        "A higher target_loss, or that much more, would do."
-    )
+    def _of_lattice(
+        self, query: Query, relaxed: Any, found: Any, every: Any, reach: tuple[Any, Any]
+    ) -> dict[str, Any]:
+        lattice, problem = self.lattice, self.problem
+        assert isinstance(lattice, Lattice)
+        check_reach(query, *map(float, reach))
+        least_cost = int(np.argmin(every.cost))
+        if not np.isfinite(every.cost[least_cost]):
+            raise Unreachable(what_binds(query, lattice, every))
+        # The check has seen every design: where the gradient search missed the best, that is the answer.
+        chosen = found.sized.shape
+        if found.sized.cost > every.cost[least_cost]:
+            chosen = jax.tree.map(
+                lambda leaf: np.broadcast_to(leaf, every.cost.shape)[least_cost], every.shape
+            )
+        return {
+            "best": candidate_of(problem, query, _plain(chosen, lattice.real)),
+            "relaxed": None
+            if relaxed is None
+            else candidate_of(problem, query, _plain(relaxed.sized.shape, False)),
+            "candidates": _table(
+                query, lattice.arrays(), every.shape, every.cost, np.exp(every.log_n_params)
+            ),
+            "gap_to_exhaustive": float(found.sized.cost) / float(np.min(every.cost)) - 1,
+            "evaluations": int(found.evaluations),
+            "starts_agreeing": 0 if relaxed is None else int(relaxed.starts_agreeing),
+            "freed": TIED,
+        }
+
+    def _of_space(self, query: Query, solved: Any) -> dict[str, Any]:
+        space, problem = self.lattice, self.problem
+        assert isinstance(space, DesignSpace)
+        built, relaxed = solved.built, solved.relaxed
+        if not np.isfinite(built.cost[0]):
+            raise Unreachable(what_binds_in_space(problem, query, space, self.rough is None))
+        freed = jax.tree.map(lambda leaf: float(leaf[0]), built.freed)
+        shape = jax.tree.map(lambda leaf: np.broadcast_to(leaf, built.cost.shape)[0], built.shape)
+        best = _freed_candidate(problem, query, _plain(shape, True), freed)
+        bound = None
+        if relaxed is not None:
+            # Every whole design lies in the relaxation too: where the descent ended above, it is the bound.
+            bound = best
+            if relaxed.sized.cost < best.objective:
+                loose = _plain(relaxed.sized.shape, False)
+                bound = _freed_candidate(problem, query, loose, jax.tree.map(float, relaxed.freed))
+        heads = built.shape.n_head, built.shape.n_kv_head
+        asked = built.freed.asked(query)
+        n_params = np.asarray(count_params(built.shape, "paper"))
+        return {
+            "best": best,
+            "relaxed": bound,
+            "candidates": _table(asked, heads, built.shape, built.cost, n_params),
+            "gap_to_exhaustive": float(np.expm1(solved.merit_before - np.log(built.cost[0]))),
+            "evaluations": int(solved.evaluations),
+            "starts_agreeing": 0 if relaxed is None else int(relaxed.starts_agreeing),
+            "freed": freed,
+        }
+
+
+def _freed_candidate(problem: Problem, query: Query, shape: Shape, freed: Freed) -> Candidate:
+    if freed.tokens_per_param is not None:
+        problem = dataclasses.replace(problem, tokens_per_param=freed.tokens_per_param)
+    return candidate_of(problem, freed.asked(query), shape)
 
 
 def _plain(shape: Shape, real: bool) -> Shape:
@@ -339,26 +406,25 @@ def reported_cost(objective: Any) -> Any:
 
 def candidate_of(problem: Problem, query: Query, shape: Shape) -> Candidate:
     """Return a shape with its sizes, its loss and its costs as a query reckons them."""
-    context = query.workload.context_length
-    tokens = problem.tokens_per_param * _count(shape, "paper")
     reported = reported_cost(query.objective)
     return Candidate(
         shape=shape,
         n_params=_count(shape, "paper"),
         n_params_non_embedding=_count(shape, "non_embedding"),
         n_params_total=_count(shape, "total"),
-        loss=float(problem.law(shape, n_tokens=tokens, context_length=context)),
+        loss=float(problem.loss_of(shape, query.workload)),
         objective=float(query.objective(shape, query.workload)),
         memory=jax.tree.map(float, reported.memory(shape, query.workload)),
         flops=jax.tree.map(float, reported.flops(shape, query.workload)),
+        n_tokens=float(problem.tokens_per_param * _count(shape, "paper")),
+        kv_bits=float(query.workload.kv_bits),
     )
 
 
-def _table(query: Query, lattice: Lattice, every: Any) -> tuple[tuple[float, ...], ...]:
+def _table(query: Query, heads: Any, shape: Shape, cost: Any, n_params: Any) -> tuple[tuple[float, ...], ...]:
     reported = reported_cost(query.objective)
-    memory = reported.memory(every.shape, query.workload).total
-    flops = reported.flops(every.shape, query.workload).total
-    n_head, n_kv_head = lattice.arrays()
-    columns = np.stack([n_head, n_kv_head, np.exp(every.log_n_params), every.cost, memory, flops], axis=1)
-    reached = columns[np.isfinite(every.cost)]
+    memory = reported.memory(shape, query.workload).total
+    flops = reported.flops(shape, query.workload).total
+    columns = np.stack([*heads, n_params, cost, memory, flops], axis=1)
+    reached = columns[np.isfinite(cost)]
     return tuple(map(tuple, reached[np.argsort(reached[:, 3])].tolist()))

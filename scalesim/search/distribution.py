@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalesim.errors import InvalidInput
+from scalesim.errors import InvalidInput, Unreachable
 from scalesim.search.baseline import HeadRule, rule_shapes
 from scalesim.search.design import Design, reported_cost
 from scalesim.search.lattice import Lattice, evaluate
@@ -38,6 +38,7 @@ class Distribution:
         savings: of the chosen configuration over the baseline at equal loss, {"memory": (R,), ...}.
         chosen: index of the chosen configuration.
         level: of the intervals.
+        out_of_reach: the share of laws under which no configuration reaches the loss; they are left out.
     """
 
     heads: np.ndarray
@@ -50,6 +51,7 @@ class Distribution:
     savings: dict[str, np.ndarray]
     chosen: int
     level: float = 0.9
+    out_of_reach: float = 0.0
 
     def interval(self, values: np.ndarray) -> tuple[float, float]:
         """Return the central interval of some values over the laws."""
@@ -110,7 +112,10 @@ class Distribution:
         )
         if near > 1:
             said += f"; {near} configurations are within 1% of it: the data cannot tell them apart"
-        return f"{said}. It saves {100 * low:.1f}% to {100 * high:.1f}% of the objective (90%)."
+        said += f". It saves {100 * low:.1f}% to {100 * high:.1f}% of the objective (90%)."
+        if self.out_of_reach:
+            said += f" Under {100 * self.out_of_reach:.1f}% of the resamples the loss is out of reach of all."
+        return said
 
 
 @partial(jax.jit, static_argnums=(2, 3))
@@ -141,7 +146,8 @@ def distribution(
         level: of intervals.
 
     Raises:
-        InvalidInput: the fit has no bootstrap.
+        InvalidInput: the fit has no bootstrap, or the design is of a `DesignSpace`.
+        Unreachable: no law of the bootstrap reaches the loss.
 
     >>> import scalesim as ss
     >>> fit = ss.named_fit("default")
@@ -153,6 +159,11 @@ def distribution(
     if getattr(fit, "bootstrap", None) is None:
         raise InvalidInput("fit has no bootstrap; `scalesim.fit.with_bootstrap(fit)` would give it one.")
     problem, query, lattice = design.problem, design.query, design.lattice
+    if not isinstance(lattice, Lattice):
+        raise InvalidInput(
+            "distribution compares the head configurations of a lattice, but the design is of a DesignSpace; "
+            "one of scalesim.search.buildable() would do."
+        )
     with jax.enable_x64(True):
         laws = jax.tree.map(jnp.asarray, fit.bootstrap.laws(problem.law, resamples))
         asked = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), query)
@@ -160,6 +171,15 @@ def distribution(
         baseline = design.baseline.shape if baseline is None else baseline
         savings = _savings(asked, designs.shape, baseline, design)
         cost, log_n = np.asarray(designs.cost), np.asarray(designs.log_n_params)
+    # Under a law whose floor is above the target nothing reaches it, and there is nothing to compare.
+    reached = np.isfinite(cost.min(axis=1))
+    if not reached.any():
+        raise Unreachable(
+            f"target_loss {design.target_loss:g} is out of reach under every law of the bootstrap; a higher "
+            "one would do."
+        )
+    cost, log_n = cost[reached], log_n[reached]
+    savings = {name: values[reached] for name, values in savings.items()}
     heads = np.asarray(lattice.heads)
     chosen = lattice.heads.index((int(design.shape.n_head), int(design.shape.n_kv_head)))
     excess = cost / cost.min(axis=1, keepdims=True) - 1
@@ -177,6 +197,7 @@ def distribution(
         savings={name: values[:, chosen] for name, values in savings.items()},
         chosen=chosen,
         level=level,
+        out_of_reach=float(1 - reached.mean()),
     )
 
 

@@ -53,12 +53,14 @@ def in_words(fit: Any, outside: dict[str, float], sees_context: bool) -> str:
     return said
 
 
-def loss_interval(fit: Any, shape: Shape, n_tokens: float, context: float) -> tuple[float, float] | None:
+def loss_interval(
+    fit: Any, shape: Shape, n_tokens: float, context: float, **bits: float
+) -> tuple[float, float] | None:
     """Return the 90% interval of the loss that a model of this shape would have, or None without a bootstrap.
 
     It holds the doubt about the law and the scatter of single runs about it (`scalesim.fit.predict`).
     """
     if getattr(fit, "bootstrap", None) is None:
         return None
-    predicted = predict(fit, fields_of(fit.law, shape, n_tokens, context), level=0.9)
+    predicted = predict(fit, fields_of(fit.law, shape, n_tokens, context, **bits), level=0.9)
     return float(predicted.run_low[0]), float(predicted.run_high[0])

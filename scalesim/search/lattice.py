@@ -10,13 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from scalesim.errors import InvalidInput
-from scalesim.search.problem import Problem, Query, Sized
+from scalesim.families import ShapeFamily
+from scalesim.search.problem import TIED, Freed, Problem, Query, Sized
+from scalesim.search.relaxation import heads_at
 from scalesim.shape import Shape, count_params
 
 __all__ = ["PAPER", "Lattice", "buildable", "evaluate", "named_lattice"]
 
 Num = Any
 
+STARTS = np.array([[0.15, 0.1], [0.5, 0.1], [0.85, 0.1], [0.5, 0.8], [0.9, 0.8]])
+"""Where the search starts, in its unit square: few, middling and many heads; shared and separate KV heads."""
 FFN_RATIO_SLACK = 1.25
 """How far d_ff / d_model may be from the family's, either way, to bring a whole shape to its size."""
 
@@ -51,6 +55,18 @@ class Lattice:
     def depth_slack(self) -> float:
         """Layers by which a design may be shallower than its family: half of one, where depth is rounded."""
         return 0.5 if self.real else 0.0
+
+    def starts(self, family: ShapeFamily) -> np.ndarray:
+        """Return where the gradient search starts in its unit square."""
+        return STARTS
+
+    def relaxed_at(self, position: Num, family: ShapeFamily) -> tuple[Num, Num, Freed]:
+        """Return the heads at points of the unit square; nothing else is chosen."""
+        return (*heads_at(position, self.max_head), TIED)
+
+    def size_excesses(self, shape: Shape) -> list[Num]:
+        """Return nothing: sizes have no ranges here."""
+        return []
 
     @property
     def max_head(self) -> int:

@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.errors import InvalidInput
 from scalesim.search.design import Design
+from scalesim.search.lattice import Lattice
 from scalesim.search.problem import Problem, Query
 from scalesim.search.relaxation import heads_at
 from scalesim.search.solve import exhaustive
@@ -99,12 +101,20 @@ def sensitivity(design: Design) -> list[Sensitivity]:
     eliminated, f_x(x*) = 0 on the coordinates that no edge holds, so dx*/dtheta = -f_xx^-1 f_x,theta, and
     d f*/dtheta = f_theta (the envelope theorem). The optimum here is on the family itself.
 
+    Raises:
+        InvalidInput: the design is of a `DesignSpace`, or its objective had no gradient.
+
     >>> import scalesim as ss
     >>> design = ss.search(ss.named_fit("default"), ss.Workload(context_length=131072), 2.615)
     >>> by_name = {s.name: s for s in sensitivity(design)}
     >>> by_name["context_length"].n_head < 0 < by_name["context_length"].cost
     True
     """
+    if not isinstance(design.lattice, Lattice) or design.relaxed is None:
+        raise InvalidInput(
+            "sensitivity differentiates the relaxed heads of a lattice's gradient search, but the design is "
+            "of a DesignSpace or was found without a gradient; one of scalesim.search.buildable() would do."
+        )
     with jax.enable_x64(True):
         problem, query = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), (design.problem, design.query))
         log_head, log_kv = (np.log(float(getattr(design.relaxed.shape, n))) for n in ("n_head", "n_kv_head"))
@@ -149,12 +159,22 @@ def choices_over_context(
     Evaluates the whole lattice at `points` contexts between `low` and `high`, then halves the bracket of
     every change until it is known to a token.
 
+    Raises:
+        InvalidInput: the design is of a `DesignSpace`.
+
     >>> import scalesim as ss
     >>> fit, job = ss.named_fit("default"), ss.Workload(context_length=131072)
     >>> design = ss.search(fit, job, 2.615, lattice=ss.search.PAPER)
     >>> [(c.n_head, c.n_kv_head) for c in choices_over_context(design)][-2:]
     [(4, 1), (2, 1)]
     """
+
+    lattice = design.lattice
+    if not isinstance(lattice, Lattice):
+        raise InvalidInput(
+            "choices_over_context compares the head configurations of a lattice, but the design is of a "
+            "DesignSpace; one of scalesim.search.buildable() would do."
+        )
 
     def best(contexts: np.ndarray) -> np.ndarray:
         workload = dataclasses.replace(design.query.workload, context_length=1.0)
@@ -163,7 +183,7 @@ def choices_over_context(
         batch = dataclasses.replace(
             batch, workload=dataclasses.replace(batch.workload, context_length=contexts)
         )
-        return np.asarray(exhaustive(design.problem, batch, design.lattice).index)
+        return np.asarray(exhaustive(design.problem, batch, lattice).index)
 
     with jax.enable_x64(True):
         grid = np.geomspace(low, high, points)
@@ -178,6 +198,6 @@ def choices_over_context(
     edges = [low, *((left + right) / 2).tolist(), high]
     kept = [index[0], *index[changes + 1]]
     return [
-        Choice(design.lattice.heads[i][0], design.lattice.heads[i][1], from_context=a, to_context=b)
+        Choice(lattice.heads[i][0], lattice.heads[i][1], from_context=a, to_context=b)
         for i, a, b in zip(kept, edges[:-1], edges[1:], strict=True)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,7 +20,9 @@ __all__ = ["Found", "checked_search", "exhaustive", "gradient_search", "log_cost
 Num = Any
 
 NEIGHBOURS = 24
-"""At most so many lattice points around a relaxed optimum are tried in rounding, and at most a quarter."""
+"""At most so many lattice points are tried in rounding, and at most a quarter; with constraints half."""
+STEP = 12
+"""So many at a time, each time around the best so far."""
 
 
 @jax.tree_util.register_dataclass
@@ -53,14 +56,36 @@ def _evaluate(problem: Problem, query: Query, lattice: Lattice, indices: Num) ->
     return evaluate(problem, query, lattice, n_head, n_kv_head)
 
 
-def _nearest(relaxed: Relaxed, lattice: Lattice) -> Num:
-    """Return the indices of the lattice points nearest a relaxed optimum, in log n_head and log n_kv_head."""
-    n_head, n_kv_head = lattice.arrays()
-    distance = (jnp.log(n_head) - jnp.log(relaxed.n_head)) ** 2 + (
-        jnp.log(n_kv_head) - jnp.log(relaxed.n_kv_head)
-    ) ** 2
-    tried = min(NEIGHBOURS, max(len(lattice.heads) // 4, 1))
-    return jax.lax.top_k(-distance, tried)[1]
+def _round(
+    relaxed: Relaxed, lattice: Lattice, constrained: bool, designs_at: Callable[[Num], Sized]
+) -> Found:
+    """Return the best of the lattice points that rounding tries, near in log n_head and log n_kv_head.
+
+    First those nearest the relaxed optimum. With constraints, a limit on whole layers or widths leaves
+    islands of designs, and the best of them need not be near: so more follow, a few at a time, the best found
+    so far.
+    """
+    logs = jnp.log(jnp.stack(lattice.arrays(), -1))
+    count = min(NEIGHBOURS, max(len(lattice.heads) // 4, 1))
+    step = STEP if constrained else count
+    count = max(len(lattice.heads) // 2, 1) if constrained else count
+    merit = jnp.full(len(logs), jnp.inf)
+    centre = jnp.log(jnp.stack([jnp.asarray(relaxed.n_head), jnp.asarray(relaxed.n_kv_head)]))
+    indices, parts = [], []
+    for place in range(0, count, step):
+        away = ((logs - centre[None]) ** 2).sum(-1)
+        untried = -jnp.where(jnp.isfinite(merit), jnp.inf, away)
+        near = jax.lax.top_k(untried, min(step, count - place))[1]
+        tried = designs_at(near)
+        found = jax.tree.map(partial(jnp.broadcast_to, shape=near.shape), tried)
+        # Log cost, or above every cost by how much the worst constraint is exceeded.
+        missed = 1e6 * (1 + jnp.maximum(found.excess, 0.0))
+        merit = merit.at[near].set(jnp.where(jnp.isfinite(found.cost), jnp.log(found.cost), missed))
+        indices.append(near)
+        parts.append(found)
+        centre = logs[jnp.argmin(merit)]
+    designs = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    return _least(lattice, designs, jnp.concatenate(indices))
 
 
 def _at_most(lattice: Lattice, relaxed: Relaxed, found: Found) -> Relaxed:
@@ -73,6 +98,7 @@ def _at_most(lattice: Lattice, relaxed: Relaxed, found: Found) -> Relaxed:
         n_kv_head=shape.n_kv_head,
         sized=found.sized,
         starts_agreeing=relaxed.starts_agreeing,
+        freed=relaxed.freed,
     )
     less = found.sized.cost < relaxed.sized.cost
     return jax.tree.map(lambda a, b: jnp.where(less, a, b), other, relaxed)
@@ -105,34 +131,44 @@ def exhaustive(problem: Problem, queries: Query, lattice: Lattice) -> Found:
 def gradient_search(problem: Problem, queries: Query, lattice: Lattice) -> tuple[Relaxed, Found]:
     """Return, for each of a batch of queries, the relaxed optimum and the best lattice point around it.
 
-    Rounding tries the lattice points nearest the relaxed optimum, each brought to the target loss anew.
+    Rounding tries lattice points about the relaxed optimum, each brought to the target loss anew.
     """
 
     def one(query: Query) -> tuple[Relaxed, Found]:
         relaxed = relax(problem, query, lattice)
-        nearest = _nearest(relaxed, lattice)
-        found = _least(lattice, _evaluate(problem, query, lattice, nearest), nearest)
+        found = _round(
+            relaxed, lattice, bool(query.constraints), lambda near: _evaluate(problem, query, lattice, near)
+        )
         return _at_most(lattice, relaxed, found), found
 
     return jax.vmap(one)(queries)
 
 
-@partial(jax.jit, static_argnums=2)
-def checked_search(problem: Problem, queries: Query, lattice: Lattice) -> tuple[Relaxed, Found, Sized]:
+@partial(jax.jit, static_argnums=(2, 3))
+def checked_search(
+    problem: Problem, queries: Query, lattice: Lattice, gradient: bool = True
+) -> tuple[Relaxed | None, Found, Sized]:
     """Return what `gradient_search` returns, and all of the lattice's designs to check it by.
 
-    The choice is among the same points as there; it is looked up rather than evaluated twice.
+    The choice is among the same points as there; it is looked up rather than evaluated twice. Without
+    `gradient` the lattice alone is searched, all of it, and there is no relaxed optimum.
     """
     every = jnp.arange(len(lattice.heads))
 
-    def one(query: Query) -> tuple[Relaxed, Found, Sized]:
-        relaxed = relax(problem, query, lattice)
+    def one(query: Query) -> tuple[Relaxed | None, Found, Sized]:
         designs = _evaluate(problem, query, lattice, every)
-        nearest = _nearest(relaxed, lattice)
-        tried = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, every.shape)[nearest], designs)
-        found = _least(lattice, tried, nearest)
-        # Where constraints leave none of the points around the relaxed optimum, any other will do.
         anywhere = _least(lattice, designs, every)
+        if not gradient:
+            return None, anywhere, designs
+        relaxed = relax(problem, query, lattice)
+        whole = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, every.shape), designs)
+        found = _round(
+            relaxed,
+            lattice,
+            bool(query.constraints),
+            lambda near: jax.tree.map(lambda leaf: leaf[near], whole),
+        )
+        # Where constraints leave none of the points around the relaxed optimum, any other will do.
         none = jnp.isinf(found.sized.cost)
         found = jax.tree.map(lambda a, b: jnp.where(none, a, b), anywhere, found)
         return _at_most(lattice, relaxed, found), found, designs

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from scalesim.errors import InvalidInput
 
-__all__ = ["check_sizes", "is_whole"]
+__all__ = ["check_sizes", "few", "is_whole", "whole_sizes"]
 
 _ABSURD = 1e9  # no size of a transformer is beyond this; a larger one is a slip of units
 
@@ -33,3 +36,25 @@ def is_whole(value: Any) -> bool:
         return True
     dtype = getattr(value, "dtype", None)
     return dtype is not None and dtype.kind in "iu"
+
+
+def whole_sizes(name: str, values: Sequence[Any]) -> np.ndarray:
+    """Return a range of sizes, sorted and each once (n,).
+
+    Raises:
+        InvalidInput: the range is empty, or holds what is not a whole number from 1 to 2^24.
+    """
+    found = np.unique(np.asarray(list(values)))
+    if not found.size:
+        raise InvalidInput(f"{name} is an empty range; at least one size is needed.")
+    if found.dtype.kind not in "if" or (found < 1).any() or (found != np.floor(found)).any():
+        raise InvalidInput(f"{name} must be whole numbers above 0, but is {few(found)}.")
+    if found[-1] > 1 << 24:
+        raise InvalidInput(f"{name} must be at most 2^24, but goes to {found[-1]}.")
+    return found.astype(np.int64)
+
+
+def few(values: Sequence[Any] | np.ndarray) -> str:
+    """Return the first of some numbers, for a message."""
+    shown = ", ".join(str(value) if isinstance(value, str) else f"{value:g}" for value in list(values)[:4])
+    return f"[{shown}, ...]" if len(values) > 4 else f"[{shown}]"

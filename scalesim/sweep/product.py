@@ -14,6 +14,7 @@ import numpy as np
 
 from scalesim.errors import InvalidInput
 from scalesim.families import FIGURE, ShapeFamily
+from scalesim.shape.checks import few, whole_sizes
 from scalesim.sweep.block import Block
 
 __all__ = ["Product", "default_product"]
@@ -71,21 +72,14 @@ class Product:
                 )
         if not len(self._heads):
             raise InvalidInput(
-                f"n_kv_head {_few(self._axis('n_kv_head'))} divides none of n_head "
-                f"{_few(self._axis('n_head'))}; 1 divides all."
+                f"n_kv_head {few(self._axis('n_kv_head'))} divides none of n_head "
+                f"{few(self._axis('n_head'))}; 1 divides all."
             )
         if not self.n_bodies:
             raise InvalidInput(self._why_empty())
 
     def _axis(self, name: str) -> np.ndarray:
-        values = np.unique(np.asarray(list(getattr(self, name))))
-        if not values.size:
-            raise InvalidInput(f"{name} is an empty range; at least one size is needed.")
-        if values.dtype.kind not in "if" or (values < 1).any() or (values != np.floor(values)).any():
-            raise InvalidInput(f"{name} must be whole numbers above 0, but is {_few(values)}.")
-        if values[-1] > 1 << 24:
-            raise InvalidInput(f"{name} must be at most 2^24, but goes to {values[-1]}.")
-        return values.astype(np.int64)
+        return whole_sizes(name, getattr(self, name))
 
     @cached_property
     def _d_ff(self) -> np.ndarray:
@@ -198,11 +192,6 @@ class Product:
         parts = np.arange(n, dtype=np.float64) * ((math.sqrt(5) - 1) / 2) % 1.0
         indices = np.unique(np.minimum((parts * self.count).astype(np.int64), self.count - 1))
         return np.concatenate([indices[:, None], self.sizes(indices)], axis=1)
-
-
-def _few(values: np.ndarray) -> str:
-    shown = ", ".join(str(value) for value in values[:4].tolist())
-    return f"[{shown}, ...]" if len(values) > 4 else f"[{shown}]"
 
 
 def default_product(

@@ -266,3 +266,30 @@ def test_the_doubt_is_drawn(capsys, tmp_path):
     answer = run_json(capsys, *ASKED, "--lattice", "paper", "--plot-doubt", str(figure))
     assert answer["distribution"]["laws"] == 200
     assert figure.stat().st_size > 20_000
+
+
+def test_fields_that_the_law_sees_can_be_freed(capsys, tmp_path):
+    import dataclasses
+
+    import scalesim as ss
+
+    law = ss.named_fit("default").law * ss.laws.AspectRatio(eps=0.002, g=0.5)
+    path = tmp_path / "deep.json"
+    dataclasses.replace(ss.named_fit("default"), law=law, bootstrap=None, standard_errors={}).save(path)
+    asked = ["design", "--law", str(path), "--target-loss", "2.7"]
+    answer = run_json(capsys, *asked, "--free", "all", "--max-head", "16")
+    assert answer["lattice"] == "wide"
+    assert answer["shape"]["n_head"] <= 16
+    assert answer["kv_bits"] == 16
+    assert answer["loss"] <= 2.7
+    assert main([*asked, "--free", "d_model", "n_head", "n_kv_head"]) == 0
+    printed = capsys.readouterr().out
+    assert "wide lattice" in printed
+    assert "20 a parameter; KV cache in 16 bits" in " ".join(printed.split())
+
+
+def test_a_field_that_the_law_cannot_see_is_refused(capsys):
+    assert main([*ASKED, "--free", "d_model"]) == 2
+    assert "d_model is free, but the law cannot see it" in capsys.readouterr().err
+    assert main([*ASKED, "--free", "depth"]) == 2
+    assert "free 'depth' is not known" in capsys.readouterr().err

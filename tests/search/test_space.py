@@ -1,0 +1,302 @@
+"""Wide lattices: what may be freed, whether the best is found, and what is said where there is none."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import scalesim as ss
+from scalesim.cost import FIGURE_2, HardwareAwareCost, LifetimePrice, WeightedCost
+from scalesim.cost.price import Traffic
+from scalesim.errors import InvalidInput, Unreachable
+from scalesim.families import FIGURE, TABLE
+from scalesim.laws import AspectRatio, Chinchilla, ConditionalShape, Gemstones, HeadLaw, Precision
+from scalesim.search import (
+    AtMost,
+    DesignSpace,
+    Problem,
+    Query,
+    design_space,
+    distribution,
+    max_memory,
+    max_params,
+    max_training_flops,
+    sensitivity,
+    stack_queries,
+    visible,
+)
+from scalesim.search.integer import best_first, box_moves, pair_moves
+from scalesim.search.problem import Freed
+from scalesim.search.wide import build, settled
+from scalesim.shape import Shape, count_params
+
+FIT = ss.named_fit("default")
+LONG = ss.Workload(context_length=131072.0)
+DEEP = FIT.law * AspectRatio(eps=0.002, g=0.5)
+SMALL = design_space(
+    DEEP, n_layer=range(8, 41, 2), d_model=range(1024, 4097, 256), n_head=(4, 8, 16, 32), n_kv_head=(1, 2, 4)
+)
+WHOLE = Precision() * ConditionalShape() * AspectRatio(eps=0.0008, g=0.6)
+
+
+def n_layer(shape, workload):
+    return 1.0 * shape.n_layer
+
+
+def every_design(space, law, target, context, per_param=20.0):
+    """All designs of a space in depth, width, d_ff and heads, spelled out, and which reach the loss."""
+    low, high = space.ffn_limits(FIGURE)
+    bodies = [
+        (depth, width, d_ff)
+        for depth, width in itertools.product(space.n_layer, space.d_model)
+        for d_ff in range(space.tile, int(high * width) + space.tile, space.tile)
+        if low * width - 1e-6 <= d_ff <= high * width + 1e-6
+    ]
+    pairs = [(h, k) for h in space.n_head for k in space.n_kv_head if h % k == 0]
+    body, pair = (np.array(v, float) for v in (bodies, pairs))
+    columns = [np.repeat(body[:, i], len(pair)) for i in range(3)]
+    heads = [np.tile(pair[:, i], len(body)) for i in range(2)]
+    shape = Shape(
+        n_layer=columns[0], d_model=columns[1], d_ff=columns[2], n_head=heads[0], n_kv_head=heads[1]
+    )
+    loss = law(shape, per_param * count_params(shape, "paper"), context)
+    return shape, np.asarray(loss) <= target
+
+
+@pytest.mark.parametrize("limit", [None, 24.0, 14.0])
+@pytest.mark.parametrize(("context", "target"), [(8192.0, 2.75), (131072.0, 2.68)])
+def test_the_best_of_every_design_is_found(limit, context, target):
+    job = ss.Workload(context_length=context)
+    constraints = () if limit is None else (AtMost(measure=n_layer, limit=limit, name="n_layer"),)
+    design = ss.search(DEEP, job, target, lattice=SMALL, constraints=constraints)
+    shape, reached = every_design(SMALL, DEEP, target, context)
+    cost = np.where(reached & (shape.n_layer <= (limit or 1e9)), FIGURE_2(shape, job), np.inf)
+    assert cost.size == SMALL.count(FIGURE)
+    assert cost.min() <= design.best.objective * (1 + 1e-12)
+    assert design.best.objective <= cost.min() * 1.005
+    assert design.best.loss <= target * (1 + 1e-9)
+    assert design.shape.n_layer <= (limit or 1e9)
+    assert design.gap_to_relaxed >= 0 <= design.gap_to_exhaustive
+    assert design.evaluations * 10 < cost.size
+
+
+def test_a_batch_of_questions_is_a_loop_and_compiles_once():
+    from scalesim.search.wide import wide_search
+
+    losses = [2.68, 2.75]
+    together = ss.search(DEEP, [LONG], losses, lattice=SMALL)
+    before = wide_search._cache_size()
+    again = ss.search(DEEP, [LONG], [2.7, 2.72, 2.74], lattice=SMALL)
+    assert wide_search._cache_size() == before
+    assert len(again) == 3
+    for loss, design in zip(losses, together, strict=True):
+        alone = ss.search(DEEP, LONG, loss, lattice=SMALL)
+        assert alone.shape == design.shape
+        assert alone.best.objective == pytest.approx(design.best.objective, rel=1e-12)
+
+
+WIDE = design_space(
+    WHOLE,
+    ("d_model", "d_ff", "head_dim", "n_tokens", "kv_bits", "n_head", "n_kv_head"),
+    n_layer=range(8, 49, 4),
+    d_model=range(1024, 4097, 512),
+    ffn_ratio=(1.0, 2.0, 3.0, 4.0),
+    n_head=(4, 8, 16),
+    head_dim=(64, 128),
+    tokens_per_param=(10.0, 200.0),
+)
+
+
+def test_tokens_and_precision_are_chosen_where_the_law_sees_them():
+    """Training tokens are solved for, and what depends on them, or on KV bits, is told."""
+    job, target = ss.Workload(context_length=32768.0, batch_size=8), 2.35
+    hardware = ss.load_hardware("h100-sxm")
+    cost = LifetimePrice(hardware=hardware, traffic=Traffic(prompt_tokens=1e12, generated_tokens=1e11))
+    design = ss.search(WHOLE, job, target, lattice=WIDE, objective=cost)
+    best = design.best
+    per_param = best.n_tokens / best.n_params
+    assert best.loss == pytest.approx(target, rel=1e-9)
+    assert 10 <= per_param <= 200
+    assert best.kv_bits in (4.0, 8.0, 16.0)
+    told = dataclasses.replace(cost, tokens_per_param=per_param)
+    served = dataclasses.replace(job, kv_bits=best.kv_bits)
+    assert best.objective == pytest.approx(float(told(best.shape, served)), rel=1e-9)
+    # Less training must cost something: with a limit on it the model is larger.
+    flops = max_training_flops(1.0).measure
+    spent = float(dataclasses.replace(flops, tokens_per_param=per_param)(best.shape, job))
+    limited = ss.search(
+        WHOLE, job, target, lattice=WIDE, objective=cost, constraints=[max_training_flops(0.9 * spent)]
+    ).best
+    again = dataclasses.replace(flops, tokens_per_param=limited.n_tokens / limited.n_params)
+    assert float(again(limited.shape, job)) <= 0.9 * spent * (1 + 1e-9)
+    assert limited.objective > best.objective
+
+
+def test_a_design_tells_the_costs_within_costs_its_precision():
+    query = Query(
+        workload=LONG,
+        target_loss=2.6,
+        objective=WeightedCost(costs=(HardwareAwareCost(), HardwareAwareCost()), weights=(1.0, 2.0)),
+        constraints=(max_memory(1e9),),
+    )
+    asked = Freed(kv_bits=4.0).asked(query)
+    assert [cost.bytes_per_kv for cost in asked.objective.costs] == [0.5, 0.5]
+    assert asked.constraints[0].measure.cost.bytes_per_kv == 0.5
+    assert asked.workload.kv_bits == 4.0
+    assert Freed().asked(query) is query
+
+
+@pytest.mark.parametrize(
+    ("law", "name", "seen"),
+    [
+        (HeadLaw(), "d_model", False),
+        (HeadLaw(), "n_head", True),
+        (HeadLaw(), "n_tokens", False),
+        (Chinchilla(), "n_head", False),
+        (Gemstones(), "d_model", True),
+        (Gemstones(), "d_ff", False),
+        (ConditionalShape(), "head_dim", True),
+        (Precision(), "kv_bits", True),
+    ],
+)
+def test_only_what_the_law_sees_can_be_freed(law, name, seen):
+    assert visible(law, name) == seen
+    if seen:
+        assert name in design_space(law).freed
+        return
+    with pytest.raises(
+        InvalidInput, match=rf"{name} is free, but the law cannot see it: {type(law).__name__}"
+    ):
+        design_space(law, [name])
+
+
+def test_a_search_refuses_a_space_that_its_law_cannot_see():
+    with pytest.raises(InvalidInput, match="d_model is free, but the law cannot see it: HeadLaw sees"):
+        ss.search(FIT, LONG, 2.6, lattice=SMALL)
+
+
+@pytest.mark.parametrize("law", [Gemstones(), Chinchilla()])
+def test_heads_that_a_law_cannot_see_follow_the_width(law):
+    job = ss.Workload(context_length=8192.0)
+    space = design_space(law, ["d_model"] if visible(law, "d_model") else [], n_layer=range(8, 65))
+    shape = ss.search(law, job, 2.9 if isinstance(law, Chinchilla) else 3.0, lattice=space).shape
+    assert shape.n_head == round(shape.d_model / 64)
+    assert shape.n_head % shape.n_kv_head == 0
+    assert shape.n_kv_head <= 8
+
+
+def test_a_width_that_is_not_freed_follows_the_family():
+    space = DesignSpace(n_layer=range(8, 65), n_head=range(1, 33), n_kv_head=range(1, 33))
+    for family in (FIGURE, TABLE):
+        shape = ss.search(FIT, LONG, 2.615, lattice=space, family=family).shape
+        aspect = float(family.aspect(12.0 * shape.n_layer * shape.d_model**2))
+        assert abs(shape.d_model - aspect * shape.n_layer) <= 3 * 64
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"n_layer": []}, "n_layer is an empty range"),
+        ({"d_model": [0, 64]}, "d_model must be whole numbers above 0"),
+        ({"head_dim": range(0)}, "head_dim is an empty range"),
+        ({"kv_bits": ()}, "kv_bits is an empty range"),
+        ({"ffn_ratio": (0.0, 2.0)}, "ffn_ratio must be above 0 and finite"),
+        ({"tokens_per_param": (20.0,)}, r"tokens_per_param must be \(least, most\)"),
+        ({"tokens_per_param": (50.0, 20.0)}, r"tokens_per_param must be \(least, most\)"),
+        ({"n_head": [7, 5], "n_kv_head": [2, 3]}, r"n_kv_head \[2, 3\] divides none of n_head \[5, 7\]"),
+        ({"n_head": [1, 3], "tensor": 2}, r"n_head \[1, 3\] holds no multiple of tensor = 2"),
+        ({"tile": 0}, "tile and tensor must be at least 1"),
+    ],
+)
+def test_empty_ranges_and_impossible_axes_are_named(options, says):
+    with pytest.raises(InvalidInput, match=says):
+        DesignSpace(**options)
+
+
+def test_unknown_names_are_named():
+    with pytest.raises(InvalidInput, match="free 'depth' is not known"):
+        design_space(DEEP, ["depth"])
+    with pytest.raises(InvalidInput, match="option 'n_heads' is not known; did you mean 'n_head'"):
+        design_space(DEEP, n_heads=(1, 2))
+
+
+def test_tensor_parallel_spaces_divide():
+    space = design_space(DEEP, n_layer=range(8, 41), d_model=range(1024, 4097, 64), tensor=4)
+    shape = ss.search(DEEP, LONG, 2.7, lattice=space).shape
+    assert shape.n_head % 4 == shape.d_model % 4 == shape.d_ff % 256 == 0
+    assert shape.n_kv_head % 4 == 0 or 4 % shape.n_kv_head == 0
+
+
+def test_a_loss_out_of_reach_of_the_space_says_what_is_in_reach():
+    with pytest.raises(Unreachable, match=r"target_loss 2.3 is out of reach of the wide space.* of 2\.[45]"):
+        ss.search(DEEP, LONG, 2.3, lattice=SMALL)
+
+
+def test_a_limit_that_contradicts_the_loss_says_so_and_by_how_much():
+    says = r"n_params_total <= 5e\+08 and the target_loss contradict each other.* misses one by [\d.]+%"
+    with pytest.raises(Unreachable, match=says):
+        ss.search(DEEP, LONG, 2.7, lattice=SMALL, constraints=[max_params(5e8), max_memory(1e15)])
+
+
+@pytest.mark.parametrize("lattice", [SMALL, ss.search.buildable()], ids=lambda lattice: lattice.name)
+def test_two_limits_that_contradict_each_other_are_named(lattice):
+    """The least memory needs few heads and so many parameters: either limit can be met, both cannot."""
+    ask = {"lattice": lattice, "baseline": "16x2048x32x8"}
+    least = {
+        make: ss.search(DEEP, LONG, 2.7, objective=make(1.0).measure, **ask).best.objective
+        for make in (max_memory, max_params)
+    }
+    limits = [make(1.01 * value) for make, value in least.items()]
+    limits.append(AtMost(measure=n_layer, limit=1e6, name="n_layer"))
+    says = r"memory_bytes <= .* and n_params_total <= .* contradict each other: each .* one by [\d.]+%"
+    with pytest.raises(Unreachable, match=says):
+        ss.search(DEEP, LONG, 2.7, constraints=limits, **ask)
+
+
+def test_what_asks_about_heads_refuses_a_space():
+    design = ss.search(DEEP, LONG, 2.7, lattice=SMALL)
+    for ask in (lambda: sensitivity(design), lambda: distribution(FIT, design)):
+        with pytest.raises(InvalidInput, match="DesignSpace"):
+            ask()
+
+
+def test_the_walk_over_whole_numbers_crosses_what_is_forbidden():
+    """A ridge of forbidden points lies between the start and the optimum."""
+    sizes = np.array([60, 60])
+
+    def merits(index):
+        x, y = index[:, 0] * 1.0, index[:, 1] * 1.0
+        value = (x - 30) ** 2 + 4.0 * (y - 20 - 0.3 * x) ** 2
+        forbidden = (jnp.abs(x - 15) < 1.5) | ((x + y) % 3 == 0)
+        return jnp.where(forbidden, 1e6, value), value + 30.0 * forbidden
+
+    moves, box = pair_moves([0, 1], 2), box_moves([0, 1], 2)
+    start = jnp.array([[2, 35], [5, 5]])
+    pool, before, tried = best_first(
+        merits, start, lambda index: index[:, None] + moves[None], box, sizes, rounds=32, expand=4
+    )
+    grid = jnp.asarray(np.stack(np.meshgrid(np.arange(60), np.arange(60)), -1).reshape(-1, 2))
+    assert float(merits(grid)[0].min()) < 1e-9
+    assert float(pool.merit[0]) == float(before) < 1e-9
+    assert tried < 60 * 60 / 2
+    finite = np.asarray(pool.index)[np.isfinite(np.asarray(pool.merit))]
+    assert len(np.unique(finite, axis=0)) == len(finite)
+
+
+def test_every_design_built_is_priced_as_it_is():
+    problem = Problem(law=WHOLE)
+    queries = stack_queries([Query(workload=LONG, target_loss=2.5)])
+    found = settled(problem, queries, WIDE)
+    query = jax.tree.map(lambda leaf: leaf[0], queries)
+    again = build(problem, query, WIDE, found.index[0])
+    np.testing.assert_allclose(np.asarray(again.cost), np.asarray(found.built.cost[0]), rtol=1e-9)
+    for i in range(3):
+        shape = jax.tree.map(lambda leaf, i=i: float(leaf[0, i]), found.built.shape)
+        freed = jax.tree.map(lambda leaf, i=i: float(leaf[0, i]), found.built.freed)
+        asked = freed.asked(query)
+        assert float(asked.objective(shape, asked.workload)) == pytest.approx(
+            float(found.built.cost[0, i]), rel=1e-12
+        )

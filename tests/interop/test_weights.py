@@ -1,4 +1,7 @@
-"""Checkpoints that transformers wrote give its logits; ours keep every value and use its names."""
+"""Checkpoints that transformers wrote give its logits; ours keep every value and use its names.
+
+golden/ was made by `python -m experiments.transformers_parity --golden`.
+"""
 
 import json
 import shutil

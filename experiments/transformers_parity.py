@@ -4,8 +4,8 @@
     python -m experiments.transformers_parity --peers PYTHON --golden FOLDER
 
 Random decoders (norms and all drawn at random) are written by `save_weights`, read by
-`AutoModelForCausalLM.from_pretrained`, and both compute the logits of the same tokens in float32. With --golden, transformers (5.23.0, torch 2.13.0) writes
-the small checkpoints and logits that tests/interop/golden holds.
+`AutoModelForCausalLM.from_pretrained`, and both compute the logits of the same tokens in float32. With
+--golden, transformers (5.23.0, torch 2.13.0) writes the small checkpoints and logits of tests/interop/golden.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """Every test runs in float64, and an accidental rank promotion is an error."""
 
+from pathlib import Path
+
 import jax
 import pytest
 from hypothesis import settings
@@ -17,3 +19,16 @@ def float32():
     """Run one test as a user would who never asked for float64."""
     with jax.enable_x64(False):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Forget compiled programs before they are too many.
+
+    Each takes some memory mappings; a process that has run a thousand tests comes to Linux's limit (65,530),
+    and the next program to be loaded crashes it.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()

@@ -183,6 +183,7 @@ def test_the_committed_redesigns_keep_their_promises():
                 assert saved == pytest.approx(float(row[f"{what}_saved"]), abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_wide_search_beside_a_million_designs():
     with jax.enable_x64(True):
         rows = wide_search.solved_case("tokens", 8, seed=77)

@@ -98,6 +98,7 @@ def test_a_rough_constraint_is_found_out_too():
     assert float(pages(design.shape, JOB)) <= 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", [padded, in_python], ids=["steps", "plain Python"])
 def test_a_space_is_searched_without_a_gradient(measure):
     law = FIT.law * AspectRatio(eps=0.002, g=0.5)

@@ -110,6 +110,7 @@ WIDE = design_space(
 )
 
 
+@pytest.mark.slow
 def test_tokens_and_precision_are_chosen_where_the_law_sees_them():
     """Training tokens are solved for, and what depends on them, or on KV bits, is told."""
     job, target = ss.Workload(context_length=32768.0, batch_size=8), 2.35
@@ -188,6 +189,7 @@ def test_heads_that_a_law_cannot_see_follow_the_width(law):
     assert shape.n_kv_head <= 8
 
 
+@pytest.mark.slow
 def test_a_width_that_is_not_freed_follows_the_family():
     space = DesignSpace(n_layer=range(8, 65), n_head=range(1, 33), n_kv_head=range(1, 33))
     for family in (FIGURE, TABLE):

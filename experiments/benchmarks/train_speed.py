@@ -35,11 +35,8 @@ import jax, numpy as np
 from scalesim.model import ModelOptions
 from scalesim.shape import Shape
 from scalesim.train import Recipe
-from scalesim.train.memory import keep_freed_memory
 from scalesim.train.step import compiled_step, first_state
 spec = json.loads(sys.argv[1])
-if spec["keep"]:
-    keep_freed_memory()
 shape, runs = Shape(**spec["sizes"]), spec["runs"]
 step = compiled_step(shape, Recipe(), ModelOptions(**spec["options"]), packed=runs > 1)
 states = [first_state(shape, Recipe(), i) for i in range(runs)]
@@ -133,7 +130,7 @@ print(json.dumps(times))
 
 def spec(**changes: object) -> dict[str, object]:
     plain = {"sizes": SIZES, "batch": BATCH, "context": CONTEXT, "steps": STEPS}
-    return {**plain, "runs": 1, "keep": True, "options": {}, "peer": "", **changes}
+    return {**plain, "runs": 1, "options": {}, "peer": "", **changes}
 
 
 def start(python: str, code: str, given: dict[str, object], core: int | None = None) -> subprocess.Popen[str]:
@@ -173,7 +170,6 @@ def contenders(peers: str | None) -> dict[str, object]:
         "ours": lambda: rate(ours, OURS),
         "ours, a pack of 2 by vmap": lambda: rate(ours, OURS, runs=2),
         "ours, 2 runs on a core each": side_by_side,
-        "ours, freed memory handed back": lambda: rate(ours, OURS, keep=False),
         "ours, attention as whole matrices": lambda: rate(ours, OURS, options={"attention": "xla"}),
         "ours, a loop over the layers": lambda: rate(ours, OURS, options={"unroll": 1}),
     }

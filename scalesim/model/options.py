@@ -22,7 +22,7 @@ class ModelOptions:
         remat: what the backward pass computes again rather than keeps: nothing, all but the matrix
             products' results ("dots"), or all of a block ("block").
         unroll: blocks of the scan over layers laid out one after another (0: all of up to 16 layers on a
-            CPU, where the loop's copies cost a tenth of a step; 1 elsewhere).
+            CPU, where the loop's copies cost 7% of a step; 1 elsewhere).
         rope_theta: base of the rotary frequencies.
         norm_eps: added to the mean square in RMSNorm.
         logit_scale: multiplies the logits (muP's output multiplier; 1 in the published models).

@@ -19,7 +19,6 @@ from scalesim.train.batches import Batches, validation_windows
 from scalesim.train.checkpoint import Checkpoints
 from scalesim.train.config import TrainConfig
 from scalesim.train.corpus import Corpus, load_corpus
-from scalesim.train.memory import keep_freed_memory
 from scalesim.train.step import TrainState, compiled_eval, compiled_step, first_state
 
 __all__ = ["Progress", "TrainResult", "train", "train_pack"]
@@ -141,7 +140,6 @@ def train_pack(
     """
     corpus = corpus or load_corpus()
     check_pack(configs, corpus, mesh)
-    keep_freed_memory()
     run = _Run(tuple(configs), corpus, progress, mesh)
     identity = {"runs": [c.to_json() for c in configs], "corpus": corpus.hash}
     with Checkpoints(folder, identity) if folder is not None else nullcontext() as kept:

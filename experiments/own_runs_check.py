@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,17 +28,20 @@ import numpy as np
 import scalesim as ss
 from experiments.common import RESULTS, machine_load, print_rows, write_csv
 from scalesim.cost import HardwareAwareCost
+from scalesim.cost.calibration import Timing, calibrate
 from scalesim.cost.flops import forward_flops
 from scalesim.cost.memory import kv_cache_bytes
 from scalesim.families import ShapeFamily
 from scalesim.fit import Fit, Squared, predict
 from scalesim.fit.bootstrap import with_bootstrap
+from scalesim.hardware import Hardware
 from scalesim.laws import Grouped
 from scalesim.model import ModelOptions, empty_cache, extend, forward, init_params
 from scalesim.search.lattice import buildable
 from scalesim.shape import Shape, count_params
 from scalesim.train import Recipe, TrainConfig, load_corpus
 from scalesim.train.grid import Grid, run_grid
+from scalesim.train.peak import measured_peak
 
 LAWS = ("power", "separablehead", "additivehead", "squashedhead")
 CONTEXT, TOKENS, BATCH = 128, 1_048_576, 1024
@@ -309,11 +313,37 @@ def _plot_check(axis: Any, checked: list[dict[str, Any]]) -> None:
     axis.legend(frameon=False)
 
 
+def this_machine(shape: Shape, times: dict[str, float]) -> Hardware:
+    """Return the processor as the cost model sees one, calibrated to one model's own times.
+
+    Its matrix rate and its bandwidth are measured here; the constants start from those of an H100.
+    """
+    x = jnp.ones(2**26, jnp.float32)
+    copied = 2 * x.nbytes / best_time(jax.jit(lambda x: x + 1.0), x, repeats=5)
+    rates = {"bf16_tflops": measured_peak() / 1e12, "bandwidth_gbs": copied / 1e9}
+    hardware = Hardware.from_dict({"name": "this processor", "memory_gb": 16, **rates})
+    return calibrate(list(timings(shape, times)), hardware).hardware
+
+
+def timings(shape: Shape, times: dict[str, float]) -> Iterator[Timing]:
+    for length in LONG:
+        job = ss.Workload(context_length=length, weight_bits=32, activation_bits=32, kv_bits=32)
+        yield Timing(shape=shape, workload=job, seconds=times[f"prefill_s_{length}"], what="ttft")
+        yield Timing(shape=shape, workload=job, seconds=times[f"decode_s_{length}"], what="tpot")
+
+
 def compared(
     design: Shape, baseline: Shape, losses: dict[str, list[float]], predicted: dict[str, float]
 ) -> list[dict[str, Any]]:
     """Return design over baseline, measured and predicted, quantity by quantity."""
     ours, theirs = measured(design), measured(baseline)
+    # Times: the machine is calibrated to the baseline's, and the design's are predicted with it.
+    machine = this_machine(baseline, theirs)
+    for timing, (kind, length) in zip(
+        timings(design, ours), ((k, n) for n in LONG for k in ("prefill_s", "decode_s")), strict=True
+    ):
+        ours[f"{kind}_{length}_predicted"] = float(timing.predict(machine))
+        theirs[f"{kind}_{length}_predicted"] = theirs[f"{kind}_{length}"]
     rows = [
         {
             "quantity": "loss",

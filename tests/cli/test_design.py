@@ -268,6 +268,7 @@ def test_the_doubt_is_drawn(capsys, tmp_path):
     assert figure.stat().st_size > 20_000
 
 
+@pytest.mark.slow
 def test_fields_that_the_law_sees_can_be_freed(capsys, tmp_path):
     import dataclasses
 

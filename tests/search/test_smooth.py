@@ -114,6 +114,7 @@ def test_a_space_is_searched_without_a_gradient(measure):
     assert all(design.best.objective <= float(measure(shape, JOB)) * (1 + 1e-9) for shape in shapes)
 
 
+@pytest.mark.slow
 def test_our_own_costs_are_not_looked_into(monkeypatch):
     from scalesim.search import smooth
 

@@ -66,8 +66,10 @@ def every_design(space, law, target, context, per_param=20.0):
     return shape, np.asarray(loss) <= target
 
 
-@pytest.mark.parametrize("limit", [None, 24.0, 14.0])
-@pytest.mark.parametrize(("context", "target"), [(8192.0, 2.75), (131072.0, 2.68)])
+@pytest.mark.parametrize("limit", [None, *(pytest.param(x, marks=pytest.mark.slow) for x in (24.0, 14.0))])
+@pytest.mark.parametrize(
+    ("context", "target"), [(8192.0, 2.75), pytest.param(131072.0, 2.68, marks=pytest.mark.slow)]
+)
 def test_the_best_of_every_design_is_found(limit, context, target):
     job = ss.Workload(context_length=context)
     constraints = () if limit is None else (AtMost(measure=n_layer, limit=limit, name="n_layer"),)
@@ -83,6 +85,7 @@ def test_the_best_of_every_design_is_found(limit, context, target):
     assert design.evaluations * 10 < cost.size
 
 
+@pytest.mark.slow
 def test_a_batch_of_questions_is_a_loop_and_compiles_once():
     from scalesim.search.wide import wide_search
 
@@ -179,6 +182,7 @@ def test_a_search_refuses_a_space_that_its_law_cannot_see():
         ss.search(FIT, LONG, 2.6, lattice=SMALL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", [Gemstones(), Chinchilla()])
 def test_heads_that_a_law_cannot_see_follow_the_width(law):
     job = ss.Workload(context_length=8192.0)
@@ -225,6 +229,7 @@ def test_unknown_names_are_named():
         design_space(DEEP, n_heads=(1, 2))
 
 
+@pytest.mark.slow
 def test_tensor_parallel_spaces_divide():
     space = design_space(DEEP, n_layer=range(8, 41), d_model=range(1024, 4097, 64), tensor=4)
     shape = ss.search(DEEP, LONG, 2.7, lattice=space).shape
@@ -237,13 +242,18 @@ def test_a_loss_out_of_reach_of_the_space_says_what_is_in_reach():
         ss.search(DEEP, LONG, 2.3, lattice=SMALL)
 
 
+@pytest.mark.slow
 def test_a_limit_that_contradicts_the_loss_says_so_and_by_how_much():
     says = r"n_params_total <= 5e\+08 and the target_loss contradict each other.* misses one by [\d.]+%"
     with pytest.raises(Unreachable, match=says):
         ss.search(DEEP, LONG, 2.7, lattice=SMALL, constraints=[max_params(5e8), max_memory(1e15)])
 
 
-@pytest.mark.parametrize("lattice", [SMALL, ss.search.buildable()], ids=lambda lattice: lattice.name)
+@pytest.mark.parametrize(
+    "lattice",
+    [pytest.param(SMALL, marks=pytest.mark.slow), ss.search.buildable()],
+    ids=lambda lattice: lattice.name,
+)
 def test_two_limits_that_contradict_each_other_are_named(lattice):
     """The least memory needs few heads and so many parameters: either limit can be met, both cannot."""
     ask = {"lattice": lattice, "baseline": "16x2048x32x8"}
@@ -288,6 +298,7 @@ def test_the_walk_over_whole_numbers_crosses_what_is_forbidden():
     assert len(np.unique(finite, axis=0)) == len(finite)
 
 
+@pytest.mark.slow
 def test_every_design_built_is_priced_as_it_is():
     problem = Problem(law=WHOLE)
     queries = stack_queries([Query(workload=LONG, target_loss=2.5)])

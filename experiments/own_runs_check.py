@@ -309,6 +309,10 @@ def _plot_check(axis: Any, checked: list[dict[str, Any]]) -> None:
     axis.axvline(1.0, color="0.3", lw=1)
     axis.set_yticks(place, [r["quantity"].replace("_", " ") for r in checked])
     axis.invert_yaxis()
+    axis.set_xlim(0, 2)
+    for y, value in zip(place, told, strict=True):
+        if value > 2:
+            axis.annotate(f"{value:.1f}", (1.98, y + 0.2), ha="right", va="center", fontsize=8)
     axis.set(xlabel="design / baseline", title="The searched design beside the baseline")
     axis.legend(frameon=False)
 

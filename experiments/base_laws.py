@@ -9,6 +9,7 @@ corpus differ. What carries over, if anything does, is how the loss moves with N
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import scalesim as ss
@@ -51,7 +52,7 @@ def base_fit(name: str) -> Fit:
 def main() -> None:
     folder = public_runs()
     for name, base in BASES.items():
-        runs = ss.load_runs(folder / base.file, **base.read)
+        runs = replace(ss.load_runs(folder / base.file, **base.read), source=base.source)
         found = with_bootstrap(ss.fit("chinchilla", runs), RESAMPLES)
         found.save(RESULTS / f"base_{name}.json")
         ranges = found.provenance["evidence"][0]["ranges"]

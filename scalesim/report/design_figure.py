@@ -12,7 +12,8 @@ import numpy as np
 
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, plain_log_axis, save
 from scalesim.search.baseline import tied_heads
-from scalesim.search.design import Candidate, Design, reported_cost
+from scalesim.search.candidate import Candidate, reported_cost
+from scalesim.search.design import Design
 from scalesim.search.lattice import PAPER
 from scalesim.units import format_context
 

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from scalesim.cost.paper import Parts
-from scalesim.search.design import Candidate, Design
+from scalesim.search.candidate import Candidate
+from scalesim.search.design import Design
 from scalesim.search.distribution import Distribution
 from scalesim.search.lattice import Lattice
 from scalesim.search.sensitivity import Sensitivity

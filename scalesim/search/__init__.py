@@ -3,6 +3,7 @@
 from scalesim.rooms import make_callable
 from scalesim.search.baseline import HeadRule, named_baseline
 from scalesim.search.budget import least_loss
+from scalesim.search.candidate import Candidate
 from scalesim.search.constraints import (
     AtMost,
     fits,
@@ -12,7 +13,7 @@ from scalesim.search.constraints import (
     max_time_to_first_token,
     max_training_flops,
 )
-from scalesim.search.design import Candidate, Design, search
+from scalesim.search.design import Design, search
 from scalesim.search.distribution import Distribution, distribution
 from scalesim.search.evidence import paper_evidence
 from scalesim.search.frontier import Frontier, frontier
@@ -23,10 +24,11 @@ from scalesim.search.next_run import next_runs
 from scalesim.search.pareto import non_dominated
 from scalesim.search.picks import Pick
 from scalesim.search.problem import Problem, Query
+from scalesim.search.seen import FREE, visible
 from scalesim.search.sensitivity import Choice, Sensitivity, choices_over_context, sensitivity
 from scalesim.search.smooth import why_not_smooth
 from scalesim.search.solve import Found, exhaustive, gradient_search, log_costs, stack_queries
-from scalesim.search.space import FREE, DesignSpace, design_space, visible
+from scalesim.search.space import DesignSpace, design_space
 
 __all__ = [
     "FREE",

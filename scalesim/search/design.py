@@ -11,63 +11,28 @@ from typing import Any
 import jax
 import numpy as np
 
-from scalesim.cost.paper import FIGURE_2, Parts
+from scalesim.cost.paper import FIGURE_2
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.families import FIGURE, ShapeFamily
 from scalesim.laws.base import Law
 from scalesim.laws.grouped import Grouped
 from scalesim.search.baseline import HeadRule, named_baseline, rule_shapes, whole
+from scalesim.search.candidate import Candidate, candidate_of, candidate_table, freed_candidate, plain_shape
 from scalesim.search.constraints import AtMost
 from scalesim.search.doubt import extrapolation, in_words, loss_interval
 from scalesim.search.infeasible import check_reach, what_binds, what_binds_in_space
 from scalesim.search.lattice import Lattice, buildable
-from scalesim.search.problem import MAX_PARAMS, MIN_PARAMS, TIED, Freed, Problem, Query, bits_seen
+from scalesim.search.problem import MAX_PARAMS, MIN_PARAMS, TIED, Problem, Query, bits_seen
 from scalesim.search.smooth import searchable
 from scalesim.search.solve import checked_search, stack_queries
 from scalesim.search.space import DesignSpace
 from scalesim.search.wide import wide_search
-from scalesim.shape import Convention, Shape, count_params
+from scalesim.shape import Shape, count_params
 from scalesim.workload import Workload
 
-__all__ = ["Candidate", "Design", "candidate_of", "reported_cost", "search"]
+__all__ = ["Design", "law_of", "search"]
 
 Num = Any
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A shape with its size, predicted loss and costs.
-
-    Attributes:
-        shape: sizes as Python numbers; integers if the shape is real.
-        n_params: the paper's count, attention and FFN matrices (what the loss law sees).
-        n_params_non_embedding, n_params_total: by those conventions.
-        loss: predicted, nats a token.
-        objective: the cost that was minimised.
-        memory: bytes, in its two parts.
-        flops: FLOPs, in its two parts (per token or whole sequence as the objective says).
-        n_tokens: training tokens.
-        kv_bits: bits of a cached value.
-    """
-
-    shape: Shape
-    n_params: float
-    n_params_non_embedding: float
-    n_params_total: float
-    loss: float
-    objective: float
-    memory: Parts
-    flops: Parts
-    n_tokens: float
-    kv_bits: float
-
-    def savings_over(self, other: Candidate) -> dict[str, float]:
-        """Return 1 - self/other for memory, FLOPs and the objective."""
-        return {
-            "memory": 1 - self.memory.total / other.memory.total,
-            "flops": 1 - self.flops.total / other.flops.total,
-            "objective": 1 - self.objective / other.objective,
-        }
 
 
 @dataclass(frozen=True)
@@ -282,7 +247,7 @@ class _Asked:
         parts = self._of_space(query, solved) if wide else self._of_lattice(query, *solved)
         problem, best, freed = self.problem, parts["best"], parts.pop("freed")
         if isinstance(self.against, HeadRule):
-            at_target = candidate_of(problem, query, _plain(ruled, False))
+            at_target = candidate_of(problem, query, plain_shape(ruled, False))
             baseline = candidate_of(problem, query, whole(ruled, self.against, problem))
         else:
             at_target, baseline = None, candidate_of(problem, query, self.against)
@@ -333,11 +298,11 @@ class _Asked:
                 lambda leaf: np.broadcast_to(leaf, every.cost.shape)[least_cost], every.shape
             )
         return {
-            "best": candidate_of(problem, query, _plain(chosen, lattice.real)),
+            "best": candidate_of(problem, query, plain_shape(chosen, lattice.real)),
             "relaxed": None
             if relaxed is None
-            else candidate_of(problem, query, _plain(relaxed.sized.shape, False)),
-            "candidates": _table(
+            else candidate_of(problem, query, plain_shape(relaxed.sized.shape, False)),
+            "candidates": candidate_table(
                 query, lattice.arrays(), every.shape, every.cost, np.exp(every.log_n_params)
             ),
             "gap_to_exhaustive": float(found.sized.cost) / float(np.min(every.cost)) - 1,
@@ -354,77 +319,23 @@ class _Asked:
             raise Unreachable(what_binds_in_space(problem, query, space, self.rough is None))
         freed = jax.tree.map(lambda leaf: float(leaf[0]), built.freed)
         shape = jax.tree.map(lambda leaf: np.broadcast_to(leaf, built.cost.shape)[0], built.shape)
-        best = _freed_candidate(problem, query, _plain(shape, True), freed)
+        best = freed_candidate(problem, query, plain_shape(shape, True), freed)
         bound = None
         if relaxed is not None:
             # Every whole design lies in the relaxation too: where the descent ended above, it is the bound.
             bound = best
             if relaxed.sized.cost < best.objective:
-                loose = _plain(relaxed.sized.shape, False)
-                bound = _freed_candidate(problem, query, loose, jax.tree.map(float, relaxed.freed))
+                loose = plain_shape(relaxed.sized.shape, False)
+                bound = freed_candidate(problem, query, loose, jax.tree.map(float, relaxed.freed))
         heads = built.shape.n_head, built.shape.n_kv_head
         asked = built.freed.asked(query)
         n_params = np.asarray(count_params(built.shape, "paper"))
         return {
             "best": best,
             "relaxed": bound,
-            "candidates": _table(asked, heads, built.shape, built.cost, n_params),
+            "candidates": candidate_table(asked, heads, built.shape, built.cost, n_params),
             "gap_to_exhaustive": float(np.expm1(solved.merit_before - np.log(built.cost[0]))),
             "evaluations": int(solved.evaluations),
             "starts_agreeing": 0 if relaxed is None else int(relaxed.starts_agreeing),
             "freed": freed,
         }
-
-
-def _freed_candidate(problem: Problem, query: Query, shape: Shape, freed: Freed) -> Candidate:
-    if freed.tokens_per_param is not None:
-        problem = dataclasses.replace(problem, tokens_per_param=freed.tokens_per_param)
-    return candidate_of(problem, freed.asked(query), shape)
-
-
-def _plain(shape: Shape, real: bool) -> Shape:
-    """Return a shape with Python numbers in its fields: whole ones where they are meant to be."""
-
-    def number(name: str, value: Num) -> int | float:
-        whole_number = real or (name in ("n_head", "n_kv_head") and float(value).is_integer())
-        return round(float(value)) if whole_number else float(value)
-
-    names = ("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size")
-    sizes: dict[str, Any] = {name: number(name, getattr(shape, name)) for name in names}
-    return dataclasses.replace(shape, **sizes)
-
-
-def _count(shape: Shape, convention: Convention) -> float:
-    """Return a parameter count, rid of the rounding error of a fractional FFN width."""
-    return round(float(count_params(shape, convention)), 3)
-
-
-def reported_cost(objective: Any) -> Any:
-    """Return the cost whose memory and FLOPs are reported: the objective, or Figure 2's if it has none."""
-    return objective if hasattr(objective, "memory") else FIGURE_2
-
-
-def candidate_of(problem: Problem, query: Query, shape: Shape) -> Candidate:
-    """Return a shape with its sizes, its loss and its costs as a query reckons them."""
-    reported = reported_cost(query.objective)
-    return Candidate(
-        shape=shape,
-        n_params=_count(shape, "paper"),
-        n_params_non_embedding=_count(shape, "non_embedding"),
-        n_params_total=_count(shape, "total"),
-        loss=float(problem.loss_of(shape, query.workload)),
-        objective=float(query.objective(shape, query.workload)),
-        memory=jax.tree.map(float, reported.memory(shape, query.workload)),
-        flops=jax.tree.map(float, reported.flops(shape, query.workload)),
-        n_tokens=float(problem.tokens_per_param * _count(shape, "paper")),
-        kv_bits=float(query.workload.kv_bits),
-    )
-
-
-def _table(query: Query, heads: Any, shape: Shape, cost: Any, n_params: Any) -> tuple[tuple[float, ...], ...]:
-    reported = reported_cost(query.objective)
-    memory = reported.memory(shape, query.workload).total
-    flops = reported.flops(shape, query.workload).total
-    columns = np.stack([*heads, n_params, cost, memory, flops], axis=1)
-    reached = columns[np.isfinite(cost)]
-    return tuple(map(tuple, reached[np.argsort(reached[:, 3])].tolist()))

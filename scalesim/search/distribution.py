@@ -12,7 +12,8 @@ import numpy as np
 
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.search.baseline import HeadRule, rule_shapes
-from scalesim.search.design import Design, reported_cost
+from scalesim.search.candidate import reported_cost
+from scalesim.search.design import Design
 from scalesim.search.lattice import Lattice, evaluate
 from scalesim.search.problem import Problem, Query
 

@@ -18,8 +18,9 @@ from scalesim.errors import InvalidInput, Unreachable
 from scalesim.families import FIGURE, ShapeFamily
 from scalesim.hardware import Hardware
 from scalesim.search.bound import bound_between, measured, plain_shape
+from scalesim.search.candidate import Candidate, candidate_of
 from scalesim.search.constraints import AtMost
-from scalesim.search.design import Candidate, candidate_of, law_of
+from scalesim.search.design import law_of
 from scalesim.search.doubt import extrapolation, in_words
 from scalesim.search.lattice import Lattice, buildable, evaluate
 from scalesim.search.measures import Measure, named_measures

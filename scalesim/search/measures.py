@@ -14,7 +14,7 @@ from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.errors import InvalidInput, choose
 from scalesim.hardware import Hardware
 from scalesim.pytree import static
-from scalesim.search.design import reported_cost
+from scalesim.search.candidate import reported_cost
 from scalesim.shape import Shape, count_params
 from scalesim.units import format_bytes, format_count, format_flops
 from scalesim.workload import Workload

@@ -16,10 +16,11 @@ from scalesim.errors import InvalidInput, choose
 from scalesim.families import ShapeFamily
 from scalesim.laws.base import Law
 from scalesim.search.problem import Freed
+from scalesim.search.seen import FREE, check_visible, visible
 from scalesim.shape import Shape
 from scalesim.shape.checks import few, whole_sizes
 
-__all__ = ["FREE", "Axes", "DesignSpace", "design_space", "visible"]
+__all__ = ["Axes", "DesignSpace", "design_space"]
 
 Num = Any
 
@@ -30,8 +31,6 @@ OFFSETS = (-2, -1, 0, 1, 2)
 TIED_KV = 8
 """KV heads where they are not chosen, or the greatest divisor of n_head below: Llama-3's rule."""
 N_STARTS = 12
-FREE = ("d_model", "d_ff", "n_head", "n_kv_head", "head_dim", "n_tokens", "kv_bits")
-"""What can be freed, by the field whose effect on the loss a law must see."""
 
 
 @dataclass(frozen=True)
@@ -149,15 +148,7 @@ class DesignSpace:
 
     def check(self, law: Law) -> None:
         """Raise InvalidInput where a field is freed whose effect on the loss the law cannot see."""
-        for name in self.freed:
-            if not visible(law, name):
-                needs = " or ".join(" with ".join(fields) for fields in _SEEN_BY[name])
-                raise InvalidInput(
-                    f"{name} is free, but the law cannot see it: {type(law).__name__} sees "
-                    f"{', '.join(law.fields)}, and its loss would have to see {needs}. Left to the search, "
-                    f"{name} would run to an absurd value for nothing. Leave it to the family, or "
-                    "compose the law with one that sees it."
-                )
+        check_visible(law, self.freed)
 
     @cached_property
     def _kv_table(self) -> np.ndarray:
@@ -294,30 +285,6 @@ def _axes(space: DesignSpace, family: ShapeFamily) -> Axes:
     )
     names = ("n_layer", "d_model", "ffn_ratio", "n_head", "n_kv_head", "head_dim", "kv_bits")
     return Axes(names, tuple(np.array(v, float) for v in values), space._kv_table)
-
-
-_SEEN_BY: dict[str, tuple[tuple[str, ...], ...]] = {
-    "d_model": (("n_layer",), ("d_model",)),
-    "d_ff": (("d_ff",),),
-    "n_head": (("n_head",),),
-    "n_kv_head": (("n_kv_head",),),
-    "head_dim": (("head_dim",),),
-    "n_tokens": (("n_tokens",),),
-    "kv_bits": (("kv_bits",),),
-}
-"""For each name of `FREE`, the fields that show it: any one of these sets."""
-
-
-def visible(law: Law, name: str) -> bool:
-    """Say whether a law sees what freeing `name` would change, at a given size.
-
-    Depth against width shows in either of them; all else only in the field itself.
-
-    >>> from scalesim.laws import AspectRatio, HeadLaw
-    >>> visible(HeadLaw(), "d_model"), visible(HeadLaw() * AspectRatio(), "d_model")
-    (False, True)
-    """
-    return any(set(fields) <= set(law.fields) for fields in _SEEN_BY[name])
 
 
 def design_space(law: Any, free: Collection[str] | None = None, **options: Any) -> DesignSpace:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from scalesim.errors import Unreachable
-from scalesim.search.design import Candidate, candidate_of
+from scalesim.search.candidate import Candidate, candidate_of
 from scalesim.search.doubt import extrapolation, in_words, loss_interval
 from scalesim.search.problem import Problem, Query
 from scalesim.shape import Shape

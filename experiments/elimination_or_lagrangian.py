@@ -6,7 +6,7 @@ and the loss holds at every step. The augmented Lagrangian keeps log N as a thir
 
     log cost + y c + r/2 c^2,   c = loss - target,   y <- y + r c after every round,
 
-by the same optimiser from the same starts (each at its N*, a help that it would not have elsewhere).
+by Adam from the same starts (each at its N*, a help that it would not have elsewhere).
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from experiments.common import RESULTS, Row, machine_load, print_rows, random_qu
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, paler, save
 from scalesim.search import PAPER, Problem, Query
 from scalesim.search.lattice import STARTS
-from scalesim.search.relaxation import LEARNING_RATE, STEPS, heads_at, relax
+from scalesim.search.newton import ITERATIONS
+from scalesim.search.relaxation import heads_at, relax
 
 __all__ = ["main"]
 
@@ -34,6 +35,7 @@ QUERIES = 200
 SCHEDULES = ((4, 10), (8, 25), (10, 100))
 """Rounds of the multiplier, and steps in each."""
 PENALTY = 30.0
+LEARNING_RATE = 0.12
 FEASIBLE = 1e-3
 """Nats by which the loss may miss its target before a start counts as failed."""
 
@@ -118,7 +120,9 @@ def timed(solve: Callable[..., Any], problem: Problem, queries: Query) -> tuple[
 
 
 def main(folder: Path = RESULTS, queries: int = QUERIES) -> list[Row]:
-    solvers: dict[str, tuple[Callable[..., Any], int]] = {f"elimination, {STEPS} steps": (eliminated, STEPS)}
+    solvers: dict[str, tuple[Callable[..., Any], int]] = {
+        f"elimination, {ITERATIONS} steps": (eliminated, ITERATIONS)
+    }
     for rounds, steps in SCHEDULES:
         solve = partial(_with_schedule, rounds=rounds, steps=steps)
         solvers[f"Lagrangian, {rounds} x {steps} steps"] = (solve, rounds * steps)

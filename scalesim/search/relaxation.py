@@ -8,20 +8,16 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from scalesim.families import ShapeFamily
-from scalesim.search.problem import TIED, Freed, Problem, Query, Sized
+from scalesim.search.newton import minimise
+from scalesim.search.problem import TIED, Freed, Problem, Query, Sized, bits_seen
 from scalesim.shape import Shape
 
 __all__ = ["Descended", "Relaxable", "Relaxed", "descend", "heads_at", "relax"]
 
 Num = Any
 
-STEPS = 40
-LEARNING_RATE = 0.12
-PENALTIES = np.array([3.0, 10.0, 30.0, 100.0, 300.0])
-"""Of the augmented Lagrangian, round by round; one round of steps at each."""
 TOLERANCE = 1e-3
 """Relative excess of a constraint that the relaxed optimum may have."""
 
@@ -101,63 +97,40 @@ def heads_at(position: Num, max_head: float) -> tuple[Num, Num]:
 
 
 def descend(problem: Problem, query: Query, designs: Relaxable) -> Descended:
-    """Minimise the cost over the relaxation of some designs, by projected Adam from several starts at once.
+    """Minimise the cost over the relaxation of some designs, from several starts at once.
 
-    Every step re-solves N* from the last step's root (two Newton steps do), so the loss constraint holds
-    exactly all along and the gradient is that of the constrained problem. Other constraints, and the ranges
-    of the sizes, enter as an augmented Lagrangian of their log excess, whose multipliers are renewed between
-    rounds of steps.
+    Every step re-solves N* from the last step's root (two Newton steps do), so the loss constraint holds all
+    along and the derivatives are those of the constrained problem. The other constraints, and the ranges of
+    the sizes, are limits of their log excess (see `minimise`).
     """
     family, slack = problem.family, designs.depth_slack
-    start = jnp.asarray(designs.starts(family))
 
-    def chosen(position: Num, log_n: Num) -> tuple[Query, Num, Shape]:
-        n_head, n_kv_head, freed = designs.relaxed_at(position, family)
+    def sized(position: Num, log_n: Num | None) -> tuple[Query, Num, Shape, Any]:
+        """Return the question as asked of these designs, their size and shape, and what was chosen."""
+        n_head, n_kv_head, freed = designs.relaxed_at(position.T, family)
         asked = freed.asked(query)
-        log_n = problem.size_for_loss(asked, n_head, n_kv_head, start=log_n, steps=2, freed=freed)
-        return asked, log_n, problem.relaxed_shape(log_n, n_head, n_kv_head, slack, freed)
+        steps = {} if log_n is None else {"start": log_n, "steps": 2}
+        log_n = problem.size_for_loss(asked, n_head, n_kv_head, freed=freed, **steps)
+        shape = problem.relaxed_shape(log_n, n_head, n_kv_head, slack, freed)
+        return asked, log_n, shape, (n_head, n_kv_head, freed)
 
-    def lagrangian(position: Num, log_n: Num, multipliers: Num, penalty: Num) -> tuple[Num, Any]:
-        asked, log_n, shape = chosen(position, log_n)
+    def functions(position: Num, log_n: Num) -> tuple[Num, Num]:
+        asked, log_n, shape, _ = sized(position, log_n)
         value = jnp.log(asked.objective(shape, asked.workload))
         limits = [c.excess(shape, asked.workload) for c in asked.constraints]
         limits += designs.size_excesses(shape)
-        excesses = jnp.stack(limits or [0 * value])
-        if limits:
-            pressed = jnp.maximum(multipliers + penalty * excesses, 0.0)
-            value = value + (pressed**2 - multipliers**2).sum(0) / (2 * penalty)
-        return value.sum(), jax.lax.stop_gradient((log_n, excesses))
+        return jnp.stack([value, *(limit + 0 * value for limit in limits)]), jax.lax.stop_gradient(log_n)
 
-    def round_of_steps(state: tuple[Num, Num, Num], penalty: Num) -> tuple[tuple[Num, Num, Num], None]:
-        position, log_n, multipliers = state
-        optimiser = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, STEPS), b1=0.8, b2=0.95)
-
-        def step(state: tuple[Num, Num, Num], _: None) -> tuple[tuple[Num, Num, Num], None]:
-            position, log_n, moments = state
-            gradient, (log_n, _) = jax.grad(lagrangian, has_aux=True)(position, log_n, multipliers, penalty)
-            updates, moments = optimiser.update(gradient, moments)
-            position = optax.projections.projection_box(optax.apply_updates(position, updates), 0.0, 1.0)
-            return (position, log_n, moments), None
-
-        (position, log_n, _), _ = jax.lax.scan(step, (position, log_n, optimiser.init(start)), length=STEPS)
-        _, (log_n, excesses) = lagrangian(position, log_n, multipliers, penalty)
-        return (position, log_n, jnp.maximum(multipliers + penalty * excesses, 0.0)), None
-
-    n_head, n_kv_head, freed = designs.relaxed_at(start, family)
-    first = problem.size_for_loss(freed.asked(query), n_head, n_kv_head, freed=freed)
-    sizes = designs.size_excesses(problem.relaxed_shape(first, n_head, n_kv_head, freed=freed))
-    limited = len(query.constraints) + len(sizes)
-    multipliers = jnp.zeros((max(limited, 1), len(start)))
-    # Without constraints one round is the whole search.
-    penalties = PENALTIES if limited else PENALTIES[:1]
-    (position, _, _), _ = jax.lax.scan(round_of_steps, (start, first, multipliers), jnp.asarray(penalties))
-    n_head, n_kv_head, freed = designs.relaxed_at(position, family)
-    sized = problem.sized(query, n_head, n_kv_head, slack, tolerance=TOLERANCE, freed=freed)
-    if sizes:
-        excess = jnp.maximum(sized.excess, jnp.stack(designs.size_excesses(sized.shape)).max(0))
-        cost = jnp.where(excess <= TOLERANCE, sized.cost, jnp.inf)
-        sized = Sized(log_n_params=sized.log_n_params, shape=sized.shape, cost=cost, excess=excess)
-    return Descended(n_head=n_head, n_kv_head=n_kv_head, freed=freed, sized=sized)
+    start = jnp.asarray(designs.starts(family)).T
+    position, values, _ = minimise(functions, start, sized(start, None)[1])
+    asked, log_n, shape, (n_head, n_kv_head, freed) = sized(position, None)
+    context, bits = query.workload.context_length, bits_seen(problem.law, asked.workload)
+    loss = problem.loss_at(log_n, n_head, n_kv_head, context, freed, **bits)
+    excess = jnp.max(values[1:], axis=0, initial=-jnp.inf)
+    allowed = (jnp.abs(loss / query.target_loss - 1) < 1e-7) & (excess <= TOLERANCE)
+    cost = jnp.where(allowed, jnp.exp(values[0]), jnp.inf)
+    found = Sized(log_n_params=log_n, shape=shape, cost=cost, excess=excess)
+    return Descended(n_head=n_head, n_kv_head=n_kv_head, freed=freed, sized=found)
 
 
 def relax(problem: Problem, query: Query, designs: Relaxable) -> Relaxed:

@@ -18,8 +18,9 @@ from scalesim.families import ShapeFamily
 from scalesim.roots import newton_root
 from scalesim.search.constraints import worst_excess
 from scalesim.search.integer import best_first, box_moves, pair_moves
+from scalesim.search.newton import ITERATIONS
 from scalesim.search.problem import Freed, Problem, Query
-from scalesim.search.relaxation import PENALTIES, STEPS, Descended, Relaxed, descend
+from scalesim.search.relaxation import Descended, Relaxed, descend
 from scalesim.search.space import N_STARTS, Axes, DesignSpace
 from scalesim.shape import Shape
 
@@ -308,7 +309,7 @@ def wide_search(problem: Problem, queries: Query, space: DesignSpace, gradient: 
             built=build(problem, query, space, pool.index),
             merit_before=before,
             evaluations=jnp.asarray(tried + len(pool.merit)),
-            gradients=jnp.asarray(N_STARTS * STEPS * len(PENALTIES) if gradient else 0),
+            gradients=jnp.asarray(N_STARTS * ITERATIONS if gradient else 0),
         )
 
     return jax.lax.map(one, queries, batch_size=TOGETHER)

@@ -1,0 +1,151 @@
+"""Constrained minimisation of a few variables in the unit box: Newton's method along smoothed penalties."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["ITERATIONS", "minimise"]
+
+Num = Any
+
+ITERATIONS = 30
+"""Points tried from each start: the value and all limits with their first derivatives at each."""
+PENALTY = 20.0
+"""Value that an excess of 1 costs: above every multiplier, the penalty is exact."""
+SMOOTH = (0.2, 2e-4)
+"""How far from a limit its penalty bends, at first and at last."""
+CURVATURE = 0.5
+"""Of the Lagrangian, before anything is known of it."""
+REACH = (0.25, 0.5)
+"""The longest step along a coordinate, at first and ever."""
+
+
+def minimise(
+    functions: Callable[[Num, Num], tuple[Num, Num]], start: Num, carried: Num, iterations: int = ITERATIONS
+) -> tuple[Num, Num, Num]:
+    """Return where each of several starts ends, minimising a value under limits, all in the unit box.
+
+    The limits g_i(x) <= 0 enter as an exact penalty, smoothed at a scale t that falls geometrically:
+
+        minimise f(x) + P sum_i t log(1 + exp(g_i(x) / t)),   0 <= x <= 1
+
+    A step is Newton's: of the penalties the curvature that their slopes tell, P s (1 - s) / t dg dg^T with
+    s = sigmoid(g / t); of the Lagrangian f + sum_i P s_i g_i a damped BFGS estimate (Nocedal and Wright,
+    Numerical Optimization, Procedure 18.2). Coordinates at an edge that the gradient presses against stay
+    there. A step that does not lower the penalised value is taken back, and the next is shorter. In the end a
+    limit may be exceeded by a few t.
+
+    Args:
+        functions: (x (k, S), carried) -> (value and limits (1 + m, S), carried), elementwise in the starts.
+            What is carried from call to call has no derivative (the roots that the next call starts from).
+        start: (k, S).
+        carried: what the first call is given.
+        iterations: calls.
+
+    Returns:
+        The last points (k, S), value and limits there (1 + m, S), and what was carried there.
+
+    >>> line = lambda x, _: (jnp.stack([(x**2).sum(0), 0.5 - x.sum(0)]), None)  # x + y >= 0.5
+    >>> x, (value, limit), _ = minimise(line, jnp.array([[0.1], [0.9]]), None)
+    >>> [round(float(v), 3) for v in x[:, 0]], round(float(value[0]), 3)
+    ([0.25, 0.25], 0.125)
+    """
+    axes, starts = start.shape
+
+    def evaluated(x: Num, carried: Num) -> tuple[Num, Num, Num]:
+        """Return value and limits (1 + m, S), what is carried on, and the derivatives (k, 1 + m, S)."""
+
+        def along(axis: Num) -> Any:
+            tangent = jnp.broadcast_to(axis[:, None], x.shape)
+            return jax.jvp(lambda x: functions(x, carried), (x,), (tangent,))
+
+        (values, after), (slopes, _) = jax.vmap(along, out_axes=((None, None), (0, 0)))(jnp.eye(axes))
+        return values, after, slopes
+
+    def one(i: Num, state: Any) -> Any:
+        """Try a point; stay or move there; and choose the next."""
+        best, x, reach, curvature = state
+        at, values, carried, slopes = best
+        tried = (x, *evaluated(x, carried))
+        scale = SMOOTH[0] * (SMOOTH[1] / SMOOTH[0]) ** (i / iterations)
+        merit, new = _penalised(values, scale), _penalised(tried[1], scale)
+        better = new <= merit + 1e-12 * jnp.abs(merit)
+        pressed = PENALTY * jax.nn.sigmoid(values[1:] / scale)
+        curvature = jnp.where(i > 0, _bfgs(curvature, x - at, _turn(slopes, tried[3], pressed)), curvature)
+        reach = jnp.where(better, jnp.minimum(1.5 * reach, REACH[1]), 0.3 * reach)
+        best = jax.tree.map(lambda new, old: jnp.where(_like(better, old), new, old), tried, best)
+        at, values, _, slopes = best
+        step = _newton_step(at, values, slopes, curvature, scale)
+        longest = jnp.maximum(jnp.abs(step).max(0), 1e-300)
+        return best, jnp.clip(at + step * jnp.minimum(1.0, reach / longest)[None], 0.0, 1.0), reach, curvature
+
+    like = jax.eval_shape(evaluated, start, carried)
+    nowhere = jnp.full(like[0].shape, jnp.inf), carried, jnp.zeros(like[2].shape)
+    curvature = jnp.broadcast_to(CURVATURE * jnp.eye(axes)[:, :, None], (axes, axes, starts))
+    first = ((start, *nowhere), start, jnp.full(starts, REACH[0]), curvature)
+    (x, values, carried, _), *_ = jax.lax.fori_loop(0, iterations, one, first)
+    return x, values, carried
+
+
+def _like(mask: Num, leaf: Num) -> Num:
+    return mask.reshape((1,) * (jnp.ndim(leaf) - 1) + mask.shape)
+
+
+def _penalised(values: Num, scale: Num) -> Num:
+    return values[0] + PENALTY * scale * jax.nn.softplus(values[1:] / scale).sum(0)
+
+
+def _turn(before: Num, after: Num, pressed: Num) -> Num:
+    """Return by how much the slope of the Lagrangian turned (k, S)."""
+    turned = after - before
+    return turned[:, 0] + (turned[:, 1:] * pressed[None]).sum(1)
+
+
+def _newton_step(at: Num, values: Num, slopes: Num, curvature: Num, scale: Num) -> Num:
+    """Return the step to the least of the local model (k, S), of coordinates that are free to move."""
+    share = jax.nn.sigmoid(values[1:] / scale)
+    limits = slopes[:, 1:]
+    gradient = slopes[:, 0] + PENALTY * (limits * share[None]).sum(1)
+    bent = PENALTY * share * (1.0 - share) / scale
+    model = curvature + (limits[:, None] * (limits * bent[None])[None]).sum(2)
+    held = ((at <= 0.0) & (gradient > 0.0)) | ((at >= 1.0) & (gradient < 0.0))
+    free = jnp.where(held, 0.0, 1.0)
+    unit = jnp.eye(len(at))[:, :, None]
+    damped = model * (1.0 + 1e-6 * unit) * free[:, None] * free[None] + unit * (1.0 - free)[None]
+    return -_solve(damped, gradient * free)
+
+
+def _bfgs(curvature: Num, moved: Num, turned: Num) -> Num:
+    """Return a curvature (k, k, S) after a step, kept positive definite by Powell's damping."""
+    ahead = (curvature * moved[None]).sum(1)
+    told, expected = (moved * turned).sum(0), (moved * ahead).sum(0)
+    trust = jnp.where(told >= 0.2 * expected, 1.0, 0.8 * expected / jnp.maximum(expected - told, 1e-300))
+    turned = trust[None] * turned + (1.0 - trust)[None] * ahead
+    told = (moved * turned).sum(0)
+    updated = (
+        curvature
+        - ahead[:, None] * ahead[None] / jnp.maximum(expected, 1e-300)[None, None]
+        + turned[:, None] * turned[None] / jnp.maximum(told, 1e-300)[None, None]
+    )
+    known = (expected > 1e-14) & jnp.isfinite(turned).all(0)
+    return jnp.where(known[None, None], updated, curvature)
+
+
+def _solve(matrix: Num, right: Num) -> Num:
+    """Return x of `matrix` x = `right`, (k, k, S) and (k, S), by Cholesky's factors."""
+    size = len(right)
+    lower: dict[tuple[int, int], Num] = {}
+    for j in range(size):
+        for i in range(j, size):
+            rest = matrix[i, j] - sum(lower[i, p] * lower[j, p] for p in range(j))
+            lower[i, j] = jnp.sqrt(jnp.maximum(rest, 1e-12)) if i == j else rest / lower[j, j]
+    x: dict[int, Num] = {}
+    for i in range(size):
+        x[i] = (right[i] - sum(lower[i, p] * x[p] for p in range(i))) / lower[i, i]
+    for i in reversed(range(size)):
+        x[i] = (x[i] - sum(lower[p, i] * x[p] for p in range(i + 1, size))) / lower[i, i]
+    return jnp.stack([x[i] for i in range(size)])

@@ -1,0 +1,119 @@
+"""A problem as an optimiser is given it, and the trace of what the optimiser has found by when."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments.benchmarks.wide_problems import CASES, Drawn, cases, draw
+
+__all__ = ["BATCH", "COMPARED", "Enough", "Loose", "Posed", "Trace", "batched", "drawn_on"]
+
+COMPARED = ("tokens and KV precision",)
+"""The lattices: that of seven axes."""
+FEASIBLE = 1e-9
+"""Log excess that counts as none, for the peers as for us; their own rules want 0."""
+BATCH = 128
+"""Designs that one compiled call takes; fewer are filled up, so that nothing compiles while a clock runs."""
+
+Measured = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+class Enough(Exception):
+    """The peer's time is up."""
+
+
+@dataclass(frozen=True)
+class Loose:
+    """The problem over real numbers, for SLSQP.
+
+    Attributes:
+        lower, upper: bounds of the variables (r,).
+        at: x (r,) -> log cost, its gradient (r,), log excess of each limit (q,), their Jacobian (q, r).
+        ended: tries whole designs near x (r,), where a run ended; the second argument measures designs.
+    """
+
+    lower: np.ndarray
+    upper: np.ndarray
+    at: Callable[[np.ndarray], Any]
+    ended: Callable[[np.ndarray, Measured], None]
+
+
+@dataclass(frozen=True)
+class Posed:
+    """The problem over the lattice's own axes.
+
+    Attributes:
+        lower, upper: bounds of the variables (k,).
+        whole: which of them are whole numbers (k,).
+        limits: how many limits there are, m.
+        measured: x (n, k) -> log cost (n,) and log excess of each limit (n, m).
+        loose: the same over real numbers.
+    """
+
+    lower: np.ndarray
+    upper: np.ndarray
+    whole: np.ndarray
+    limits: int
+    measured: Measured
+    loose: Loose
+
+    def compile(self) -> None:
+        """Call everything once."""
+        self.measured(self.lower[None])
+        self.measured(np.resize(self.lower, (BATCH, len(self.lower))))
+        middle = (self.loose.lower + self.loose.upper) / 2
+        self.loose.at(middle)
+        self.loose.ended(middle, self.measured)
+
+
+class Trace:
+    """What a peer has found, when, and after how many evaluations."""
+
+    def __init__(self, posed: Posed, seconds: float) -> None:
+        self.posed, self.seconds = posed, seconds
+        self.best, self.evaluations = np.inf, 0
+        self.points: list[tuple[float, int, float]] = []
+        self.start = time.perf_counter()
+
+    def __call__(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Measure designs (n, k): log cost (n,) and log excesses (n, m)."""
+        log_cost, excess = self.posed.measured(x)
+        allowed = excess.max(axis=1, initial=-np.inf) <= FEASIBLE
+        self.count(len(x), float(np.min(log_cost, where=allowed, initial=np.inf)))
+        return log_cost, excess
+
+    def count(self, evaluations: int, best: float = np.inf) -> None:
+        """Count evaluations, of which the best feasible had log cost `best`; stop when the time is up."""
+        self.evaluations += evaluations
+        elapsed = time.perf_counter() - self.start
+        if best < self.best:
+            self.best = best
+            self.points.append((elapsed, self.evaluations, best))
+        if elapsed > self.seconds:
+            raise Enough
+
+
+def batched(measured: Callable[[np.ndarray], Any]) -> Measured:
+    """Return a compiled function of many designs, called with 1 or `BATCH` of them at a time."""
+
+    def of(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        parts = []
+        for first in range(0, len(x), BATCH):
+            part = x[first : first + BATCH]
+            missing = 0 if len(x) == 1 else BATCH - len(part)
+            filled = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
+            parts.append([np.asarray(a)[: len(part)] for a in measured(filled)])
+        log_cost, excess = zip(*parts, strict=True)
+        return np.concatenate(log_cost), np.concatenate(excess)
+
+    return of
+
+
+def drawn_on(name: str, count: int, seed: int = 100) -> list[Drawn]:
+    """Return the problems of one lattice on which all are compared."""
+    return list(draw(cases()[CASES.index(name)], count, seed=seed + CASES.index(name)))

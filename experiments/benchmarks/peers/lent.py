@@ -67,8 +67,8 @@ def pose(name: str) -> Callable[[Drawn], Posed]:
     def posed(drawn: Drawn) -> Posed:
         query = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), query_of(drawn))
 
-        def ended(x: np.ndarray, measured: Measured) -> None:
-            measured(np.asarray(rounded(x, query), float))
+        def tried(places: np.ndarray, measured: Measured) -> None:
+            measured(places)
 
         return Posed(
             lower=np.zeros(len(axes.free)),
@@ -80,7 +80,8 @@ def pose(name: str) -> Callable[[Drawn], Posed]:
                 lower=np.zeros(dimensions),
                 upper=np.ones(dimensions),
                 at=lambda x: loose(x, query),
-                ended=ended,
+                near=lambda x: np.asarray(rounded(x, query), float),
+                tried=tried,
             ),
         )
 

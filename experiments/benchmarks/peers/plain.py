@@ -7,9 +7,10 @@ the query heads, the nearest that does. The compiled function holds the question
 only.
 
 Over real numbers, for SLSQP, the variables are the logs of the fields themselves, with exact gradients, and
-KV heads have one limit more: at most the query heads. Where a run ends, every axis is rounded down and up
-(128 corners), and at all corners at once scipy's `find_root` brings the tokens to the target loss: costs do
-not fall with tokens, so the fewest that reach it are the best.
+KV heads have one limit more: at most the query heads. Where a run ends, the three nearest values of every
+axis are tried in all combinations (2,187; with the two nearest, 128, fewer problems are solved), and in all
+at once scipy's `find_root` brings the tokens to the target loss: costs do not fall with tokens, so the fewest
+that reach it are the best.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ __all__ = ["pose"]
 Num = Any
 
 CLOSE = 1e-8
-"""Log of tokens to which the root at a corner is sought."""
+"""Log of tokens to which a root is sought."""
+NEAREST = 3
+"""Values of each axis that are tried where a run of SLSQP ends."""
 
 
 def pose(name: str) -> Callable[[Drawn], Posed]:
@@ -85,7 +88,8 @@ def pose(name: str) -> Callable[[Drawn], Posed]:
                 lower=np.append(low, least),
                 upper=np.append(high, most),
                 at=loose,
-                ended=lambda x, measured: _corners(axes, x, (least, most), measured),
+                near=lambda x: _nearest(axes, x),
+                tried=lambda places, measured: _closed(places, (least, most), measured),
             ),
         )
 
@@ -107,9 +111,7 @@ def _measure(drawn: Drawn) -> Callable[[dict[str, Num], Num], tuple[Num, Num]]:
     query = dataclasses.replace(
         query,
         objective=query.objective.costs[drawn.objective],
-        constraints=tuple(
-            c for c, limit in zip(query.constraints, drawn.limits, strict=True) if limit < OFF
-        ),
+        constraints=tuple(c for c, limit in zip(query.constraints, drawn.limits, strict=True) if limit < OFF),
     )
 
     def measure(at: dict[str, Num], tokens: Num) -> tuple[Num, Num]:
@@ -124,18 +126,21 @@ def _measure(drawn: Drawn) -> Callable[[dict[str, Num], Num], tuple[Num, Num]]:
     return measure
 
 
-def _corners(axes: Axes, x: np.ndarray, tokens: tuple[float, float], measured: Measured) -> None:
-    """Measure the corners about x, each with the fewest tokens that bring it to the target loss."""
+def _nearest(axes: Axes, x: np.ndarray) -> np.ndarray:
+    """Return the places (n, 7) of all combinations of the nearest values along each axis."""
+    around = [
+        np.sort(np.argsort(np.abs(np.log(values) - at), kind="stable")[:NEAREST]).tolist()
+        for values, at in zip(axes.values, x[:-1], strict=True)
+    ]
+    return np.array(list(itertools.product(*around)), float)
+
+
+def _closed(places: np.ndarray, tokens: tuple[float, float], measured: Measured) -> None:
+    """Measure some places, each with the fewest tokens that bring it to the target loss."""
     from scipy.optimize.elementwise import find_root
 
-    around = []
-    for values, at in zip(axes.values, x[:-1], strict=True):
-        above = int(np.searchsorted(np.log(values), at - 1e-9))
-        around.append({max(above - 1, 0), min(above, len(values) - 1)})
-    corners = np.array(list(itertools.product(*around)), float)
-
-    def loss(log_tokens: np.ndarray, *places: np.ndarray) -> np.ndarray:
-        return measured(np.stack([*places, log_tokens], -1))[1][:, 0]
+    def loss(log_tokens: np.ndarray, *along: np.ndarray) -> np.ndarray:
+        return measured(np.stack([*along, log_tokens], -1))[1][:, 0]
 
     # Every design it looks at is measured, so the bracket's allowed end is seen as well as the root.
-    find_root(loss, tokens, args=tuple(corners.T), tolerances={"xatol": CLOSE})
+    find_root(loss, tokens, args=tuple(places.T), tolerances={"xatol": CLOSE})

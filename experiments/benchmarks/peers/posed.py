@@ -11,14 +11,14 @@ import numpy as np
 
 from experiments.benchmarks.wide_problems import CASES, Drawn, cases, draw
 
-__all__ = ["BATCH", "COMPARED", "Enough", "Loose", "Posed", "Trace", "batched", "drawn_on"]
+__all__ = ["COMPARED", "Enough", "Loose", "Posed", "Trace", "batched", "drawn_on"]
 
 COMPARED = ("tokens and KV precision",)
 """The lattices: that of seven axes."""
 FEASIBLE = 1e-9
 """Log excess that counts as none, for the peers as for us; their own rules want 0."""
-BATCH = 128
-"""Designs that one compiled call takes; fewer are filled up, so that nothing compiles while a clock runs."""
+BATCHES = (1, 128, 512)
+"""Designs that one compiled call takes; others are filled up, so that nothing compiles while a clock runs."""
 
 Measured = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -34,13 +34,15 @@ class Loose:
     Attributes:
         lower, upper: bounds of the variables (r,).
         at: x (r,) -> log cost, its gradient (r,), log excess of each limit (q,), their Jacobian (q, r).
-        ended: tries whole designs near x (r,), where a run ended; the second argument measures designs.
+        near: whole designs to be tried where a run ended: x (r,) -> (n, k') places on the lattice.
+        tried: measures them, with what is still to be found of each; the second argument measures designs.
     """
 
     lower: np.ndarray
     upper: np.ndarray
     at: Callable[[np.ndarray], Any]
-    ended: Callable[[np.ndarray, Measured], None]
+    near: Callable[[np.ndarray], np.ndarray]
+    tried: Callable[[np.ndarray, Measured], None]
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,11 @@ class Posed:
 
     def compile(self) -> None:
         """Call everything once."""
-        self.measured(self.lower[None])
-        self.measured(np.resize(self.lower, (BATCH, len(self.lower))))
+        for n in BATCHES:
+            self.measured(np.resize(self.lower, (n, len(self.lower))))
         middle = (self.loose.lower + self.loose.upper) / 2
         self.loose.at(middle)
-        self.loose.ended(middle, self.measured)
+        self.loose.tried(self.loose.near(middle), self.measured)
 
 
 class Trace:
@@ -99,13 +101,13 @@ class Trace:
 
 
 def batched(measured: Callable[[np.ndarray], Any]) -> Measured:
-    """Return a compiled function of many designs, called with 1 or `BATCH` of them at a time."""
+    """Return a compiled function of many designs, called with one of `BATCHES` of them at a time."""
 
     def of(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         parts = []
-        for first in range(0, len(x), BATCH):
-            part = x[first : first + BATCH]
-            missing = 0 if len(x) == 1 else BATCH - len(part)
+        for first in range(0, len(x), BATCHES[-1]):
+            part = x[first : first + BATCHES[-1]]
+            missing = next(n for n in BATCHES if n >= len(part)) - len(part)
             filled = np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
             parts.append([np.asarray(a)[: len(part)] for a in measured(filled)])
         log_cost, excess = zip(*parts, strict=True)

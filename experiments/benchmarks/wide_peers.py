@@ -142,8 +142,8 @@ def main(
         if own:
             title = (
                 f"The wide search beside its peers, {setting} ({machine_load()}). On how many problems ours "
-                "is at least as good at equal evaluations, at equal time and at the end; the peer finds nothing "
-                "feasible; it finds as good a design; and how many times our time that takes it (or more)"
+                "is at least as good at equal evaluations, at equal time and at the end; the peer finds "
+                "nothing feasible; it finds as good a design; and how many times our time that takes it (or more)"
             )
             print_rows(title, [summary(peer, own) for peer in PEERS])
             print(said(own))

@@ -50,6 +50,8 @@ AS_GOOD = {"plain": 1e-3, "lent": 1e-6}
 BETTER = 1e-6
 """Log cost below ours that counts as better than ours."""
 SOONER = 20
+LEGEND = """On how many problems ours is at least as good at equal evaluations, at equal time and at the end; \
+the peer finds nothing feasible; it finds as good a design; how many times our time that takes it (or more)."""
 
 
 def ours(name: str, drawn: list[Drawn]) -> list[dict[str, float]]:
@@ -140,11 +142,7 @@ def main(
     for setting in settings:
         own = [row for row in rows if row["setting"] == setting]
         if own:
-            title = (
-                f"The wide search beside its peers, {setting} ({machine_load()}). On how many problems ours "
-                "is at least as good at equal evaluations, at equal time and at the end; the peer finds "
-                "nothing feasible; it finds as good a design; and how many times our time that takes it (or more)"
-            )
+            title = f"The wide search beside its peers, {setting} ({machine_load()}). {LEGEND}"
             print_rows(title, [summary(peer, own) for peer in PEERS])
             print(said(own))
     return rows

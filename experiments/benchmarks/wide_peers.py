@@ -50,8 +50,10 @@ AS_GOOD = {"plain": 1e-3, "lent": 1e-6}
 BETTER = 1e-6
 """Log cost below ours that counts as better than ours."""
 SOONER = 20
-LEGEND = """On how many problems ours is at least as good at equal evaluations, at equal time and at the end; \
-the peer finds nothing feasible; it finds as good a design; how many times our time that takes it (or more)."""
+LEGEND = (
+    "On how many problems ours is at least as good at equal evaluations, at equal time and at the end; the "
+    "peer finds nothing feasible; it finds as good a design; how many times our time that takes it (or more)."
+)
 
 
 def ours(name: str, drawn: list[Drawn]) -> list[dict[str, float]]:

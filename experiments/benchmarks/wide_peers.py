@@ -15,8 +15,8 @@ Compilation and imports are not counted, for anyone. Each peer has `--seconds` a
 what it had found after our number of evaluations, after our time and at the end, and when it had as good: a
 design no dearer than ours by `AS_GOOD`, which for the plain peers, to whom tokens are a number to be found,
 is looser. An evaluation of ours is a whole design with the Newton steps to its tokens, or a gradient; of a
-peer, one call of the law and the cost. Our time is that of one question asked alone, warm; beside it stands
-what one takes where all are asked at once.
+peer, one call of the law and the cost. Our time is that of one question asked alone, warm, and is
+taken just before the peers have theirs; beside it stands what one takes where all are asked at once.
 
 Writes results/wide_peers.csv, a row for each setting, problem and peer.
 """
@@ -29,7 +29,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +37,8 @@ import numpy as np
 
 from experiments.benchmarks.peers.posed import COMPARED, drawn_on
 from experiments.benchmarks.peers.solvers import PEERS
-from experiments.benchmarks.wide_problems import CASES, OBJECTIVES, Drawn, cases, problem_of, query_of
+from experiments.benchmarks.wide_problems import OBJECTIVES, Drawn
 from experiments.common import RESULTS, Row, machine_load, print_rows, write_csv
-from scalesim.search import stack_queries
-from scalesim.search.wide import settled
 
 __all__ = ["main"]
 
@@ -56,40 +53,14 @@ LEGEND = (
 )
 
 
-def ours(name: str, drawn: list[Drawn]) -> list[dict[str, float]]:
-    """Return our answers, each question alone: log cost, seconds (warm), evaluations."""
-    case, answers = cases()[CASES.index(name)], []
-    problem = problem_of(case)
-    settled(problem, stack_queries([query_of(drawn[0])]), case.space)
-    for d in drawn:
-        query, times = stack_queries([query_of(d)]), []
-        for _ in range(3):
-            start = time.perf_counter()
-            found = settled(problem, query, case.space)
-            times.append(time.perf_counter() - start)
-        answers.append(
-            {
-                "merit": float(np.log(found.built.cost[0, 0])),
-                "seconds": float(np.median(times)),
-                "evaluations": int(found.evaluations[0] + found.gradients[0]),
-            }
-        )
-    together = stack_queries([query_of(d) for d in drawn])
-    settled(problem, together, case.space)
-    start = time.perf_counter()
-    settled(problem, together, case.space)
-    each = (time.perf_counter() - start) / len(drawn)
-    return [{**answer, "seconds_together": each} for answer in answers]
-
-
-def compared(line: dict[str, Any], answer: dict[str, float], seconds: float, drawn: Drawn) -> Row:
+def compared(line: dict[str, Any], seconds: float, drawn: Drawn) -> Row:
     """Return what a peer had found after our evaluations and our time, and when it had as good."""
 
     def excess(points: list[Any]) -> float | None:
         best = min((p[2] for p in points), default=np.inf)
-        return None if best > 1e5 else 100 * float(np.expm1(best - answer["merit"]))
+        return None if best > 1e5 else 100 * float(np.expm1(best - line["ours"]["merit"]))
 
-    trace = line["trace"]
+    trace, answer = line["trace"], line["ours"]
     good = [p for p in trace if p[2] <= answer["merit"] + AS_GOOD[line["setting"]]]
     return {
         "setting": line["setting"],
@@ -99,7 +70,7 @@ def compared(line: dict[str, Any], answer: dict[str, float], seconds: float, dra
         "constraints": drawn.binding,
         "peer": line["peer"],
         "our_s": answer["seconds"],
-        "our_s_all_at_once": answer["seconds_together"],
+        "our_s_all_at_once": line["seconds_together"],
         "our_evaluations": answer["evaluations"],
         "excess_percent_at_our_evaluations": excess([p for p in trace if p[1] <= answer["evaluations"]]),
         "excess_percent_at_our_time": excess([p for p in trace if p[0] <= answer["seconds"]]),
@@ -121,7 +92,6 @@ def main(
 ) -> list[Row]:
     with jax.enable_x64(True):
         drawn = {name: drawn_on(name, problems, seed) for name in COMPARED}
-        answers = {name: ours(name, some) for name, some in drawn.items()}
     asked = {"problems": problems, "seconds": seconds, "seed": seed, "settings": settings}
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(asked, file)
@@ -135,11 +105,7 @@ def main(
         why = {line["absent"] for line in lines if line["peer"] == peer and line["absent"]}
         if why:
             print(f"{peer}: absent ({why.pop()}); --peers names an interpreter that has it")
-    rows = [
-        compared(x, answers[x["lattice"]][x["problem"]], seconds, drawn[x["lattice"]][x["problem"]])
-        for x in lines
-        if not x["absent"]
-    ]
+    rows = [compared(x, seconds, drawn[x["lattice"]][x["problem"]]) for x in lines if not x["absent"]]
     write_csv(folder / "wide_peers.csv", rows)
     for setting in settings:
         own = [row for row in rows if row["setting"] == setting]

@@ -70,6 +70,7 @@ class DecodeConstants:
             group^-serial_exponent microseconds.
         tile: values of K (and of V) of one head that are read at the least.
         query_weight: bytes of queries and results count so many times.
+        head_pad: values of head_dim that the FLOPs are charged beyond its own (softmax).
     """
 
     bandwidth: Num
@@ -82,6 +83,7 @@ class DecodeConstants:
     serial_exponent: Num
     tile: Num
     query_weight: Num
+    head_pad: Num = 0.0
 
 
 @jax.tree_util.register_dataclass

@@ -190,7 +190,7 @@ def _export(result: TrainResult, folder: str) -> None:
 
 
 def _teller(show: Callable[[float, str, str], None]) -> Callable[[Any], None]:
-    from scalesim.train.peak import measured_peak
+    from scalesim.measure.peak import measured_peak
 
     def tell(p: Any) -> None:
         loss = " ".join(f"{x:.3f}" for x in p.loss)

@@ -77,7 +77,7 @@ def decode_attention_time(
 
     The cache is read once whatever n_head is, but the bandwidth reached falls with the group size
     g = n_head / n_kv_head: t = launch + split T / (T + 200) + || bytes (1 + log(g) / group_scale) /
-    (share bandwidth), serial T g^-serial_exponent, flops / (compute peak) ||_p.
+    (share bandwidth), serial T g^-serial_exponent, flops (1 + head_pad / head_dim) / (compute peak) ||_p.
 
     Args:
         batch: sequences.
@@ -98,6 +98,7 @@ def decode_attention_time(
     memory = (read + c.query_weight * queries) / (c.bandwidth * bandwidth)
     serial = c.serial_us * _US * length * jnp.exp(-c.serial_exponent * jnp.log(group))
     work = 4.0 * batch * length * n_head * head_dim if flops is None else flops
+    work = work * (1 + c.head_pad / head_dim)
     fixed = c.launch_us + c.split_us * length / (length + _LONG)
     return launch * fixed * _US + p_norm(c.sharpness, memory, serial, work / (c.compute * peak))
 

@@ -63,6 +63,8 @@ def read(kind: str, device: str) -> Table:
     return named
 
 
+# Decode is never bound by compute in these data, and accelerators pack no matrices.
+FIXED = {"decode": ("compute", "head_pad", "unpack"), "gemm": ("packing",)}
 FILES = {"gemm": "gemm", "decode": "attn_decode", "prefill": "attn_prefill"}
 
 
@@ -78,9 +80,7 @@ def kernel_rows(kind: str, device: str) -> Table:
 
 
 def fit(kind: str, device: str, table: Table) -> Any:
-    # Decode is never bound by compute in these data.
-    fixed = ("compute", "head_pad") if kind == "decode" else ()
-    return fit_kernel(kind, table, on(device), fixed=fixed)
+    return fit_kernel(kind, table, on(device), fixed=FIXED.get(kind, ()))
 
 
 def errors(kind: str, device: str, constants: Any, table: Table) -> np.ndarray:

@@ -92,8 +92,9 @@ def kernel_seconds(kind: str, table: Table, machine: Machine, constants: Any) ->
     """Return the seconds that a form predicts for the rows of a table.
 
     Args:
-        kind: "gemm" (columns m, n, k: [m, k] x [k, n]), "decode" (batch, length, n_head, n_kv_head, head_dim)
-            or "prefill" (batch, new, n_head, n_kv_head, head_dim, and window where there is one).
+        kind: "gemm" (columns m, n, k: [m, k] x [k, n]), "gemm pair" (the same, and its result times
+            [n, k]), "decode" (batch, length, n_head, n_kv_head, head_dim; layers, if caches of several are
+            read in turn) or "prefill" (batch, new, n_head, n_kv_head, head_dim, and window where there is one).
         table: the columns.
         machine: where.
         constants: of that kind.
@@ -103,8 +104,9 @@ def kernel_seconds(kind: str, table: Table, machine: Machine, constants: Any) ->
 
 def _gemm(t: Table, machine: Machine, c: GemmConstants) -> jax.Array:
     m, n, k, size = t["m"], t["n"], t["k"], machine.value_bytes
-    bandwidth = machine.bandwidth(size * k * n)
-    return gemm_time(2 * m * n * k, size * (m * k + k * n + m * n), k, machine.peak, bandwidth, c)
+    bandwidth, moved = machine.bandwidth(size * k * n), size * (m * k + k * n + m * n)
+    packed = size * k * n * (1 - 1 / m)
+    return gemm_time(2 * m * n * k, moved, k, machine.peak, bandwidth, c, packed=packed)
 
 
 def _pair(t: Table, machine: Machine, c: GemmConstants) -> jax.Array:
@@ -116,7 +118,8 @@ def _pair(t: Table, machine: Machine, c: GemmConstants) -> jax.Array:
 
 def _decode(t: Table, machine: Machine, c: DecodeConstants) -> jax.Array:
     heads, size = (t["n_head"], t["n_kv_head"], t["head_dim"]), machine.value_bytes
-    bandwidth = machine.bandwidth(2 * size * t["batch"] * t["length"] * t["n_kv_head"] * t["head_dim"])
+    cached = 2 * size * t["batch"] * t["length"] * t["n_kv_head"] * t["head_dim"]
+    bandwidth = machine.bandwidth(cached * t.get("layers", 1))
     bits = {"kv_bytes": size, "activation_bytes": size}
     return decode_attention_time(t["batch"], t["length"], *heads, machine.peak, bandwidth, c, **bits)
 

@@ -88,8 +88,10 @@ class _Pass(NamedTuple):
         e = self.hardware.efficiency
         rows = tokens / self.chunks
         flops = 2.0 * rows * width * depth
-        n_bytes = self.act * rows * (depth + width) + self.weight * weights * width * depth
-        once = gemm_time(flops, n_bytes, depth, self.peak, self.bandwidth, e.gemm, launch=e.engine.launch)
+        matrix = self.weight * weights * width * depth
+        n_bytes = self.act * rows * (depth + width) + matrix
+        more = {"packed": matrix * (1 - 1 / rows), "launch": e.engine.launch}
+        once = gemm_time(flops, n_bytes, depth, self.peak, self.bandwidth, e.gemm, **more)
         times = layers * self.chunks
         return self.operator(name, times * flops, times * n_bytes, times * once)
 
@@ -167,7 +169,7 @@ def forward_operators(
         logits,
         _sampling(p, batch),
         *_communication(p),
-        _engine(p, batch),
+        _engine(p, batch, decode=decode),
     )
 
 
@@ -336,8 +338,8 @@ def _communication(p: _Pass) -> list[Operator]:
     return [Operator(name=name, link_s=seconds, time_s=seconds) for name, seconds in parts.items()]
 
 
-def _engine(p: _Pass, batch: Num) -> Operator:
+def _engine(p: _Pass, batch: Num, *, decode: bool) -> Operator:
     """What the engine adds beyond its kernels: launches between layers, scheduling, sampling."""
     engine = p.hardware.efficiency.engine
     micro = p.chunks * (engine.layer_us * p.shape.n_layer + engine.step_us) + engine.sequence_us * batch
-    return Operator(name="engine", time_s=1e-6 * micro)
+    return Operator(name="engine", time_s=1e-6 * (micro if decode else micro + engine.prompt_us))

@@ -55,7 +55,8 @@ def _gemms(random: np.random.Generator, limits: Limits) -> Iterator[Case]:
     while True:
         few = not few
         m = _between(random, 1, 16) if few else _between(random, 17, 16384)
-        n, k = (_between(random, 32, 16384, 8) for _ in range(2))
+        k = _between(random, 32, 8192, 8)
+        n = _between(random, max(32, k / 8), 8 * k, 8)  # a model's matrices are not much longer than wide
         if limits.estimate(4.0 * m * n * k, 2.0 * n * k) <= limits.seconds:
             yield {"m": m, "n": n, "k": k}
 
@@ -73,9 +74,9 @@ def _heads(random: np.random.Generator) -> Case:
 def _decodes(random: np.random.Generator, limits: Limits) -> Iterator[Case]:
     while True:
         heads, batch = _heads(random), int(random.choice([1, 1, 1, 4, 16]))
-        length = _between(random, 64, 131072)
-        if limits.estimate(*_decode_work(batch, length, **heads)) <= limits.seconds:
-            yield {"batch": batch, "length": length, **heads}
+        length, layers = _between(random, 64, 131072), int(random.choice([1, 6]))
+        if layers * limits.estimate(*_decode_work(batch, length, **heads)) <= limits.seconds:
+            yield {"batch": batch, "length": length, "layers": layers, **heads}
 
 
 def _decode_work(batch: int, length: int, n_head: int, n_kv_head: int, head_dim: int) -> tuple[float, float]:
@@ -133,21 +134,36 @@ def _run_gemm(limits: Limits, dtype: str, *, m: int, n: int, k: int) -> float:
 
 
 def _run_decode(
-    limits: Limits, dtype: str, *, batch: int, length: int, n_head: int, n_kv_head: int, head_dim: int
+    limits: Limits,
+    dtype: str,
+    *,
+    batch: int,
+    length: int,
+    layers: int,
+    n_head: int,
+    n_kv_head: int,
+    head_dim: int,
 ) -> float:
-    """One token's attention as the model has it, the writing of its key and value included."""
+    """One token's attention in one layer as the model has it, the writing of its key and value included.
+
+    With several layers, each has its own cache: together they may leave the processor's, as a model's do.
+    """
     options = ModelOptions(dtype=dtype)  # type: ignore[arg-type]
-    cache = [_values(batch, length, n_kv_head, head_dim, dtype=dtype) for _ in range(2)]
+    sizes = (batch, length, n_kv_head, head_dim)
+    caches = [(_values(*sizes, dtype=dtype), _values(*sizes, dtype=dtype)) for _ in range(layers)]
     q = _values(batch, 1, n_head, head_dim, dtype=dtype)
 
     def body(state: Any, past: Any) -> Any:
-        q, keys, values = state
-        k = q[:, :, :n_kv_head]
-        mixed, (keys, values) = attend_cached(Projected(q, k, k), keys, values, past, EVERYWHERE, options)
-        return mixed, keys, values
+        q, caches = state
+        kept = []
+        for keys, values in caches:
+            k = q[:, :, :n_kv_head]
+            q, cache = attend_cached(Projected(q, k, k), keys, values, past, EVERYWHERE, options)
+            kept.append(cache)
+        return q, kept
 
-    estimate = limits.estimate(*_decode_work(batch, length, n_head, n_kv_head, head_dim))
-    return loop_seconds(body, (q, *cache), jnp.asarray(length - 1), estimate=estimate)
+    estimate = layers * limits.estimate(*_decode_work(batch, length, n_head, n_kv_head, head_dim))
+    return loop_seconds(body, (q, caches), jnp.asarray(length - 1), estimate=estimate) / layers
 
 
 def _run_prefill(
@@ -158,7 +174,7 @@ def _run_prefill(
     kv = [_values(batch, new, n_kv_head, head_dim, dtype=dtype) for _ in range(2)]
 
     def body(q: Any, kv: Any) -> Any:
-        return attend(q, *kv, EVERYWHERE, options)
+        return attend(q, kv[0], kv[1], EVERYWHERE, options)
 
     estimate = limits.estimate(_prefill_flops(batch, new, n_head, n_kv_head, head_dim), 0.0)
     return loop_seconds(body, q, kv, estimate=estimate)

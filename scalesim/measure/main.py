@@ -1,4 +1,4 @@
-"""Hardware whose constants are those of the machine at hand: timed, fitted, and scored on what did not fit."""
+"""Hardware with the constants of the machine at hand: timed, fitted, and scored on what did not fit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from scalesim.cost.calibration import Timing, calibrate, fit_constants
-from scalesim.cost.fitting import Machine, Table, fit_kernel, halves, kernel_errors
+from scalesim.cost.fitting import STARTS, Machine, Table, fit_kernel, halves, kernel_errors
 from scalesim.cost.operators import elementwise_values
 from scalesim.efficiency import Efficiency, EngineConstants
 from scalesim.errors import InvalidInput, Unreachable, choose
 from scalesim.hardware import Hardware
 from scalesim.measure.kernels import CASES, RUNS, Limits, read_seconds
-from scalesim.measure.models import time_models
+from scalesim.measure.models import call_seconds, time_models
 from scalesim.measure.peak import measured_peak
 from scalesim.shape import Shape, layer_counts
 
@@ -45,12 +46,16 @@ REFERENCES = tuple(
 """Whole models that the constants of the engine are fitted to: never those that a prediction is scored on."""
 REFERENCE_CONTEXTS = (128, 1024)
 
-_SHARES = {"gemm": 0.35, "decode": 0.2, "prefill": 0.2, "layer": 0.05}  # of the time; models have the rest
+_SHARES = {"gemm": 0.25, "decode": 0.25, "prefill": 0.2, "layer": 0.05}  # of the time; models have the rest
 _LEAST = {"gemm": 16, "decode": 16, "prefill": 12, "layer": 8}  # rows, whatever time they take
 _PRIOR = 0.02  # of the kernels' start, which is an accelerator's
-_ENGINE = EngineConstants(
-    launch=1.0, group=0.0, layer_us=5.0, step_us=10.0, sequence_us=0.0
-)  # what is left is fitted
+# An accelerator's round numbers, and of what only processors have: exp is dear, matrices are packed.
+_START = {
+    **STARTS,
+    "gemm": replace(STARTS["gemm"], packing=1.0),
+    "decode": replace(STARTS["decode"], head_pad=16.0, unpack=10.0),
+}
+_ENGINE = EngineConstants(launch=1.0, group=0.0, layer_us=5.0, step_us=1.0, sequence_us=0.0)
 
 Progress = Callable[[float, str], None]
 
@@ -85,14 +90,14 @@ def measure_hardware(
 ) -> Measured:
     """Time this machine's kernels on the default device, and return it as the cost model knows hardware.
 
-    Matrix products, decode and prefill attention as `scalesim.model` runs them, a layer's small operators and
-    reads from memory and from the last cache, at sizes drawn evenly in their logarithms. One half of each kind
-    fits the forms of `scalesim.cost.kernels`, the other half scores them; what is returned is fitted to all.
+    Matrix products, decode and prefill attention as `scalesim.model` runs them, a layer's small operators
+    and reads from memory and from the last cache, at sizes drawn evenly in their logarithms. One half of each
+    kind fits the forms of `scalesim.cost.kernels`, the other scores them; what is returned is fitted to all.
     The engine's constants (scale, launch, layer_us, step_us) are fitted to a few whole models, `references`.
 
     Args:
-        dtype: "float32" or "bfloat16". `bf16_tflops` of the result is the rate in this dtype, and the workload
-            must state its bits.
+        dtype: "float32" or "bfloat16". `bf16_tflops` of the result is the rate in this dtype, and the
+            workload must state its bits.
         seconds: how long to measure, roughly: a minimum of kernels is timed whatever it is.
         references: whole models for the constants of the engine.
         seed: of the sizes drawn.
@@ -107,14 +112,19 @@ def measure_hardware(
         raise InvalidInput(f"seconds must be above 0 and finite, but is {seconds!r}.")
     if not references:
         raise InvalidInput("references must hold one shape at least, but is empty.")
-    tell = progress or (lambda part, note: None)
+
+    def tell(part: float, note: str) -> None:
+        if progress is not None:
+            progress(part, note)
+
     tell(0.0, "memory and peak")
     size = float(jnp.dtype(dtype).itemsize)
     peak = measured_peak(dtype=dtype) / (1 if jax.default_backend() == "cpu" else jax.local_device_count())
-    limits = Limits(peak=peak, bandwidth=1e10, seconds=seconds / 6000, value_bytes=size)
+    limits = Limits(peak=peak, bandwidth=1e10, seconds=seconds / 15000, value_bytes=size)
     rates = _memory(limits, dtype)
-    limits = replace(limits, bandwidth=1e9 * rates["bandwidth_gbs"])
-    tables, done = {}, 0.05
+    limits = replace(limits, bandwidth=1e9 * (rates["bandwidth_gbs"] or 1.0))
+    tables: dict[str, Table] = {}
+    done = 0.05
     for kind, share in _SHARES.items():
         tables[kind] = _table(
             kind, limits, dtype, share * seconds, seed, lambda n, k=kind, d=done: tell(d, n)
@@ -123,7 +133,7 @@ def measure_hardware(
     pairs = tables["gemm"]
     peak = max(peak, float(np.max(4 * pairs["m"] * pairs["n"] * pairs["k"] / pairs["seconds"])))
     bare = _bare(rates, peak, tables, size, dtype)
-    timings = tuple(time_models(references, REFERENCE_CONTEXTS, dtype, lambda note: tell(done, note)))
+    timings = tuple(time_models(references, REFERENCE_CONTEXTS, dtype, partial(tell, done)))
     found = calibrate(timings, bare, constants=("scale", "launch", "layer_us", "step_us"))
     errors = {**dict(bare.efficiency.error), "model": found.error_left_out or found.error}
     stated = tuple((name, round(value, 4)) for name, value in sorted(errors.items()))
@@ -167,7 +177,7 @@ def _memory(limits: Limits, dtype: str) -> dict[str, float | None]:
 def _table(
     kind: str, limits: Limits, dtype: str, seconds: float, seed: int, tell: Callable[[str], None]
 ) -> Table:
-    """Time drawn kernels of one kind until the time is over; what the device has no memory for is left out."""
+    """Time drawn kernels of one kind until the time is over, but for those that memory is too small for."""
     random = np.random.default_rng([seed, list(CASES).index(kind)])
     rows: list[dict[str, float]] = []
     began, failure, failed = time.monotonic(), "", 0
@@ -199,10 +209,11 @@ def _bare(
         for kind in ("gemm", "decode", "prefill"):
             form = {"gemm": "gemm pair"}.get(kind, kind)
             fitted, scored = halves(tables[kind])
-            off = kernel_errors(form, scored, machine, fit_kernel(form, fitted, machine, prior=_PRIOR))
+            fit = partial(fit_kernel, form, machine=machine, start=_START[kind], prior=_PRIOR)
+            off = kernel_errors(form, scored, machine, fit(fitted))
             errors[kind] = float(np.median(off) if kind == "decode" else off.mean())
-            constants[kind] = fit_kernel(form, tables[kind], machine, prior=_PRIOR)
-        engine = _small_operators(tables["layer"], box, size)
+            constants[kind] = fit(tables[kind])
+        engine = replace(_small_operators(tables["layer"], box, size), prompt_us=1e6 * call_seconds(dtype))
     source = f"measured on this machine: {_name()}, {dtype}"
     return replace(
         box,
@@ -215,7 +226,7 @@ def _small_operators(table: Table, box: Hardware, size: float) -> EngineConstant
     """Fit the time a layer and the share of bandwidth of what a layer does beside products and attention."""
     n_bytes = size * np.asarray([_layer_values(table, i) for i in range(len(table["seconds"]))])
     bandwidth = box.bandwidth_at(n_bytes)
-    names = ("scale", "launch", "group", "step_us", "sequence_us", "link", "hop_us")
+    names = ("scale", "launch", "group", "step_us", "prompt_us", "sequence_us", "link", "hop_us")
     return fit_constants(
         lambda c: c.layer_us * 1e-6 + n_bytes / (c.stream * bandwidth),
         _ENGINE,

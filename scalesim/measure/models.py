@@ -95,6 +95,14 @@ def decode_seconds(
     return max(several(_FEW + more) - few, 1e-9) / more
 
 
+def call_seconds(dtype: str) -> float:
+    """Return the seconds of calling a compiled program with a small model's tensors doing next to nothing."""
+    shape = Shape(n_layer=4, d_model=8, n_head=1, n_kv_head=1, head_dim=8, d_ff=8, vocab_size=8)
+    params = _params(shape, ModelOptions(dtype=dtype))  # type: ignore[arg-type]
+    compiled = jax.jit(lambda params: jax.tree.map(lambda x: x.reshape(-1)[:1], params))
+    return best_of(lambda: compiled(params))
+
+
 def time_models(
     shapes: Sequence[Shape],
     contexts: Sequence[int],

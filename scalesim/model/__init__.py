@@ -2,6 +2,7 @@
 
 from scalesim.model.cache import (
     Cache,
+    ServingParams,
     attend_cached,
     decode,
     empty_cache,
@@ -17,6 +18,7 @@ __all__ = [
     "Decoder",
     "ModelOptions",
     "Params",
+    "ServingParams",
     "attend_cached",
     "decode",
     "empty_cache",

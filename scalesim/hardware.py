@@ -18,7 +18,7 @@ from scalesim.errors import InvalidInput, choose
 from scalesim.pytree import static
 from scalesim.workload import COMPUTE, Compute
 
-__all__ = ["Hardware", "hardware_catalogue", "load_hardware"]
+__all__ = ["Hardware", "hardware_catalogue", "load_hardware", "save_hardware"]
 
 Num = Any
 
@@ -228,6 +228,19 @@ def load_hardware(hardware: str | Mapping[str, Any] | Hardware) -> Hardware:
     if f"{key}-sxm" in catalogue:
         key = f"{key}-sxm"
     return catalogue[choose("hardware", key, catalogue)]
+
+
+def save_hardware(hardware: Hardware, path: str) -> None:
+    """Write hardware as a JSON file, which `load_hardware` reads.
+
+    Raises:
+        InvalidInput: the file cannot be written.
+    """
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(json.dumps(hardware.to_dict(), indent=2) + "\n")
+    except OSError as error:
+        raise InvalidInput(f"out {path!r} cannot be written: {error.strerror}.") from None
 
 
 def _read_json(path: str) -> dict[str, Any]:

@@ -94,7 +94,7 @@ def kernel_seconds(kind: str, table: Table, machine: Machine, constants: Any) ->
     Args:
         kind: "gemm" (columns m, n, k: [m, k] x [k, n]), "gemm pair" (the same, and its result times
             [n, k]), "decode" (batch, length, n_head, n_kv_head, head_dim; layers, if caches of several are
-            read in turn) or "prefill" (batch, new, n_head, n_kv_head, head_dim, and window where there is one).
+            read in turn) or "prefill" (batch, new, n_head, n_kv_head, head_dim; window, if there is one).
         table: the columns.
         machine: where.
         constants: of that kind.

@@ -46,8 +46,8 @@ REFERENCES = tuple(
 """Whole models that the constants of the engine are fitted to: never those that a prediction is scored on."""
 REFERENCE_CONTEXTS = (128, 1024)
 
-_SHARES = {"gemm": 0.25, "decode": 0.25, "prefill": 0.2, "layer": 0.05}  # of the time; models have the rest
-_LEAST = {"gemm": 16, "decode": 16, "prefill": 12, "layer": 8}  # rows, whatever time they take
+_SHARES = {"gemm": 0.2, "decode": 0.4, "prefill": 0.2, "layer": 0.05}  # of the time; models have the rest
+_LEAST = {"gemm": 16, "decode": 24, "prefill": 12, "layer": 8}  # rows, whatever time they take
 _PRIOR = 0.02  # of the kernels' start, which is an accelerator's
 # An accelerator's round numbers, and of what only processors have: exp is dear, matrices are packed.
 _START = {
@@ -120,15 +120,14 @@ def measure_hardware(
     tell(0.0, "memory and peak")
     size = float(jnp.dtype(dtype).itemsize)
     peak = measured_peak(dtype=dtype) / (1 if jax.default_backend() == "cpu" else jax.local_device_count())
-    limits = Limits(peak=peak, bandwidth=1e10, seconds=seconds / 15000, value_bytes=size)
+    longest = max(seconds / 15_000, 1e-3)  # of one kernel
+    limits = Limits(peak=peak, bandwidth=1e10, seconds=longest, value_bytes=size)
     rates = _memory(limits, dtype)
     limits = replace(limits, bandwidth=1e9 * (rates["bandwidth_gbs"] or 1.0))
     tables: dict[str, Table] = {}
     done = 0.05
     for kind, share in _SHARES.items():
-        tables[kind] = _table(
-            kind, limits, dtype, share * seconds, seed, lambda n, k=kind, d=done: tell(d, n)
-        )
+        tables[kind] = _table(kind, limits, dtype, share * seconds, seed, partial(tell, done))
         done += share
     pairs = tables["gemm"]
     peak = max(peak, float(np.max(4 * pairs["m"] * pairs["n"] * pairs["k"] / pairs["seconds"])))

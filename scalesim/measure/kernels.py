@@ -103,10 +103,10 @@ def _layers(random: np.random.Generator, limits: Limits) -> Iterator[Case]:
         tokens = 1 if few else _between(random, 2, 16384)
         width = _between(random, 32, 8192, 8)
         head_dim = int(random.choice([8, 16, 32, 64, 128]))
-        n_head = max(1, width // head_dim)
+        n_kv_head = max(1, width // head_dim // 4)
         case = {"tokens": tokens, "d_model": width, "d_ff": 8 * max(1, round(width / 3))}
         if limits.estimate(0.0, 16.0 * tokens * width) <= limits.seconds:
-            yield {**case, "n_head": n_head, "n_kv_head": max(1, n_head // 4), "head_dim": head_dim}
+            yield {**case, "n_head": 4 * n_kv_head, "n_kv_head": n_kv_head, "head_dim": head_dim}
 
 
 CASES: dict[str, Callable[[np.random.Generator, Limits], Iterator[Case]]] = {

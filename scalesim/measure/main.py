@@ -48,6 +48,7 @@ REFERENCE_CONTEXTS = (128, 1024)
 
 _SHARES = {"gemm": 0.2, "decode": 0.4, "prefill": 0.2, "layer": 0.05}  # of the time; models have the rest
 _LEAST = {"gemm": 16, "decode": 24, "prefill": 12, "layer": 8}  # rows, whatever time they take
+_LONG_READ = 4e-3  # seconds: far beyond any cache
 _PRIOR = 0.02  # of the kernels' start, which is an accelerator's
 # An accelerator's round numbers, and of what only processors have: exp is dear, matrices are packed.
 _START = {
@@ -151,16 +152,17 @@ def _memory(limits: Limits, dtype: str) -> dict[str, float | None]:
     `Hardware.bandwidth_at` comes closest to those rates.
     """
     read: list[tuple[float, float]] = []
-    for power in range(10, 32):
+    for power in range(10, 28):  # 8 KB to 4 GB
         width = 8 * round(2 ** (power / 2) / 4)
         seconds = read_seconds(limits, dtype, width)
         read.append((2 * limits.value_bytes * width**2, seconds))
-        if len(read) > 2 and seconds > limits.seconds:
+        if len(read) > 2 and seconds > _LONG_READ:
             break
     n_bytes, rates = np.asarray([(b, b / s / 1e9) for b, s in read]).T
     top = int(np.argmax(rates))
-    bare = {"bandwidth_gbs": float(rates[-3:].max()), "cache_mb": None, "cache_gbs": None}
-    if rates[top] < 1.5 * rates[-3:].max():
+    last = float(np.median(rates[-3:]))
+    bare: dict[str, float | None] = {"bandwidth_gbs": last, "cache_mb": None, "cache_gbs": None}
+    if rates[top] < 1.5 * last:
         return {**bare, "bandwidth_gbs": float(rates[top])}
     box: dict[str, Any] = {"name": "", "bf16_tflops": 1.0, "memory_gb": 1.0}
     best, least = bare, float("inf")

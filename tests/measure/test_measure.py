@@ -132,14 +132,19 @@ def fake(monkeypatch, box=BOX, engine=ENGINE):
     monkeypatch.setattr(measuring, "read_seconds", read)
     monkeypatch.setattr(measuring, "measured_peak", lambda dtype: box.peak_flops("bf16"))
     monkeypatch.setattr(measuring, "call_seconds", lambda dtype: 1e-6 * engine.prompt_us)
-    monkeypatch.setattr(measuring, "_LEAST", dict.fromkeys(RUNS, 60))
+    monkeypatch.setattr(measuring, "_LEAST", dict.fromkeys(RUNS, 40))
     return truth
 
 
+@pytest.mark.slow
 def test_a_known_machine_is_found_and_kept_in_a_file(monkeypatch, tmp_path):
     truth = fake(monkeypatch)
     notes = []
-    found = measure_hardware(seconds=1e-3, progress=lambda part, note: notes.append((part, note)))
+    found = measure_hardware(
+        seconds=1e-3,
+        references=measuring.REFERENCES[:2],
+        progress=lambda part, note: notes.append((part, note)),
+    )
     mine = found.hardware
     assert mine.bandwidth_gbs == pytest.approx(30, rel=0.05)
     assert mine.cache_gbs == pytest.approx(120, rel=0.05)
@@ -153,10 +158,10 @@ def test_a_known_machine_is_found_and_kept_in_a_file(monkeypatch, tmp_path):
     for context in (256, 4096):
         job = Workload(context_length=context, weight_bits=32, activation_bits=32, kv_bits=32)
         for time in (step_time, prefill_time):
-            assert float(time(other, job, mine)) == pytest.approx(float(time(other, job, truth)), rel=0.05)
+            assert float(time(other, job, mine)) == pytest.approx(float(time(other, job, truth)), rel=0.1)
     save_hardware(mine, str(tmp_path / "mine.json"))
     assert load_hardware(str(tmp_path / "mine.json")).to_dict() == mine.to_dict()
-    assert found.status.startswith("Measured 60 gemm, 60 decode")
+    assert found.status.startswith("Measured 40 gemm, 40 decode")
     parts = [part for part, _ in notes]
     assert parts == sorted(parts)
     assert parts[-1] == 1.0
@@ -182,7 +187,7 @@ def test_kernels_that_memory_is_too_small_for_are_left_out(monkeypatch):
 
     monkeypatch.setitem(RUNS, "gemm", now_and_then)
     table = measuring._table("gemm", LIMITS, "float32", 0.0, 0, lambda note: None)
-    assert len(table["seconds"]) == 60 < len(calls)
+    assert len(table["seconds"]) == 40 < len(calls)
 
     def never(limits, dtype, **case):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory\nmore")

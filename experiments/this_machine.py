@@ -102,8 +102,11 @@ def plot(rows: list[dict[str, Any]], table: list[dict[str, Any]], machine: Measu
                 axis.axhline(level, color=FAINT, lw=1, ls=style, zorder=0)
             plain_log_axis(axis, times.min() / 1.5, times.max() * 1.5)
             axis.set(title=f"{what.capitalize()}: models that took no part", xlabel="measured, ms")
-            axis.legend(fontsize=8, loc="upper right")
-        axes[0].set(ylabel="predicted / measured", ylim=(0.4, 1.8))
+            axis.legend(fontsize=8, loc="upper left")
+        ratios = [1 + r[name] for r in rows for name in ("error", "error_kernels_alone")]
+        low, high = min(*ratios, 0.5) / 1.2, max(*ratios, 2.0) * 1.4
+        plain_log_axis(axes[0], low, high, which="y")
+        axes[0].set(ylabel="predicted / measured")
         canvas.suptitle(machine.hardware.source, fontsize=8)
         save(canvas, RESULTS / "this_machine.png")
 

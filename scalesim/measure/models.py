@@ -74,7 +74,7 @@ def decode_seconds(
     options = options or ModelOptions()
     params = _params(shape, options)
     cache = [empty_cache(shape, context, batch_size, options)]
-    logits = jnp.zeros((batch_size, shape.vocab_size))
+    logits = jnp.zeros((batch_size, shape.vocab_size), jnp.float32)
     key = jax.random.key(0)
 
     def several(n_tokens: int) -> float:

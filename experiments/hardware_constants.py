@@ -13,7 +13,6 @@ import argparse
 import csv
 import itertools
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,17 +22,10 @@ import numpy as np
 
 from experiments.common import RESULTS, write_csv
 from experiments.public_data import public_runs
-from scalesim.cost.calibration import Timing, calibrate, fit_constants
-from scalesim.cost.flops import attended_pairs
-from scalesim.cost.kernels import decode_attention_time, gemm_time, prefill_attention_time
+from scalesim.cost.calibration import Timing, calibrate
+from scalesim.cost.fitting import Machine, Table, fit_kernel, halves, kernel_errors, part
 from scalesim.cost.numbers import to_float
-from scalesim.efficiency import (
-    DecodeConstants,
-    Efficiency,
-    EngineConstants,
-    GemmConstants,
-    PrefillConstants,
-)
+from scalesim.efficiency import Efficiency, EngineConstants
 from scalesim.hardware import Hardware
 from scalesim.models import known_model
 from scalesim.workload import Workload
@@ -45,42 +37,15 @@ FITTED = ("llama-2-7b", "llama-3-8b")
 PRIOR = 0.02
 HELD_OUT = {"a100": ("mistral-7b-v0.1",), "h100": ("mistral-7b-v0.1", "qwen2-7b")}
 
-GEMM = GemmConstants(
-    compute=0.85,
-    bandwidth=0.85,
-    sharpness=2.0,
-    launch_us=1.0,
-    depth_us=0.5,
-    depth_exponent=0.3,
-    fill=100.0,
-    latency_bytes=2e6,
-)
-DECODE = DecodeConstants(
-    bandwidth=0.85,
-    group_scale=12.0,
-    compute=0.6,
-    sharpness=3.0,
-    launch_us=11.0,
-    split_us=5.0,
-    serial_us=0.002,
-    serial_exponent=2.0,
-    tile=128 * 100.0,
-    query_weight=1.0,
-)
-PREFILL = PrefillConstants(
-    compute=0.65,
-    bandwidth=0.8,
-    sharpness=2.0,
-    launch_us=11.0,
-    tile_rows=100.0,
-    span_pad=50.0,
-    head_pad=20.0,
-    reload=0.1,
-    serial_us=0.005,
-    serial_exponent=0.5,
-)
-
-Table = dict[str, np.ndarray]
+# Columns of the public files, and what they are called here.
+NAMES = {
+    "batch_size": "batch",
+    "kv_len": "length",
+    "seq_len": "new",
+    "window_size": "window",
+    "num_heads": "n_head",
+    "num_key_value_heads": "n_kv_head",
+}
 
 
 def read(kind: str, device: str) -> Table:
@@ -90,65 +55,36 @@ def read(kind: str, device: str) -> Table:
         rows = list(csv.reader(file))
     table = dict(zip(rows[0], np.asarray(rows[1:], float).T, strict=True))
     table["seconds"] = table.pop("latency_ms") * 1e-3
-    return table
+    named = {NAMES.get(name, name): column for name, column in table.items()}
+    if "window" in named:
+        named["window"] = np.where(named["window"] > 0, named["window"], 1e9)
+    if "length" in named:
+        named["length"] = np.minimum(named["length"], named["window"])
+    return named
 
 
-def part(table: Table, rows: np.ndarray) -> Table:
-    return {name: column[rows] for name, column in table.items()}
+# Decode is never bound by compute in these data, and accelerators pack no matrices.
+FIXED = {"decode": ("compute", "head_pad", "unpack"), "gemm": ("packing",)}
+FILES = {"gemm": "gemm", "decode": "attn_decode", "prefill": "attn_prefill"}
 
 
-def halves(table: Table, seed: int = 0) -> tuple[Table, Table]:
-    """A random half to fit and the other to score."""
-    order = np.random.default_rng(seed).permutation(len(table["seconds"]))
-    return part(table, order[::2]), part(table, order[1::2])
-
-
-def gemm(table: Table, device: str, c: Any) -> jax.Array:
-    m, n, k = table["m"], table["n"], table["k"]
+def on(device: str) -> Machine:
     peak, bandwidth = PEAKS[device]
-    return gemm_time(2 * m * n * k, 2 * (m * k + k * n + m * n), k, peak, bandwidth, c)
-
-
-def decode(table: Table, device: str, c: Any) -> jax.Array:
-    peak, bandwidth = PEAKS[device]
-    window = table["window_size"]
-    length = np.where(window > 0, np.minimum(table["kv_len"], window), table["kv_len"])
-    heads = table["num_heads"], table["num_key_value_heads"], table["head_dim"]
-    return decode_attention_time(table["batch_size"], length, *heads, peak, bandwidth, c)
-
-
-def prefill(table: Table, device: str, c: Any) -> jax.Array:
-    peak, bandwidth = PEAKS[device]
-    new = table["seq_len"]
-    window = np.where(table["window_size"] > 0, table["window_size"], 1e9)
-    span = np.asarray(attended_pairs(new, window=window)) / new
-    heads = table["num_heads"], table["num_key_value_heads"], table["head_dim"]
-    return prefill_attention_time(
-        table["batch_size"], new, span, *heads, peak, bandwidth, c, longest=np.minimum(new, window)
-    )
-
-
-KERNELS: dict[str, tuple[str, Callable[[Table, str, Any], jax.Array], Any]] = {
-    "gemm": ("gemm", gemm, GEMM),
-    "decode": ("attn_decode", decode, DECODE),
-    "prefill": ("attn_prefill", prefill, PREFILL),
-}
+    return Machine(peak=peak, bandwidth=lambda _: bandwidth)
 
 
 def kernel_rows(kind: str, device: str) -> Table:
     """The measurements a form is for: heads beyond 256 fall back to another kernel, four times slower."""
-    table = read(KERNELS[kind][0], device)
+    table = read(FILES[kind], device)
     return part(table, np.flatnonzero(table["head_dim"] <= 256)) if kind != "gemm" else table
 
 
-def fit_kernel(kind: str, device: str, table: Table) -> Any:
-    time, start = KERNELS[kind][1:]
-    fixed = ("compute",) if kind == "decode" else ()  # decode is never bound by compute in these data
-    return fit_constants(lambda c: time(table, device, c), start, table["seconds"], fixed=fixed)
+def fit(kind: str, device: str, table: Table) -> Any:
+    return fit_kernel(kind, table, on(device), fixed=FIXED.get(kind, ()))
 
 
 def errors(kind: str, device: str, constants: Any, table: Table) -> np.ndarray:
-    return np.abs(np.asarray(KERNELS[kind][1](table, device, constants)) / table["seconds"] - 1)
+    return kernel_errors(kind, table, on(device), constants)
 
 
 def shape_of(name: str) -> Any:
@@ -212,11 +148,11 @@ def kernels(device: str) -> tuple[dict[str, Any], dict[str, float], list[Line]]:
     constants: dict[str, Any] = {}
     stated: dict[str, float] = {}
     lines = []
-    for kind in KERNELS:
+    for kind in FILES:
         table = kernel_rows(kind, device)
         fitted, scored = halves(table)
-        half = errors(kind, device, fit_kernel(kind, device, fitted), scored)
-        constants[kind] = fit_kernel(kind, device, table)
+        half = errors(kind, device, fit(kind, device, fitted), scored)
+        constants[kind] = fit(kind, device, table)
         stated[kind] = float(np.median(half) if kind == "decode" else half.mean())
         lines.append(line(device, kind, half))
     return constants, stated, lines

@@ -14,6 +14,7 @@ import numpy as np
 
 from experiments import hardware_constants as measured
 from experiments.common import RESULTS
+from scalesim.cost.fitting import kernel_seconds, part
 from scalesim.efficiency import measured_efficiency
 from scalesim.report.figure import BASELINE, BEST, FAINT, figure, save
 
@@ -25,9 +26,9 @@ def kernel(kind: str, device: str) -> tuple[np.ndarray, np.ndarray]:
     """Measured and predicted seconds of a random part of the measurements."""
     table = measured.kernel_rows(kind, device)
     rows = np.random.default_rng(0).permutation(len(table["seconds"]))[:SHOWN]
-    some = measured.part(table, rows)
+    some = part(table, rows)
     constants = getattr(measured_efficiency(device), kind)
-    return some["seconds"], np.asarray(measured.KERNELS[kind][1](some, device, constants))
+    return some["seconds"], np.asarray(kernel_seconds(kind, some, measured.on(device), constants))
 
 
 def models(device: str) -> tuple[np.ndarray, np.ndarray]:

@@ -9,12 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scalesim import cost, data, laws, model, report, train
+    from scalesim import cost, data, laws, measure, model, report, train
     from scalesim.data import RunTable, load_runs
     from scalesim.errors import InvalidInput, Unreachable
     from scalesim.fit import fit, load_fit, named_fit
     from scalesim.hardware import Hardware, load_hardware
     from scalesim.interop import from_huggingface, to_huggingface
+    from scalesim.measure import measure_hardware
     from scalesim.models import known_model
     from scalesim.search import search
     from scalesim.shape import Shape, count_params, parameter_table
@@ -39,6 +40,8 @@ __all__ = [
     "load_fit",
     "load_hardware",
     "load_runs",
+    "measure",
+    "measure_hardware",
     "model",
     "named_fit",
     "parameter_table",
@@ -49,7 +52,7 @@ __all__ = [
     "train",
 ]
 
-_ROOMS = ("cost", "data", "fit", "laws", "model", "report", "search", "sweep", "train")
+_ROOMS = ("cost", "data", "fit", "laws", "measure", "model", "report", "search", "sweep", "train")
 _HOMES = {
     "ContextLengths": "scalesim.workload",
     "Hardware": "scalesim.hardware",
@@ -64,6 +67,7 @@ _HOMES = {
     "load_fit": "scalesim.fit",
     "load_hardware": "scalesim.hardware",
     "load_runs": "scalesim.data",
+    "measure_hardware": "scalesim.measure",
     "named_fit": "scalesim.fit",
     "parameter_table": "scalesim.shape",
     "to_huggingface": "scalesim.interop",

@@ -43,6 +43,8 @@ class GemmConstants:
         depth_us, depth_exponent: time of a chain of k products, depth_us k^depth_exponent microseconds.
         fill: values of k that pass before the pipeline is full.
         latency_bytes: bytes that the memory could move in the time of its first answer.
+        packing: the matrix of a product of many rows is read and written so many times more (processors'
+            libraries copy it into tiles first; a single row reads it as it lies).
     """
 
     compute: Num
@@ -53,6 +55,7 @@ class GemmConstants:
     depth_exponent: Num
     fill: Num
     latency_bytes: Num
+    packing: Num = 0.0
 
 
 @jax.tree_util.register_dataclass
@@ -70,6 +73,8 @@ class DecodeConstants:
             group^-serial_exponent microseconds.
         tile: values of K (and of V) of one head that are read at the least.
         query_weight: bytes of queries and results count so many times.
+        head_pad: values of head_dim that the FLOPs are charged beyond its own (softmax).
+        unpack: FLOPs that a cached value costs beyond its products (rearranging it, where a kernel must).
     """
 
     bandwidth: Num
@@ -82,6 +87,8 @@ class DecodeConstants:
     serial_exponent: Num
     tile: Num
     query_weight: Num
+    head_pad: Num = 0.0
+    unpack: Num = 0.0
 
 
 @jax.tree_util.register_dataclass
@@ -126,6 +133,7 @@ class EngineConstants:
             an engine brings its own, which makes more or less of heads that share a cache.
         layer_us: time a layer beyond its kernels.
         step_us: time a forward pass.
+        prompt_us: time a prompt's pass beyond that, where each is a call of its own and steps are not.
         sequence_us: time a sequence and step (sampling, scheduling, detokenisation).
         stream: share of bandwidth that elementwise kernels reach.
         link: share of the interconnect's bandwidth that collectives reach.
@@ -141,6 +149,7 @@ class EngineConstants:
     stream: Num = 0.8
     link: Num = 0.75
     hop_us: Num = 8.0
+    prompt_us: Num = 0.0
 
 
 @jax.tree_util.register_dataclass

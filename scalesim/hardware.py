@@ -11,13 +11,14 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from scalesim.efficiency import Efficiency, measured_efficiency
 from scalesim.errors import InvalidInput, choose
 from scalesim.pytree import static
 from scalesim.workload import COMPUTE, Compute
 
-__all__ = ["Hardware", "hardware_catalogue", "load_hardware"]
+__all__ = ["Hardware", "hardware_catalogue", "load_hardware", "save_hardware"]
 
 Num = Any
 
@@ -35,6 +36,8 @@ class Hardware:
             second; None where the units do not exist. NVIDIA prints sparse figures, twice these.
         memory_gb: memory of one accelerator, 1e9 bytes. Vendors' "80 GB" is often 80 GiB, 7% more.
         bandwidth_gbs: memory bandwidth, 1e9 bytes a second.
+        cache_mb, cache_gbs: size (1e6 bytes) and bandwidth of the last cache, where passes are so small that
+            their weights stay in it from one to the next: a processor's. None: all is read from memory.
         interconnect_gbs: bandwidth between accelerators of one node or pod, one way, 1e9 bytes a second.
         scaleout_gbs: bandwidth between nodes, one way, 1e9 bytes a second.
         scaleup_size: accelerators that the fast interconnect joins.
@@ -54,6 +57,8 @@ class Hardware:
     fp4_tflops: Num | None = None
     memory_gb: Num
     bandwidth_gbs: Num
+    cache_mb: Num | None = None
+    cache_gbs: Num | None = None
     interconnect_gbs: Num | None = None
     scaleout_gbs: Num | None = None
     scaleup_size: Num | None = None
@@ -107,6 +112,21 @@ class Hardware:
     def bandwidth(self) -> Num:
         """Memory bandwidth, in bytes a second."""
         return self.bandwidth_gbs * 1e9
+
+    def bandwidth_at(self, n_bytes: Num) -> Num:
+        """Return the bandwidth, bytes a second, at which n_bytes that are read over and over come.
+
+        1 / (hit / cache + (1 - hit) / memory) with hit = 1 / (1 + (n_bytes / cache size)^4): a cliff
+        a factor of two wide (measured: `experiments/this_machine.py`). Without a cache it is `bandwidth`.
+
+        >>> box = {"bf16_tflops": 0.1, "memory_gb": 16, "bandwidth_gbs": 20, "cache_mb": 16, "cache_gbs": 100}
+        >>> [round(float(Hardware.from_dict(box).bandwidth_at(b)) / 1e9) for b in (1e6, 1e9)]
+        [100, 20]
+        """
+        if self.cache_mb is None or self.cache_gbs is None:
+            return self.bandwidth
+        missed = jax.nn.sigmoid(4 * jnp.log(n_bytes / (self.cache_mb * 1e6)))
+        return 1e9 / ((1 - missed) / self.cache_gbs + missed / self.bandwidth_gbs)
 
     @property
     def price(self) -> tuple[Num, Num, Num]:
@@ -208,6 +228,19 @@ def load_hardware(hardware: str | Mapping[str, Any] | Hardware) -> Hardware:
     if f"{key}-sxm" in catalogue:
         key = f"{key}-sxm"
     return catalogue[choose("hardware", key, catalogue)]
+
+
+def save_hardware(hardware: Hardware, path: str) -> None:
+    """Write hardware as a JSON file, which `load_hardware` reads.
+
+    Raises:
+        InvalidInput: the file cannot be written.
+    """
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(json.dumps(hardware.to_dict(), indent=2) + "\n")
+    except OSError as error:
+        raise InvalidInput(f"out {path!r} cannot be written: {error.strerror}.") from None
 
 
 def _read_json(path: str) -> dict[str, Any]:

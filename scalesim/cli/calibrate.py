@@ -1,21 +1,21 @@
-"""`scalesim calibrate`: hardware adjusted to a few timings of one's own."""
+"""`scalesim calibrate`: hardware adjusted to a few timings of one's own, or this machine measured."""
 
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from scalesim.cli.common import parse, print_json, use_compilation_cache
+from scalesim.cli.common import bar, parse, print_json, use_compilation_cache
 from scalesim.cli.given import given_shape
 from scalesim.errors import InvalidInput, choose
 
 if TYPE_CHECKING:
     from scalesim.cost.calibration import Timing
+    from scalesim.hardware import Hardware
 
 __all__ = ["Options", "read_timings", "run"]
 
@@ -25,19 +25,25 @@ _OPTIONAL = ("batch", "generated", "what", "tensor", "pipeline", "expert", "weig
 
 @dataclass(frozen=True)
 class Options:
-    """Adjust hardware to a few timings of your own engine, and say how large an error is left.
+    """Adjust hardware to a few timings of your own engine, or measure this machine; say what error is left.
 
     The timings are a CSV file with the columns model (a name, a config.json or sizes), context and seconds,
     and if need be batch, generated, what (tpot, ttft or generation), tensor, pipeline, expert, weight_bits,
-    kv_bits.
+    kv_bits. With --measure, the kernels of this machine are timed instead: a minute or two.
     """
 
-    timings: Annotated[str, tyro.conf.Positional]
+    timings: Annotated[str | None, tyro.conf.Positional] = None
     """CSV file of timings."""
-    hardware: str = "h100-sxm"
-    """Where they were taken: an accelerator of the catalogue, or a JSON file with its figures."""
+    hardware: str | None = None
+    """Where they were taken: an accelerator of the catalogue (h100-sxm), or a JSON file with its figures."""
+    measure: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Measure this machine, on JAX's default device."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """With --measure: the precision of the kernels; the other commands need its bits stated."""
+    seconds: float = 60.0
+    """With --measure: how long to time kernels, roughly."""
     out: str | None = None
-    """Write the adjusted hardware as a JSON file, for --hardware of the other commands."""
+    """Write the hardware as a JSON file, for --hardware of the other commands."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on standard output, and nothing else."""
 
@@ -45,27 +51,55 @@ class Options:
 def run(args: list[str]) -> int:
     """Run the command."""
     options = parse(Options, "calibrate", args)
+    if options.measure == (options.timings is not None):
+        given = "both are" if options.measure else "neither is"
+        raise InvalidInput(f"Either a CSV file of timings or --measure must be given, but {given}.")
+    if options.measure and options.hardware is not None:
+        raise InvalidInput(f"hardware is measured with --measure, but {options.hardware!r} is given.")
     use_compilation_cache()
+    return _measure(options) if options.timings is None else _calibrate(options, options.timings)
+
+
+def _measure(options: Options) -> int:
+    from scalesim.measure import measure_hardware
+
+    with bar("of the measurement") as show:
+        found = measure_hardware(
+            dtype=options.dtype,
+            seconds=options.seconds,
+            progress=lambda part, note: show(part, f"{part:.0%}", note),
+        )
+    return _tell(
+        options,
+        found.hardware,
+        found.status,
+        {"relative_errors_held_out": dict(found.hardware.efficiency.error)},
+    )
+
+
+def _calibrate(options: Options, timings: str) -> int:
     from scalesim.cost.calibration import calibrate
     from scalesim.hardware import load_hardware
 
-    found = calibrate(read_timings(options.timings), load_hardware(options.hardware))
-    adjusted = found.hardware.to_dict()
+    found = calibrate(read_timings(timings), load_hardware(options.hardware or "h100-sxm"))
+    errors = {
+        "relative_error_before": found.error_before,
+        "relative_error": found.error,
+        "relative_error_left_out": found.error_left_out,
+    }
+    return _tell(options, found.hardware, f"{found.status} Before: {found.error_before:.1%}.", errors)
+
+
+def _tell(options: Options, hardware: Hardware, status: str, errors: dict[str, Any]) -> int:
+    from scalesim.hardware import save_hardware
+
     if options.out is not None:
-        _write(options.out, adjusted)
+        save_hardware(hardware, options.out)
     if options.json:
-        print_json(
-            {
-                "relative_error_before": found.error_before,
-                "relative_error": found.error,
-                "relative_error_left_out": found.error_left_out,
-                "status": found.status,
-                "hardware": adjusted,
-            }
-        )
+        print_json({**errors, "status": status, "hardware": hardware.to_dict()})
     else:
-        print(f"{found.status} Before: {found.error_before:.1%}.")
-        for name, value in adjusted["efficiency"]["engine"].items():
+        print(status)
+        for name, value in hardware.to_dict()["efficiency"]["engine"].items():
             print(f"  {name:<12} {value:.4g}")
     return 0
 
@@ -134,11 +168,3 @@ def _timing(row: Mapping[str, str]) -> Timing:
         what=row.get("what") or default,
         parallel=Parallel(**split),  # type: ignore[arg-type]
     )
-
-
-def _write(path: str, hardware: dict[str, object]) -> None:
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(json.dumps(hardware, indent=2) + "\n")
-    except OSError as error:
-        raise InvalidInput(f"out {path!r} cannot be written: {error.strerror}.") from None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["merge_repeats", "parse", "print_json", "stdout_kept", "use_compilation_cache", "working"]
+__all__ = ["bar", "merge_repeats", "parse", "print_json", "stdout_kept", "use_compilation_cache", "working"]
 
 T = TypeVar("T")
 
@@ -92,3 +92,39 @@ def working(message: str) -> Iterator[None]:
 
     with Console(stderr=True).status(message):
         yield
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[float, str, str], None]]:
+    """Show progress on standard error: a bar where a person watches, else a line now and then."""
+    if not sys.stderr.isatty():
+        import time
+
+        last = time.monotonic()
+
+        def line(part: float, count: str, note: str) -> None:
+            nonlocal last
+            if time.monotonic() - last > 15:
+                print(f"scalesim: {count} {what}, {part:.0%}. {note}", file=sys.stderr, flush=True)
+                last = time.monotonic()
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        BarColumn(),
+        TextColumn("{task.fields[count]} " + what),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=1.0, count="", note="")
+
+        def show(part: float, count: str, note: str) -> None:
+            bar.update(task, completed=part, count=count)
+            if note:
+                bar.update(task, note=note)
+
+        yield show

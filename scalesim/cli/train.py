@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from scalesim.cli.common import parse, print_json, use_compilation_cache
+from scalesim.cli.common import bar, parse, print_json, use_compilation_cache
 from scalesim.errors import InvalidInput, Unreachable
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def _grid(options: Options) -> int:
     assert options.grid is not None
     grid = load_grid(options.grid)
     print(f"scalesim: {len(grid.runs)} runs, kept in {grid.folder}", file=sys.stderr)
-    with _bar("runs") as show:
+    with bar("runs") as show:
 
         def tell(p: GridProgress) -> None:
             last = "" if p.last is None else f"{p.last['run_id']}: loss {p.last['loss']:.4f}"
@@ -118,7 +117,7 @@ def _one(options: Options) -> int:
     folder = Path(options.folder or f"out/train/{config.run_id(corpus.hash)}")
     print(f"scalesim: {corpus}", file=sys.stderr)
     print(f"scalesim: {config.shape.n_params_total:,} parameters, {config.n_steps} steps", file=sys.stderr)
-    with _bar("steps") as show:
+    with bar("steps") as show:
         tell = _teller(show)
         result = train(config, corpus, folder, progress=tell, mesh=mesh)
     row = row_of(result)
@@ -190,7 +189,7 @@ def _export(result: TrainResult, folder: str) -> None:
 
 
 def _teller(show: Callable[[float, str, str], None]) -> Callable[[Any], None]:
-    from scalesim.train.peak import measured_peak
+    from scalesim.measure.peak import measured_peak
 
     def tell(p: Any) -> None:
         loss = " ".join(f"{x:.3f}" for x in p.loss)
@@ -202,39 +201,3 @@ def _teller(show: Callable[[float, str, str], None]) -> Callable[[Any], None]:
         )
 
     return tell
-
-
-@contextlib.contextmanager
-def _bar(what: str) -> Iterator[Callable[[float, str, str], None]]:
-    """Show progress on standard error: a bar where a person watches, else a line now and then."""
-    if not sys.stderr.isatty():
-        import time
-
-        last = time.monotonic()
-
-        def line(part: float, count: str, note: str) -> None:
-            nonlocal last
-            if time.monotonic() - last > 15:
-                print(f"scalesim: {count} {what}, {part:.0%}. {note}", file=sys.stderr, flush=True)
-                last = time.monotonic()
-
-        yield line
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        BarColumn(),
-        TextColumn("{task.fields[count]} " + what),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=1.0, count="", note="")
-
-        def show(part: float, count: str, note: str) -> None:
-            bar.update(task, completed=part, count=count)
-            if note:
-                bar.update(task, note=note)
-
-        yield show

@@ -35,12 +35,20 @@ def p_norm(p: Num, *times: Num) -> Num:
 
 
 def gemm_time(
-    flops: Num, n_bytes: Num, depth: Num, peak: Num, bandwidth: Num, c: GemmConstants, *, launch: Num = 1.0
+    flops: Num,
+    n_bytes: Num,
+    depth: Num,
+    peak: Num,
+    bandwidth: Num,
+    c: GemmConstants,
+    *,
+    packed: Num = 0.0,
+    launch: Num = 1.0,
 ) -> Num:
     """Return the seconds of a matrix product of `flops` that moves `n_bytes`, its inner dimension `depth`.
 
     t = launch + depth_us k^depth_exponent + || flops (1 + fill / k) / (compute peak),
-    (bytes + latency_bytes) / (share bandwidth) ||_p, with k the depth.
+    (bytes + packing packed + latency_bytes) / (share bandwidth) ||_p, with k the depth.
 
     Args:
         flops: 2 m n k.
@@ -49,10 +57,11 @@ def gemm_time(
         peak: FLOP/s.
         bandwidth: bytes/s.
         c: the measured constants.
+        packed: bytes of the matrix that many rows share, times 1 - 1 / rows.
         launch: share of the fixed times that counts (graphs hide a part of them).
     """
     compute = flops * (1 + c.fill / depth) / (c.compute * peak)
-    memory = (n_bytes + c.latency_bytes) / (c.bandwidth * bandwidth)
+    memory = (n_bytes + c.packing * packed + c.latency_bytes) / (c.bandwidth * bandwidth)
     chain = c.depth_us * jnp.exp(c.depth_exponent * jnp.log(depth * 1.0))
     return launch * (c.launch_us + chain) * _US + p_norm(c.sharpness, compute, memory)
 
@@ -77,7 +86,8 @@ def decode_attention_time(
 
     The cache is read once whatever n_head is, but the bandwidth reached falls with the group size
     g = n_head / n_kv_head: t = launch + split T / (T + 200) + || bytes (1 + log(g) / group_scale) /
-    (share bandwidth), serial T g^-serial_exponent, flops / (compute peak) ||_p.
+    (share bandwidth), serial T g^-serial_exponent, (flops (1 + head_pad / head_dim) + unpack values) /
+    (compute peak) ||_p.
 
     Args:
         batch: sequences.
@@ -93,11 +103,13 @@ def decode_attention_time(
     group = n_head / n_kv_head
     # A head's cache is read in tiles: what is shorter than one costs as much.
     values = jnp.sqrt(jnp.square(length * head_dim) + jnp.square(c.tile))
-    read = kv_bytes * caches * batch * n_kv_head * values * (1 + jnp.log(group) / c.group_scale)
+    values = caches * batch * n_kv_head * values
+    read = kv_bytes * values * (1 + jnp.log(group) / c.group_scale)
     queries = activation_bytes * 2.0 * batch * n_head * head_dim
     memory = (read + c.query_weight * queries) / (c.bandwidth * bandwidth)
     serial = c.serial_us * _US * length * jnp.exp(-c.serial_exponent * jnp.log(group))
     work = 4.0 * batch * length * n_head * head_dim if flops is None else flops
+    work = work * (1 + c.head_pad / head_dim) + c.unpack * values
     fixed = c.launch_us + c.split_us * length / (length + _LONG)
     return launch * fixed * _US + p_norm(c.sharpness, memory, serial, work / (c.compute * peak))
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from scalesim.cost.flops import attended_pairs
 from scalesim.cost.kernels import decode_attention_time, gemm_time, prefill_attention_time
+from scalesim.cost.memory import kv_cache_bytes, weight_bytes
 from scalesim.cost.numbers import larger, smaller, to_float
 from scalesim.cost.parallel import (
     ONE_DEVICE,
@@ -27,7 +28,7 @@ from scalesim.pytree import static
 from scalesim.shape import LayerCounts, Shape, layer_counts
 from scalesim.workload import Workload
 
-__all__ = ["Operator", "forward_operators"]
+__all__ = ["Operator", "elementwise_values", "forward_operators"]
 
 Num = Any
 
@@ -73,6 +74,7 @@ class _Pass(NamedTuple):
     hardware: Hardware
     parallel: Parallel
     peak: Num
+    bandwidth: Num  # at which the pass's weights and caches come, bytes a second
     tokens: Num  # of all sequences on this device, in all its sub-passes
     chunks: Num  # sub-passes that the tokens are computed in
     weight: Num  # bytes a value
@@ -83,11 +85,13 @@ class _Pass(NamedTuple):
         self, name: str, layers: Num, tokens: Num, width: Num, depth: Num, *, weights: Num = 1.0
     ) -> Operator:
         """A product [tokens, depth] x [depth, width], `layers` times; `weights` matrices are read."""
-        e, hw = self.hardware.efficiency, self.hardware
+        e = self.hardware.efficiency
         rows = tokens / self.chunks
         flops = 2.0 * rows * width * depth
-        n_bytes = self.act * rows * (depth + width) + self.weight * weights * width * depth
-        once = gemm_time(flops, n_bytes, depth, self.peak, hw.bandwidth, e.gemm, launch=e.engine.launch)
+        matrix = self.weight * weights * width * depth
+        n_bytes = self.act * rows * (depth + width) + matrix
+        more = {"packed": matrix * (1 - 1 / rows), "launch": e.engine.launch}
+        once = gemm_time(flops, n_bytes, depth, self.peak, self.bandwidth, e.gemm, **more)
         times = layers * self.chunks
         return self.operator(name, times * flops, times * n_bytes, times * once)
 
@@ -99,7 +103,7 @@ class _Pass(NamedTuple):
             flops=flops,
             n_bytes=n_bytes,
             compute_s=flops / self.peak,
-            memory_s=n_bytes / hw.bandwidth,
+            memory_s=n_bytes / self.bandwidth,
             time_s=scaled,
         )
 
@@ -139,6 +143,7 @@ def forward_operators(
         hardware,
         parallel,
         hardware.peak_flops(workload.compute),
+        _bandwidth(s, w, hardware, parallel, batch, past + new),
         tokens,
         1.0 if decode else larger(tokens / w.prefill_chunk, 1.0),
         w.weight_bits / 8,
@@ -164,8 +169,19 @@ def forward_operators(
         logits,
         _sampling(p, batch),
         *_communication(p),
-        _engine(p, batch),
+        _engine(p, batch, decode=decode),
     )
+
+
+def _bandwidth(
+    shape: Shape, workload: Workload, hardware: Hardware, parallel: Parallel, batch: Num, length: Num
+) -> Num:
+    """Bytes a second at which weights and KV cache come: what one pass reads, the next reads again."""
+    if hardware.cache_mb is None:
+        return hardware.bandwidth
+    weights = weight_bytes(shape, weight_bits=workload.weight_bits, parallel=parallel)
+    kept = batch * kv_cache_bytes(shape, length, kv_bits=workload.kv_bits, parallel=parallel)
+    return hardware.bandwidth_at(weights + kept)
 
 
 def _latent_projections(p: _Pass) -> list[Operator]:
@@ -197,7 +213,7 @@ def _attention(p: _Pass, batch: Num, new: Num, past: Num, *, decode: bool) -> li
 def _attend(
     p: _Pass, name: str, layers: Num, batch: Num, new: Num, past: Num, window: Num | None, *, decode: bool
 ) -> Operator:
-    s, hw, e, t = p.shape, p.hardware, p.hardware.efficiency, p.parallel.tensor
+    s, e, t = p.shape, p.hardware.efficiency, p.parallel.tensor
     pairs = attended_pairs(new, past, window=window)
     longest = past + new if window is None else smaller(past + new, window)
     heads = s.n_head / t
@@ -221,7 +237,7 @@ def _attend(
             kv_heads,
             head_dim,
             p.peak,
-            hw.bandwidth,
+            p.bandwidth,
             e.decode,
             kv_bytes=p.kv,
             activation_bytes=p.act,
@@ -242,7 +258,7 @@ def _attend(
             kv_heads,
             head_dim,
             p.peak,
-            hw.bandwidth,
+            p.bandwidth,
             e.prefill,
             longest=longest,
             kv_bytes=p.kv,
@@ -282,21 +298,28 @@ def _none(value: Num) -> bool:
 
 def _elementwise(p: _Pass) -> Operator:
     """Norms, residuals, rotary embeddings and activation functions: read and written once each."""
-    s, t = p.shape, p.parallel.tensor
+    n_bytes = p.act * p.tokens * elementwise_values(p.shape, p.counts, p.parallel.tensor)
+    at_once = n_bytes / p.chunks / p.shape.n_layer
+    seconds = n_bytes / (p.hardware.efficiency.engine.stream * p.hardware.bandwidth_at(at_once))
+    return p.operator("norms and activations", 0.0 * n_bytes, n_bytes, seconds)
+
+
+def elementwise_values(shape: Shape, counts: LayerCounts, tensor: Num = 1) -> Num:
+    """Return the values a token that norms, residuals, rotations and activations move, all layers."""
+    s, t = shape, tensor
     width = 2.0 * s.norms_per_layer * s.d_model + 2 * (s.n_head + s.n_kv_head) * s.head_dim / t
     inner = (3.0 if s.gated_ffn else 2.0) / t
-    values = s.n_layer * width + p.counts.dense * inner * s.d_ff
+    values = s.n_layer * width + counts.dense * inner * s.d_ff
     if s.moe is not None:
-        values = values + p.counts.moe * inner * s.moe.d_ff * (s.moe.top_k + s.moe.n_shared)
-    n_bytes = p.act * p.tokens * values
-    seconds = n_bytes / (p.hardware.efficiency.engine.stream * p.hardware.bandwidth)
-    return p.operator("norms and activations", 0.0 * n_bytes, n_bytes, seconds)
+        values = values + counts.moe * inner * s.moe.d_ff * (s.moe.top_k + s.moe.n_shared)
+    return values
 
 
 def _sampling(p: _Pass, batch: Num) -> Operator:
     """Temperature, softmax, log-softmax and the draw: passes over each sequence's logits in float32."""
     n_bytes = 4.0 * _SAMPLING_PASSES * batch * p.shape.vocab_size
-    seconds = n_bytes / (p.hardware.efficiency.engine.stream * p.hardware.bandwidth)
+    stream = p.hardware.efficiency.engine.stream
+    seconds = n_bytes / (stream * p.hardware.bandwidth_at(4.0 * batch * p.shape.vocab_size))
     return p.operator("sampling", 0.0 * n_bytes, n_bytes, seconds)
 
 
@@ -315,8 +338,8 @@ def _communication(p: _Pass) -> list[Operator]:
     return [Operator(name=name, link_s=seconds, time_s=seconds) for name, seconds in parts.items()]
 
 
-def _engine(p: _Pass, batch: Num) -> Operator:
+def _engine(p: _Pass, batch: Num, *, decode: bool) -> Operator:
     """What the engine adds beyond its kernels: launches between layers, scheduling, sampling."""
     engine = p.hardware.efficiency.engine
     micro = p.chunks * (engine.layer_us * p.shape.n_layer + engine.step_us) + engine.sequence_us * batch
-    return Operator(name="engine", time_s=1e-6 * micro)
+    return Operator(name="engine", time_s=1e-6 * (micro if decode else micro + engine.prompt_us))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from scalesim.errors import InvalidInput
 from scalesim.model.attention import attend, rope_tables
 from scalesim.model.decoder import (
     Params,
+    Projected,
     after_attention,
     attention_inputs,
     embed,
@@ -23,11 +25,23 @@ from scalesim.model.decoder import (
 from scalesim.model.options import ModelOptions
 from scalesim.shape import Shape, parameter_table
 
-__all__ = ["Cache", "empty_cache", "extend", "generate"]
+__all__ = [
+    "Cache",
+    "ServingParams",
+    "attend_cached",
+    "decode",
+    "empty_cache",
+    "extend",
+    "generate",
+    "serving_params",
+]
 
 Cache = tuple[tuple[Array, Array], ...]
 """Each layer's keys and values, (B, size, K, h): position p lies at p mod size, so that a layer with a window
 keeps the last `window` positions and no more."""
+
+ServingParams = Mapping[str, Any]
+"""A model's tensors by name; of one that each layer has, a tuple."""
 
 
 def empty_cache(shape: Shape, capacity: int, batch_size: int, options: ModelOptions | None = None) -> Cache:
@@ -48,8 +62,24 @@ def empty_cache(shape: Shape, capacity: int, batch_size: int, options: ModelOpti
     )
 
 
+def serving_params(params: Params, shape: Shape, options: ModelOptions | None = None) -> ServingParams:
+    """Return the tensors as `extend` reads them fastest: each layer's apart, in the dtype of `options`.
+
+    A slice of the stacked layers, or a cast, is a copy: made once here, and not again for every token.
+
+    >>> from scalesim.model import init_params
+    >>> shape = Shape(n_layer=2, d_model=32, n_head=4, n_kv_head=1, head_dim=16, d_ff=64, vocab_size=256)
+    >>> [w.shape for w in serving_params(init_params(shape, jax.random.key(0)), shape)["up_proj"]]
+    [(32, 64), (32, 64)]
+    """
+    dtype = (options or ModelOptions()).dtype
+    stacked = {p.name for p in parameter_table(shape) if p.per_layer}
+    cast = {name: jnp.asarray(value, dtype) for name, value in params.items()}
+    return {name: tuple(value) if name in stacked else value for name, value in cast.items()}
+
+
 def extend(
-    params: Params,
+    params: Params | ServingParams,
     cache: Cache,
     past: Int[Array, ""] | int,
     tokens: Int[Array, "B T"],
@@ -59,9 +89,9 @@ def extend(
     """Read tokens that follow `past` cached ones: prefill with a prompt, decode with one token.
 
     Args:
-        params: the tensors by name.
+        params: the tensors by name; split by `serving_params`, no token copies them.
         cache: of the tokens before.
-        past: how many those are.
+        past: how many those are; a plain 0 says that nothing is cached, and spares looking there.
         tokens: (B, T) new ones; past + T must not exceed the cache's capacity.
         shape: sizes, static.
         options: how to compute, static.
@@ -70,25 +100,56 @@ def extend(
         The cache with the new tokens, and the logits of the token after the last, float32 (B, V).
     """
     options = options or ModelOptions()
-    n_new = tokens.shape[1]
-    new = past + jnp.arange(n_new)
-    tables = rope_tables(new, shape.head_dim, options.rope_theta)
+    tables = rope_tables(past + jnp.arange(tokens.shape[1]), shape.head_dim, options.rope_theta)
     names = [p.name for p in parameter_table(shape) if p.per_layer]
     x, caches = embed(params, tokens, options), []
     for i, ((keys, values), window) in enumerate(zip(cache, layer_windows(shape), strict=True)):
         layer = {name: params[name][i] for name in names}
-        q, k, v = attention_inputs(x, layer, tables, shape, options)
-        size = keys.shape[1]
-        # Keys of the cache as it was, then the new ones: a ring would lose old keys that early queries see.
-        old = _positions(past, size)
-        positions = new, jnp.concatenate([old, new])
-        both = jnp.concatenate([keys, k], axis=1), jnp.concatenate([values, v], axis=1)
-        mixed = attend(q, *both, int(window), options, positions=positions)
+        inputs = attention_inputs(x, layer, tables, shape, options)
+        mixed, kept = attend_cached(inputs, keys, values, past, int(window), options)
         x = after_attention(x, mixed, layer, shape, options)
-        kept = slice(max(0, n_new - size), None)
-        places = new[kept] % size
-        caches.append((keys.at[:, places].set(k[:, kept]), values.at[:, places].set(v[:, kept])))
+        caches.append(kept)
     return tuple(caches), unembed(params, x[:, -1:], shape, options)[:, 0]
+
+
+def attend_cached(
+    inputs: Projected,
+    keys: Array,
+    values: Array,
+    past: Int[Array, ""] | int,
+    window: int,
+    options: ModelOptions,
+) -> tuple[Array, tuple[Array, Array]]:
+    """Attend to what one layer has cached and to the new tokens; return the result and the new cache.
+
+    Args:
+        inputs: rotated queries and keys, and values, of T new tokens.
+        keys: cached, (B, size, K, h): a ring.
+        values: cached, likewise.
+        past: how many tokens are cached; a plain 0 spares looking there.
+        window: positions that a token sees, itself included.
+        options: how to compute.
+    """
+    q, k, v = inputs
+    size, n_new = keys.shape[1], k.shape[1]
+    new = past + jnp.arange(n_new)
+    if n_new == 1:
+        # The place of a single token held what it no longer sees: written first, nothing need be copied.
+        place = new[0] % size
+        keys = jax.lax.dynamic_update_slice_in_dim(keys, k, place, axis=1)
+        values = jax.lax.dynamic_update_slice_in_dim(values, v, place, axis=1)
+        positions = new, _positions(past + 1, size)
+        return attend(q, keys, values, window, options, positions=positions), (keys, values)
+    if isinstance(past, int) and past == 0:  # nothing is cached: causal attention, with its faster kernels
+        mixed = attend(q, k, v, window, options)
+    else:
+        # Keys of the cache as it was, then the new ones: a ring would lose old keys that early queries see.
+        positions = new, jnp.concatenate([_positions(past, size), new])
+        both = jnp.concatenate([keys, k], axis=1), jnp.concatenate([values, v], axis=1)
+        mixed = attend(q, *both, window, options, positions=positions)
+    kept = slice(max(0, n_new - size), None)
+    places = new[kept] % size
+    return mixed, (keys.at[:, places].set(k[:, kept]), values.at[:, places].set(v[:, kept]))
 
 
 def _positions(past: Any, size: int) -> Array:
@@ -119,17 +180,56 @@ def generate(
         raise InvalidInput(f"n_tokens must be 1 or more, but is {n_tokens}.")
     batch, length = prompt.shape
     key = jax.random.key(0) if key is None else key
+    split = serving_params(params, shape, options)
     cache = empty_cache(shape, length + n_tokens, batch, options)
-    cache, logits = extend(params, cache, 0, prompt, shape, options)
+    cache, logits = extend(split, cache, 0, prompt, shape, options)
+    _, tokens = decode(
+        split, cache, logits, length, n_tokens, shape, options, key=key, temperature=temperature
+    )
+    return tokens.astype(prompt.dtype)
+
+
+def decode(
+    params: Params | ServingParams,
+    cache: Cache,
+    logits: Float[Array, "B V"],
+    past: Int[Array, ""] | int,
+    n_tokens: int,
+    shape: Shape,
+    options: ModelOptions | None = None,
+    *,
+    key: Array,
+    temperature: Array | float = 0.0,
+) -> tuple[Cache, Int[Array, "B n"]]:
+    """Choose n_tokens one after another, each read before the next: the loop of `generate`.
+
+    Args:
+        params: as `extend` takes them.
+        cache: of `past` tokens; it must hold n_tokens more. Written in place where the caller donates it.
+        logits: of the first token to choose.
+        past: how many tokens are cached.
+        n_tokens: how many to choose.
+        shape: sizes, static.
+        options: how to compute, static.
+        key: of the draws.
+        temperature: 0 takes the likeliest.
+
+    Returns:
+        The cache with the new tokens, and those.
+    """
 
     def choose_next(logits: Array, key: Array) -> Array:
-        drawn = jax.random.categorical(key, logits / jnp.maximum(temperature, 1e-6))
-        return jnp.where(temperature > 0, drawn, logits.argmax(-1)).astype(prompt.dtype)
+        def draw() -> Array:
+            return jax.random.categorical(key, logits / jnp.maximum(temperature, 1e-6))
+
+        # Drawing takes a random number for every word of the vocabulary: only where it is asked for.
+        return jax.lax.cond(temperature > 0, draw, lambda: logits.argmax(-1)).astype(jnp.int32)
 
     def step(carry: tuple[Cache, Array], scanned: tuple[Array, Array]) -> tuple[tuple[Cache, Array], Array]:
         (cache, logits), (i, key) = carry, scanned
         token = choose_next(logits, key)
-        return extend(params, cache, length + i, token[:, None], shape, options), token
+        return extend(params, cache, past + i, token[:, None], shape, options), token
 
-    _, tokens = jax.lax.scan(step, (cache, logits), (jnp.arange(n_tokens), jax.random.split(key, n_tokens)))
-    return tokens.T
+    scanned = jnp.arange(n_tokens), jax.random.split(key, n_tokens)
+    (cache, _), tokens = jax.lax.scan(step, (cache, logits), scanned)
+    return cache, tokens.T

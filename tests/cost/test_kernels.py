@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import hardware_constants as measured
+from scalesim.cost.fitting import halves, kernel_seconds, part
 from scalesim.cost.kernels import decode_attention_time, gemm_time, p_norm, prefill_attention_time
 from scalesim.efficiency import measured_efficiency
 from tests.gradients import assert_gradients_agree
@@ -121,8 +122,8 @@ BOUNDS = {"gemm": 0.10, "decode": 0.10, "prefill": 0.12}
 def test_error_on_the_held_out_half(kind, device):
     need("silicon")
     table = measured.kernel_rows(kind, device)
-    fitted, scored = measured.halves(table, seed=7)
-    errors = measured.errors(kind, device, measured.fit_kernel(kind, device, fitted), scored)
+    fitted, scored = halves(table, seed=7)
+    errors = measured.errors(kind, device, measured.fit(kind, device, fitted), scored)
     assert (np.median(errors) if kind == "decode" else errors.mean()) <= BOUNDS[kind]
 
 
@@ -135,8 +136,8 @@ def test_error_on_unseen_gemm_shapes():
         # Whole widths and depths are left out, not single products: every scored n and k is new.
         widths, depths = (rng.choice(np.unique(table[side]), 8, replace=False) for side in ("n", "k"))
         wide, deep = np.isin(table["n"], widths), np.isin(table["k"], depths)
-        constants = measured.fit_kernel("gemm", "h100", measured.part(table, np.flatnonzero(~wide & ~deep)))
-        new = measured.part(table, np.flatnonzero(wide & deep))
+        constants = measured.fit("gemm", "h100", part(table, np.flatnonzero(~wide & ~deep)))
+        new = part(table, np.flatnonzero(wide & deep))
         means.append(measured.errors("gemm", "h100", constants, new).mean())
     assert np.mean(means) <= 0.10
 
@@ -151,21 +152,20 @@ def test_shipped_constants_fit_and_never_beat_the_bandwidth(device):
         found = np.median(errors) if kind == "decode" else errors.mean()
         assert found == pytest.approx(stated, rel=0.1)
     table = measured.kernel_rows("decode", device)
-    length = np.where(
-        table["window_size"] > 0, np.minimum(table["kv_len"], table["window_size"]), table["kv_len"]
-    )
-    read = 4 * table["batch_size"] * length * table["num_key_value_heads"] * table["head_dim"]
-    time = np.asarray(measured.decode(table, device, efficiency.decode))
+    read = 4 * table["batch"] * table["length"] * table["n_kv_head"] * table["head_dim"]
+    time = np.asarray(kernel_seconds("decode", table, measured.on(device), efficiency.decode))
     assert np.all(time[read > 5e7] >= read[read > 5e7] / measured.PEAKS[device][1])
 
 
 def test_measured_bandwidth_falls_with_the_group_as_predicted():
     need("silicon")
     table = measured.kernel_rows("decode", "h100")
-    read = 4 * table["batch_size"] * table["kv_len"] * table["num_key_value_heads"] * table["head_dim"]
-    group = table["num_heads"] / table["num_key_value_heads"]
-    long = (read > 2e8) & (table["window_size"] == 0) & (table["head_dim"] == 128)
-    time = np.asarray(measured.decode(table, "h100", measured_efficiency("h100").decode))
+    read = 4 * table["batch"] * table["length"] * table["n_kv_head"] * table["head_dim"]
+    group = table["n_head"] / table["n_kv_head"]
+    long = (read > 2e8) & (table["window"] >= 1e9) & (table["head_dim"] == 128)
+    time = np.asarray(
+        kernel_seconds("decode", table, measured.on("h100"), measured_efficiency("h100").decode)
+    )
     for seconds in (table["seconds"], time):
         reached = read / seconds
         few, many = (np.median(reached[long & rows]) for rows in (group <= 2, group >= 16))

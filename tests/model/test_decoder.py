@@ -11,7 +11,16 @@ from flax import nnx
 
 from scalesim.cost.flops import forward_flops
 from scalesim.errors import InvalidInput
-from scalesim.model import Decoder, ModelOptions, empty_cache, extend, forward, generate, init_params
+from scalesim.model import (
+    Decoder,
+    ModelOptions,
+    empty_cache,
+    extend,
+    forward,
+    generate,
+    init_params,
+    serving_params,
+)
 from scalesim.models import known_model
 from scalesim.shape import LatentAttention, MixtureOfExperts, Shape, SlidingWindow, parameter_table
 
@@ -87,6 +96,18 @@ def test_cached_decode_is_the_whole_forward_pass(name):
     for i in range(12, text.shape[1]):
         cache, logits = EXTEND(params, cache, i, text[:, i : i + 1], shape)
         np.testing.assert_allclose(logits, whole[:, i], atol=2e-5)
+
+
+@pytest.mark.parametrize("name", TELLING)
+def test_split_params_and_a_known_empty_cache_change_nothing(name):
+    shape = SHAPES[name]
+    params, text = model_of(shape), tokens()
+    cache = empty_cache(shape, text.shape[1], 2)
+    expected, logits = EXTEND(params, cache, 0, text[:, :-1], shape)
+    split = serving_params(params, shape)
+    found, first = jax.jit(lambda p, c, t: extend(p, c, 0, t, shape))(split, cache, text[:, :-1])
+    np.testing.assert_allclose(first, logits, atol=2e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, expected)
 
 
 def test_the_module_is_the_function():

@@ -7,7 +7,7 @@ answered exhaustively, one design at a time. Writes results/wide_search.csv (a r
 prints by lattice: how many answers are within 0.5% of the best feasible one, the largest gap, whether any
 answer breaks a limit, and how many times fewer designs were evaluated. An evaluation is the law and the cost
 of one design: a whole one that was built (whatever it took to bring it to the loss), or a relaxed one whose
-gradient was taken.
+derivatives were taken. The search's constants were set on draws of other seeds (0 to 3).
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from scalesim.search.wide import TOLERANCE, settled
 __all__ = ["main", "solved_case"]
 
 WITHIN = 0.005
+SEED = 1000
+"""Of the first lattice; the next are those of the others."""
 
 
 def solved_case(name: str, count: int, seed: int) -> list[dict[str, Any]]:
@@ -84,7 +86,7 @@ def solved_case(name: str, count: int, seed: int) -> list[dict[str, Any]]:
 
 def main(folder: Path = RESULTS, problems: int = 50, names: tuple[str, ...] = CASES) -> list[Row]:
     with jax.enable_x64(True):
-        by_case = {name: solved_case(name, problems, CASES.index(name)) for name in names}
+        by_case = {name: solved_case(name, problems, SEED + CASES.index(name)) for name in names}
     rows: list[Row] = [row for some in by_case.values() for row in some]
     write_csv(folder / "wide_search.csv", rows)
     draw_gaps(folder / "wide_search.png", by_case)

@@ -102,7 +102,7 @@ def _least(
 ) -> Any:
     """Return (2, Q) designs: the gradient's optima, and the best of the lattice's own heads at real sizes.
 
-    The gradient's may exceed the halfway limits by what its Lagrangian leaves (a per cent or so): they are
+    The gradient's may exceed the halfway limits by what its penalties leave (a part in a thousand): they are
     points of the bound all the same, where they stand. The constraints of the question hold.
     """
     n_head, n_kv_head = map(jnp.asarray, lattice.arrays())

@@ -28,8 +28,8 @@ __all__ = ["TOLERANCE", "Built", "Settled", "build", "settled", "wide_search"]
 
 Num = Any
 
-ROUNDS = 12
-EXPANDED = 560
+ROUNDS = 14
+EXPANDED = 600
 """Designs tried a round, about: all rounds together are less than a hundredth of a lattice of a million."""
 SPREAD = 64
 """Points spread over the lattice, where there is no gradient to say where to begin."""
@@ -224,14 +224,14 @@ def _rounded(space: DesignSpace, axes: Axes, family: ShapeFamily, ends: Descende
     others_free = [i for i in axes.free if i != 0]
     flips = np.unique(np.maximum(pair_moves(others_free, len(axes.sizes), reach=1), 0), axis=0)
     flipped = first[None] + flips[:, None] * (second - first)[None]
-    resized = _resized(space, axes, family, flipped, ends.sized.log_n_params[None])
+    size = jnp.log(shape.n_layer) + _log_layer(space, family, shape)
+    resized = _resized(space, axes, family, flipped, size[None])
     deeper = np.eye(len(axes.sizes), dtype=int)[None, :1]
     return jnp.concatenate([resized - deeper, resized, resized + deeper]).reshape(-1, len(axes.sizes))
 
 
-def _log_layer(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num) -> Num:
-    """Return the log of the parameters of one layer at some places; d_ff, where it closes, in mid-range."""
-    shape, _, _ = _unclosed(space, axes, family, index)
+def _log_layer(space: DesignSpace, family: ShapeFamily, shape: Shape) -> Num:
+    """Return the log of the parameters of one layer; d_ff, where it closes, in mid-range."""
     d_ff = shape.d_ff
     if space.tokens_per_param is None:
         low, high = space.ffn_limits(family)
@@ -241,10 +241,13 @@ def _log_layer(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num) 
 
 
 def _resized(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num, log_size: Num) -> Num:
-    """Return places with the depth that brings them nearest a size; as they are where width follows depth."""
+    """Return places with the depth that brings them nearest a size (by `_log_layer`).
+
+    Where width follows depth, as they are.
+    """
     if space.d_model is None or len(axes.values[0]) == 1:
         return index
-    log_depth = log_size - _log_layer(space, axes, family, index)
+    log_depth = log_size - _log_layer(space, family, _unclosed(space, axes, family, index)[0])
     depths = np.log(axes.values[0]).reshape((1,) * log_depth.ndim + (-1,))
     place = jnp.argmin(jnp.abs(log_depth[..., None] - depths), axis=-1)
     return index.at[..., 0].set(place.astype(index.dtype))
@@ -253,21 +256,33 @@ def _resized(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num, lo
 def _neighbours(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num) -> Num:
     """Return what is near some places: (n, 7) -> (n, M, 7).
 
-    Depth by up to three steps; every other axis by up to two and every pair of them by one each, at the
-    depth that keeps the size (alone, also one step more and less).
+    Depth by up to three steps; every other axis by up to two and every pair of them by one each (width
+    against FFN by two), at the depth that keeps the size (alone, also one step more and less).
     """
     dimensions = len(axes.sizes)
-    near = pair_moves([i for i in axes.free if i != 0], dimensions, 2)[None]
+    near = np.concatenate([pair_moves([i for i in axes.free if i != 0], dimensions, 2), _trades(axes)])[None]
     alone = near[:, (near[0] != 0).sum(1) == 1]
     deeper = np.eye(dimensions, dtype=int)[None, :1] * (axes.sizes[0] > 1)
     depth = jnp.asarray(axes.values[0])[index[:, 0]]
-    size = (jnp.log(depth) + _log_layer(space, axes, family, index))[:, None]
+    layer = _log_layer(space, family, _unclosed(space, axes, family, index)[0])
+    size = (jnp.log(depth) + layer)[:, None]
     most = (axes.sizes - 1)[None, None]
     index = index[:, None]
     kept = _resized(space, axes, family, jnp.clip(index + near, 0, most), size)
     single = _resized(space, axes, family, jnp.clip(index + alone, 0, most), size)
     depths = index + np.array([-3, -2, -1, 1, 2, 3])[None, :, None] * deeper
     return jnp.concatenate([kept, single - deeper, single + deeper, depths], axis=1)
+
+
+def _trades(axes: Axes) -> np.ndarray:
+    """Return moves of width against FFN ratio, by more than one step of either: size stays about the same.
+
+    Where depth is at its least it can make up for neither.
+    """
+    if not {1, 2} <= set(axes.free):
+        return np.zeros((0, len(axes.sizes)), int)
+    moves = [(1, -2), (2, -1), (2, -2), (-1, 2), (-2, 1), (-2, 2)]
+    return np.array([[0, *move, *[0] * (len(axes.sizes) - 3)] for move in moves])
 
 
 def _spread(axes: Axes, count: int = SPREAD) -> np.ndarray:

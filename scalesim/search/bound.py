@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.search.candidate import plain_shape
 from scalesim.search.constraints import AtMost
 from scalesim.search.lattice import Lattice
 from scalesim.search.measures import Measure
@@ -20,7 +21,7 @@ from scalesim.search.solve import stack_queries
 from scalesim.shape import Shape, count_params
 from scalesim.workload import Workload
 
-__all__ = ["bound_between", "measured", "plain_shape"]
+__all__ = ["bound_between", "measured"]
 
 Num = Any
 
@@ -39,15 +40,6 @@ def measured(problem: Problem, workload: Workload, measures: tuple[Measure, ...]
         for m in measures
     ]
     return [jnp.broadcast_to(value, count) for value in found]
-
-
-def plain_shape(shapes: Shape, index: int, real: bool) -> Shape:
-    """Return one shape with Python numbers; whole ones where sizes are whole."""
-
-    def number(value: float) -> float:
-        return round(value) if real or float(value).is_integer() else float(value)
-
-    return jax.tree.map(lambda leaf: number(float(leaf[index])), shapes)
 
 
 def bound_between(
@@ -80,7 +72,7 @@ def bound_between(
     shapes = jax.tree.map(lambda leaf: leaf[:, : len(some)].reshape(-1), shapes)
     best = np.flatnonzero(non_dominated(found))
     best = best[np.lexsort(found[best].T[::-1])]
-    return tuple(plain_shape(shapes, i, False) for i in best.tolist()), found[best]
+    return tuple(plain_shape(shapes, False, (i,)) for i in best.tolist()), found[best]
 
 
 def _middle(measure: Measure, values: np.ndarray) -> np.ndarray:

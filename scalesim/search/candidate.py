@@ -61,16 +61,14 @@ def freed_candidate(problem: Problem, query: Query, shape: Shape, freed: Freed) 
     return candidate_of(problem, freed.asked(query), shape)
 
 
-def plain_shape(shape: Shape, real: bool) -> Shape:
-    """Return a shape with Python numbers in its fields: whole ones where they are meant to be."""
+def plain_shape(shapes: Shape, real: bool, place: tuple[int, ...] = ()) -> Shape:
+    """Return a shape (of several, the one at `place`) in Python numbers, whole where sizes are."""
 
-    def number(name: str, value: Num) -> int | float:
-        whole_number = real or (name in ("n_head", "n_kv_head") and float(value).is_integer())
-        return round(float(value)) if whole_number else float(value)
+    def number(leaf: Num) -> int | float:
+        value = float(np.asarray(leaf)[place])
+        return round(value) if real or value.is_integer() else value
 
-    names = ("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size")
-    sizes: dict[str, Any] = {name: number(name, getattr(shape, name)) for name in names}
-    return dataclasses.replace(shape, **sizes)
+    return jax.tree.map(number, shapes)
 
 
 def _count(shape: Shape, convention: Convention) -> float:

@@ -17,8 +17,8 @@ from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.families import FIGURE, ShapeFamily
 from scalesim.hardware import Hardware
-from scalesim.search.bound import bound_between, measured, plain_shape
-from scalesim.search.candidate import Candidate, candidate_of
+from scalesim.search.bound import bound_between, measured
+from scalesim.search.candidate import Candidate, candidate_of, plain_shape
 from scalesim.search.constraints import AtMost
 from scalesim.search.design import law_of
 from scalesim.search.doubt import extrapolation, in_words
@@ -176,7 +176,7 @@ def frontier(
         least = [losses[MARGIN] if m.is_loss else 0.0 for m in asked]
         front = np.flatnonzero(non_dominated(values) & (values >= least).all(axis=1))
         front = front[np.lexsort(values[front].T[::-1])]
-        chosen = tuple(plain_shape(shapes, i, lattice.real) for i in front.tolist())
+        chosen = tuple(plain_shape(shapes, lattice.real, (i,)) for i in front.tolist())
         bound_shapes, bound = bound_between(problem, query, lattice, asked, values[front])
     return Frontier(
         problem=problem,

@@ -83,8 +83,8 @@ def minimise(
         longest = jnp.maximum(jnp.abs(step).max(0), 1e-300)
         return best, jnp.clip(at + step * jnp.minimum(1.0, reach / longest)[None], 0.0, 1.0), reach, curvature
 
-    like = jax.eval_shape(evaluated, start, carried)
-    nowhere = jnp.full(like[0].shape, jnp.inf), carried, jnp.zeros(like[2].shape)
+    like = jax.eval_shape(functions, start, carried)[0].shape
+    nowhere = jnp.full(like, jnp.inf), carried, jnp.zeros((axes, *like))
     curvature = jnp.broadcast_to(CURVATURE * jnp.eye(axes)[:, :, None], (axes, axes, starts))
     first = ((start, *nowhere), start, jnp.full(starts, REACH[0]), curvature)
     (x, values, carried, _), *_ = jax.lax.fori_loop(0, iterations, one, first)

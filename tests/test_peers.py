@@ -8,6 +8,7 @@ import pytest
 from experiments.benchmarks.peers import lent, plain
 from experiments.benchmarks.peers.posed import COMPARED, Enough, Trace, drawn_on
 from experiments.benchmarks.wide_problems import problem_of, query_of
+from scalesim.errors import InvalidInput
 from scalesim.families import FIGURE
 from scalesim.search.wide import build
 
@@ -75,3 +76,8 @@ def test_a_trace_keeps_what_is_feasible_and_ends_when_the_time_is_up(drawn, plac
     trace.seconds = 0.0
     with pytest.raises(Enough):
         trace(x[:1])
+
+
+def test_a_lattice_whose_tokens_are_not_free_is_not_posed_plainly():
+    with pytest.raises(InvalidInput, match="must free the training tokens"):
+        plain.pose("depth")(drawn_on("depth", 1)[0])

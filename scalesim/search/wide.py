@@ -24,7 +24,7 @@ from scalesim.search.relaxation import Descended, Relaxed, descend
 from scalesim.search.space import N_STARTS, Axes, DesignSpace
 from scalesim.shape import Shape
 
-__all__ = ["TOLERANCE", "Built", "Settled", "build", "settled", "wide_search"]
+__all__ = ["TOLERANCE", "Built", "Settled", "build", "rounded_places", "settled", "wide_search"]
 
 Num = Any
 
@@ -193,7 +193,7 @@ def _close_by_width(problem: Problem, query: Query, shape: Shape, freed: Freed, 
     return replace(shape, d_ff=jnp.maximum(reaches, first) * unit)
 
 
-def _rounded(space: DesignSpace, axes: Axes, family: ShapeFamily, ends: Descended) -> Num:
+def rounded_places(space: DesignSpace, axes: Axes, family: ShapeFamily, ends: Descended) -> Num:
     """Return the places nearest each relaxed design, with up to two axes at the second nearest, at its size.
 
     The depth follows from the size, and is tried one step more and less.
@@ -314,7 +314,7 @@ def wide_search(problem: Problem, queries: Query, space: DesignSpace, gradient: 
 
         if gradient:
             ends = descend(problem, query, space)
-            relaxed, start = ends.best, _rounded(space, axes, problem.family, ends)
+            relaxed, start = ends.best, rounded_places(space, axes, problem.family, ends)
         else:
             relaxed, start = None, jnp.asarray(_spread(axes))
         pool, before, tried = best_first(merits, start, near, box, axes.sizes, rounds=ROUNDS, expand=expand)
@@ -327,7 +327,7 @@ def wide_search(problem: Problem, queries: Query, space: DesignSpace, gradient: 
             gradients=jnp.asarray(N_STARTS * ITERATIONS if gradient else 0),
         )
 
-    if len(queries.target_loss) == 1:  # without a batch the program is a third smaller
+    if len(queries.target_loss) == 1:  # without a batch it is traced in half the time
         alone = one(jax.tree.map(lambda leaf: leaf[0], queries))
         return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], alone)
     return jax.lax.map(one, queries, batch_size=TOGETHER)

@@ -18,7 +18,7 @@ from experiments.benchmarks.peers.posed import Loose, Measured, Posed, batched
 from experiments.benchmarks.wide_problems import CASES, Drawn, cases, problem_of, query_of
 from scalesim.families import FIGURE
 from scalesim.search.relaxation import Descended
-from scalesim.search.wide import _rounded, build
+from scalesim.search.wide import build, rounded_places
 
 __all__ = ["pose"]
 
@@ -59,7 +59,7 @@ def pose(name: str) -> Callable[[Drawn], Posed]:
 
     @jax.jit
     def rounded(x: Any, query: Any) -> Any:
-        places = jnp.clip(_rounded(space, axes, FIGURE, ends(query, x)), 0, axes.sizes - 1)
+        places = jnp.clip(rounded_places(space, axes, FIGURE, ends(query, x)), 0, axes.sizes - 1)
         return places[:, np.array(axes.free)]
 
     dimensions = space.starts(FIGURE).shape[1]

@@ -26,6 +26,7 @@ import numpy as np
 
 from experiments.benchmarks.peers.posed import Loose, Measured, Posed, batched
 from experiments.benchmarks.wide_problems import OFF, Drawn, problem_of, query_of
+from scalesim.errors import InvalidInput
 from scalesim.families import FIGURE
 from scalesim.search.problem import Freed
 from scalesim.search.space import Axes
@@ -47,7 +48,7 @@ def pose(name: str) -> Callable[[Drawn], Posed]:
     def posed(drawn: Drawn) -> Posed:
         space = drawn.case.space
         if space.tokens_per_param is None:
-            raise NotImplementedError(f"{name}: tokens are not free, and d_ff as an axis is not posed here.")
+            raise InvalidInput(f"lattice {name!r} must free the training tokens to be posed plainly.")
         axes = space.axes(FIGURE)
         least, most = np.log(space.tokens_per_param)
         measure = _measure(drawn)

@@ -22,7 +22,8 @@ def newton_root(
 
     `f` acts elementwise and may close over anything. From any start Newton lands, at the latest after its
     first step, on the side where f and f'' agree in sign, and from there converges monotonically, if f is
-    convex and monotone. The iteration ends when no element moves by more than rounding error.
+    convex and monotone. The iteration ends when no element has moved by more than a step whose square,
+    which is what is left after it, is below rounding error.
 
     Derivatives with respect to what `f` closes over are those of the implicit function theorem,
     dx = -f'(x)^-1 df, to any order; the iteration itself is not differentiated.
@@ -39,7 +40,7 @@ def newton_root(
     """
 
     def solve(g: Callable[[jax.Array], jax.Array], first: jax.Array) -> jax.Array:
-        tolerance = 4 * jnp.finfo(first.dtype).eps
+        tolerance = 0.1 * jnp.finfo(first.dtype).eps ** 0.5
 
         def step(state: tuple[Any, jax.Array, Any]) -> tuple[Any, jax.Array, Any]:
             taken, x, _ = state

@@ -48,7 +48,17 @@ from scalesim.search.problem import Freed
 from scalesim.search.space import DesignSpace, design_space
 from scalesim.shape import Shape, count_params
 
-__all__ = ["CASES", "OBJECTIVES", "Case", "Drawn", "best_of_all", "draw", "problem_of", "query_of"]
+__all__ = [
+    "CASES",
+    "OBJECTIVES",
+    "Case",
+    "Drawn",
+    "best_of_all",
+    "draw",
+    "own_query",
+    "problem_of",
+    "query_of",
+]
 
 H100 = load_hardware("h100-sxm")
 OBJECTIVES = ("Z", "memory", "FLOPs", "TPOT", "$ a million requests", "lifetime $")
@@ -191,6 +201,16 @@ def query_of(drawn: Drawn) -> Query:
             max_training_flops(training),
             max_params(params),
         ),
+    )
+
+
+def own_query(drawn: Drawn) -> Query:
+    """Return a problem as a query that holds its own objective and limits only, as one asks it alone."""
+    query = query_of(drawn)
+    return dataclasses.replace(
+        query,
+        objective=query.objective.costs[drawn.objective],
+        constraints=tuple(c for c, limit in zip(query.constraints, drawn.limits, strict=True) if limit < OFF),
     )
 
 

@@ -1,4 +1,4 @@
-"""Best-first search over whole numbers, many points at a time, with a fixed number of evaluations."""
+"""Best-first search over whole numbers, many points at a time."""
 
 from __future__ import annotations
 
@@ -56,6 +56,20 @@ class Pool:
         return Pool(index=index[kept], merit=value[kept], expanded=(expanded | again)[kept])
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class _Walk:
+    """Where a search stands: `idle` rounds in a row have found nothing better; `best` before the check."""
+
+    turn: Num
+    idle: Num
+    strict: Pool
+    lenient: Pool
+    best: Num
+    centre: Num
+    tried: Num
+
+
 def best_first(
     merits: Callable[[Num], tuple[Num, Num]],
     start: Num,
@@ -64,8 +78,9 @@ def best_first(
     sizes: np.ndarray,
     *,
     rounds: int,
+    patience: int,
     expand: int,
-) -> tuple[Pool, Num, int]:
+) -> tuple[Pool, Num, Num]:
     """Return the best points found from `start` by expanding, round by round, the best not yet expanded.
 
     A greedy walk stops at the first point that is better than its neighbours; whole numbers make many of
@@ -81,7 +96,8 @@ def best_first(
         neighbours: (n, k) -> (n, M, k).
         box: (B, k), the moves to all around a point.
         sizes: whole numbers along each axis: 0 <= index < sizes.
-        rounds: how often to expand.
+        rounds: how often to expand, at most.
+        patience: rounds in a row that may find nothing better before the walk ends.
         expand: points a round, half of them from each pool.
 
     Returns:
@@ -104,17 +120,18 @@ def best_first(
 
     given, boxed = batches(start), batches(jnp.asarray(box))
     first, last = len(given), len(given) + rounds
+    end = last + len(boxed)
 
-    def one_round(i: Num, state: tuple[Pool, Pool, Num, Num]) -> tuple[Pool, Pool, Num, Num]:
+    def one_round(walk: _Walk) -> _Walk:
         """Try the given points, expand, or try what is around the best; all through one evaluation."""
-        strict, lenient, best, centre = state
+        i, strict, lenient = walk.turn, walk.strict, walk.lenient
         walking = (i >= first) & (i < last)
         from_strict, strict_after = strict.take(half)
         from_lenient, lenient_after = lenient.take(half)
         chosen = jnp.concatenate([from_strict, from_lenient])
         walked = neighbours(chosen).reshape(-1, dimensions)
-        centre = jnp.where(i == last, strict.index[0], centre)
-        best = jnp.where(i == last, strict.merit[0], best)
+        centre = jnp.where(i == last, strict.index[0], walk.centre)
+        best = jnp.where(i == last, strict.merit[0], walk.best)
         around = centre[None] + boxed[jnp.clip(i - last, 0, len(boxed) - 1)]
         found = jnp.where(walking, walked, jnp.where(i < first, given[jnp.minimum(i, first - 1)], around))
         found = jnp.clip(found, 0, jnp.asarray(sizes)[None] - 1)
@@ -124,12 +141,30 @@ def best_first(
             (strict, lenient),
         )
         counted, forgiving = merits(found)
-        return strict.joined(found, counted, key), lenient.joined(found, forgiving, key), best, centre
+        after = strict.joined(found, counted, key)
+        idle = jnp.where(walking & (after.merit[0] >= strict.merit[0]), walk.idle + 1, 0)
+        return _Walk(
+            turn=jnp.where(walking & (idle >= patience), last, i + 1),
+            idle=idle,
+            strict=after,
+            lenient=lenient.joined(found, forgiving, key),
+            best=best,
+            centre=centre,
+            tried=walk.tried + width,
+        )
 
-    turns = last + len(boxed)
     nothing = Pool.empty(start[0])
-    strict, _, best, _ = jax.lax.fori_loop(0, turns, one_round, (nothing, nothing, jnp.inf, start[0]))
-    return strict, best, turns * width
+    begun = _Walk(
+        turn=jnp.asarray(0),
+        idle=jnp.asarray(0),
+        strict=nothing,
+        lenient=nothing,
+        best=jnp.asarray(jnp.inf),
+        centre=start[0],
+        tried=jnp.asarray(0),
+    )
+    ended = jax.lax.while_loop(lambda walk: walk.turn < end, one_round, begun)
+    return ended.strict, ended.best, ended.tried
 
 
 def pair_moves(free: list[int], dimensions: int, reach: int = 2) -> np.ndarray:

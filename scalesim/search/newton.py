@@ -136,16 +136,5 @@ def _bfgs(curvature: Num, moved: Num, turned: Num) -> Num:
 
 
 def _solve(matrix: Num, right: Num) -> Num:
-    """Return x of `matrix` x = `right`, (k, k, S) and (k, S), by Cholesky's factors."""
-    size = len(right)
-    lower: dict[tuple[int, int], Num] = {}
-    for j in range(size):
-        for i in range(j, size):
-            rest = matrix[i, j] - sum(lower[i, p] * lower[j, p] for p in range(j))
-            lower[i, j] = jnp.sqrt(jnp.maximum(rest, 1e-12)) if i == j else rest / lower[j, j]
-    x: dict[int, Num] = {}
-    for i in range(size):
-        x[i] = (right[i] - sum(lower[i, p] * x[p] for p in range(i))) / lower[i, i]
-    for i in reversed(range(size)):
-        x[i] = (x[i] - sum(lower[p, i] * x[p] for p in range(i + 1, size))) / lower[i, i]
-    return jnp.stack([x[i] for i in range(size)])
+    """Return x of `matrix` x = `right`, (k, k, S) and (k, S)."""
+    return jnp.linalg.solve(jnp.moveaxis(matrix, -1, 0), right.T[..., None])[..., 0].T

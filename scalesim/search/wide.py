@@ -29,6 +29,7 @@ __all__ = ["TOLERANCE", "Built", "Settled", "build", "rounded_places", "settled"
 Num = Any
 
 ROUNDS = 14
+PATIENCE = 5
 EXPANDED = 600
 """Designs tried a round, about: all rounds together are less than a hundredth of a lattice of a million."""
 SPREAD = 64
@@ -37,8 +38,6 @@ TOLERANCE = 1e-9
 """Log excess that counts as none."""
 TOLL = 6.0
 """Log cost of a violation of 1 where it is forgiven: a limit exceeded by a hundredth must save 6% of cost."""
-TOGETHER = 8
-"""Questions solved at a time: enough to fill vectors, few enough for the cache."""
 
 
 @jax.tree_util.register_dataclass
@@ -317,20 +316,19 @@ def wide_search(problem: Problem, queries: Query, space: DesignSpace, gradient: 
             relaxed, start = ends.best, rounded_places(space, axes, problem.family, ends)
         else:
             relaxed, start = None, jnp.asarray(_spread(axes))
-        pool, before, tried = best_first(merits, start, near, box, axes.sizes, rounds=ROUNDS, expand=expand)
+        pool, before, tried = best_first(
+            merits, start, near, box, axes.sizes, rounds=ROUNDS, patience=PATIENCE, expand=expand
+        )
         return Settled(
             relaxed=relaxed,
             index=pool.index,
             built=build(problem, query, space, pool.index),
             merit_before=before,
-            evaluations=jnp.asarray(tried + len(pool.merit)),
+            evaluations=tried + len(pool.merit),
             gradients=jnp.asarray(N_STARTS * ITERATIONS if gradient else 0),
         )
 
-    if len(queries.target_loss) == 1:  # without a batch it is traced in half the time
-        alone = one(jax.tree.map(lambda leaf: leaf[0], queries))
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], alone)
-    return jax.lax.map(one, queries, batch_size=TOGETHER)
+    return jax.lax.map(one, queries)
 
 
 def settled(problem: Problem, queries: Query, space: DesignSpace, gradient: bool = True) -> Settled:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -287,15 +288,20 @@ def test_the_walk_over_whole_numbers_crosses_what_is_forbidden():
 
     moves, box = pair_moves([0, 1], 2), box_moves([0, 1], 2)
     start = jnp.array([[2, 35], [5, 5]])
-    pool, before, tried = best_first(
-        merits, start, lambda index: index[:, None] + moves[None], box, sizes, rounds=32, expand=4
+    walk = partial(
+        best_first, merits, start, lambda index: index[:, None] + moves[None], box, sizes, expand=4
     )
+    pool, before, tried = walk(rounds=32, patience=32)
     grid = jnp.asarray(np.stack(np.meshgrid(np.arange(60), np.arange(60)), -1).reshape(-1, 2))
     assert float(merits(grid)[0].min()) < 1e-9
     assert float(pool.merit[0]) == float(before) < 1e-9
     assert tried < 60 * 60 / 2
     finite = np.asarray(pool.index)[np.isfinite(np.asarray(pool.merit))]
     assert len(np.unique(finite, axis=0)) == len(finite)
+    # A walk that has been where nothing is better for long enough ends, with the same answer.
+    short, _, fewer = walk(rounds=32, patience=8)
+    assert fewer < tried
+    assert (short.index[0] == pool.index[0]).all()
 
 
 @pytest.mark.slow

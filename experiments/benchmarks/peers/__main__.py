@@ -14,7 +14,7 @@ import numpy as np
 from experiments.benchmarks.peers import lent, plain
 from experiments.benchmarks.peers.posed import COMPARED, Enough, Posed, Trace, drawn_on
 from experiments.benchmarks.peers.solvers import PEERS
-from experiments.benchmarks.wide_problems import Drawn, problem_of, query_of
+from experiments.benchmarks.wide_problems import Drawn, own_query, problem_of, query_of
 from scalesim.search import stack_queries
 from scalesim.search.wide import settled
 
@@ -49,7 +49,7 @@ def run(asked: dict[str, Any]) -> None:
 
 def answered(drawn: Drawn) -> dict[str, float]:
     """Return our answer to one question, asked alone: log cost, seconds (warm), evaluations."""
-    problem, query, times = problem_of(drawn.case), stack_queries([query_of(drawn)]), []
+    problem, query, times = problem_of(drawn.case), stack_queries([own_query(drawn)]), []
     settled(problem, query, drawn.case.space)
     for _ in range(3):
         start = time.perf_counter()

@@ -15,7 +15,6 @@ that reach it are the best.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks.peers.posed import Loose, Measured, Posed, batched
-from experiments.benchmarks.wide_problems import OFF, Drawn, problem_of, query_of
+from experiments.benchmarks.wide_problems import OFF, Drawn, own_query, problem_of
 from scalesim.errors import InvalidInput
 from scalesim.families import FIGURE
 from scalesim.search.problem import Freed
@@ -108,12 +107,7 @@ def _values(axes: Axes, x: Num) -> list[Num]:
 
 def _measure(drawn: Drawn) -> Callable[[dict[str, Num], Num], tuple[Num, Num]]:
     """Return (fields, tokens a parameter) -> log cost and the log excess of the loss and of each limit."""
-    problem, query = problem_of(drawn.case), query_of(drawn)
-    query = dataclasses.replace(
-        query,
-        objective=query.objective.costs[drawn.objective],
-        constraints=tuple(c for c, limit in zip(query.constraints, drawn.limits, strict=True) if limit < OFF),
-    )
+    problem, query = problem_of(drawn.case), own_query(drawn)
 
     def measure(at: dict[str, Num], tokens: Num) -> tuple[Num, Num]:
         sizes = ("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff")

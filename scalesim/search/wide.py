@@ -29,7 +29,7 @@ __all__ = ["TOLERANCE", "Built", "Settled", "build", "rounded_places", "settled"
 Num = Any
 
 ROUNDS = 14
-PATIENCE = 5
+PATIENCE = 9
 EXPANDED = 600
 """Designs tried a round, about: all rounds together are less than a hundredth of a lattice of a million."""
 SPREAD = 64

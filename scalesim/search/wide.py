@@ -29,7 +29,9 @@ __all__ = ["TOLERANCE", "Built", "Settled", "build", "rounded_places", "settled"
 Num = Any
 
 ROUNDS = 14
+"""Of the walk over whole designs, at most."""
 PATIENCE = 9
+"""Rounds in a row without anything better that end the walk; with five, one in a hundred ends too early."""
 EXPANDED = 600
 """Designs tried a round, about: all rounds together are less than a hundredth of a lattice of a million."""
 SPREAD = 64

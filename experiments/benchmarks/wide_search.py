@@ -1,6 +1,6 @@
 """Two hundred constrained problems on lattices of a million designs: the search beside every design there is.
 
-    python -m experiments.benchmarks.wide_search [--problems 50]
+    python -m experiments.benchmarks.wide_search [--problems 50] [--seed 2000]
 
 On each of the four lattices of `wide_problems`, so many random problems are searched in one compiled call and
 answered exhaustively, one design at a time. Writes results/wide_search.csv (a row a problem) and .png, and
@@ -84,9 +84,11 @@ def solved_case(name: str, count: int, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def main(folder: Path = RESULTS, problems: int = 50, names: tuple[str, ...] = CASES) -> list[Row]:
+def main(
+    folder: Path = RESULTS, problems: int = 50, names: tuple[str, ...] = CASES, seed: int = SEED
+) -> list[Row]:
     with jax.enable_x64(True):
-        by_case = {name: solved_case(name, problems, SEED + CASES.index(name)) for name in names}
+        by_case = {name: solved_case(name, problems, seed + CASES.index(name)) for name in names}
     rows: list[Row] = [row for some in by_case.values() for row in some]
     write_csv(folder / "wide_search.csv", rows)
     draw_gaps(folder / "wide_search.png", by_case)
@@ -171,4 +173,7 @@ def draw_gaps(path: Path, by_case: dict[str, list[dict[str, Any]]]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--problems", type=int, default=50)
-    main(problems=parser.parse_args().problems)
+    parser.add_argument("--seed", type=int, default=SEED, help="of the problems that are drawn")
+    parser.add_argument("--folder", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    main(folder=options.folder, problems=options.problems, seed=options.seed)

@@ -1,4 +1,4 @@
-"""Best-first search over whole numbers, many points at a time."""
+"""Best-first search over whole numbers, many points at a time, each of them once."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ __all__ = ["Pool", "best_first", "box_moves", "pair_moves"]
 
 Num = Any
 
-KEPT = 32
-"""Points that each of the two pools keeps between rounds."""
+KEPT = 128
+"""Points that each of the two pools keeps between turns."""
+MARKED = 1 << 22
+"""Points that are told apart for sure; beyond, two may share a mark, and one of them is then never tried."""
+GIVEN, WALKING, AROUND, ENDED = range(4)
+"""Stages of a search."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """The best points seen, no two alike, best first: `index` (KEPT, k) whole numbers, `merit` (KEPT,)."""
+    """The best points seen, best first: `index` (KEPT, k) whole numbers, `merit` (KEPT,)."""
 
     index: Num
     merit: Num
@@ -42,31 +46,71 @@ class Pool:
         marked = self.expanded.at[chosen].set(True)
         return self.index[chosen], Pool(index=self.index, merit=self.merit, expanded=marked)
 
-    def joined(self, found: Num, merit: Num, key: Callable[[Num], Num]) -> Pool:
-        """Return the pool with more points, each once; of two alike, the one that was expanded."""
+    def joined(self, found: Num, merit: Num) -> Pool:
+        """Return the pool with more points, none of which it holds."""
         index = jnp.concatenate([self.index, found])
         value = jnp.concatenate([self.merit, merit])
         expanded = jnp.concatenate([self.expanded, jnp.zeros(len(found), bool)])
-        keys = key(index)
-        order = jnp.lexsort((~expanded, keys))
-        index, value, expanded, keys = (part[order] for part in (index, value, expanded, keys))
-        again = jnp.concatenate([jnp.array([False]), keys[1:] == keys[:-1]])
-        value = jnp.where(again, jnp.inf, value)
         _, kept = jax.lax.top_k(-value, KEPT)
-        return Pool(index=index[kept], merit=value[kept], expanded=(expanded | again)[kept])
+        return Pool(index=index[kept], merit=value[kept], expanded=expanded[kept])
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """Which points have been tried: a table with a place for each, `NEW` or `TRIED`.
+
+    In between, a place holds which of a turn's candidates came there first.
+    """
+
+    sizes: np.ndarray
+
+    NEW = np.iinfo(np.int16).max
+    TRIED = -1
+
+    @property
+    def count(self) -> int:
+        return min(int(np.prod(self.sizes, dtype=float)), MARKED)
+
+    def blank(self) -> Num:
+        return jnp.full(self.count, self.NEW, jnp.int16)
+
+    def place(self, index: Num) -> Num:
+        """Return each point's place: its number in the lattice, wrapped where the table is shorter."""
+        place = jnp.zeros(index.shape[:-1], jnp.int32)
+        for i, size in enumerate(self.sizes):
+            place = (place * int(size) % self.count + index[..., i].astype(jnp.int32)) % self.count
+        return place
+
+    def choose(self, table: Num, index: Num, wanted: Num, width: int) -> tuple[Num, Num, Num]:
+        """Return which of the points to try: the first `width` of those wanted and new, each once.
+
+        Returns:
+            Their positions in `index` (width,), how many there are (beyond `width`, for the next turn), and
+            the table with the chosen marked.
+        """
+        place = jnp.where(wanted, self.place(index), self.count)  # beyond the table: dropped
+        order = jnp.arange(len(index), dtype=jnp.int16)
+        table = table.at[place].min(order, mode="drop")
+        new = wanted & (table[jnp.minimum(place, self.count - 1)] == order)
+        rank = jnp.cumsum(new)
+        mark = jnp.where(rank <= width, self.TRIED, self.NEW).astype(jnp.int16)
+        table = table.at[jnp.where(new, place, self.count)].set(mark, mode="drop")
+        (chosen,) = jnp.nonzero(new, size=width, fill_value=0)
+        return chosen, rank[-1], table
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class _Walk:
-    """Where a search stands: `idle` rounds in a row have found nothing better; `best` before the check."""
+    """Where a search stands: `idle` turns in a row have found nothing better; `best` before the check."""
 
+    stage: Num
     turn: Num
     idle: Num
     strict: Pool
     lenient: Pool
+    marks: Num
     best: Num
-    centre: Num
     tried: Num
 
 
@@ -77,93 +121,98 @@ def best_first(
     box: np.ndarray,
     sizes: np.ndarray,
     *,
+    exists: Callable[[Num], Num] | None = None,
     rounds: int,
     patience: int,
     expand: int,
+    width: int,
 ) -> tuple[Pool, Num, Num]:
-    """Return the best points found from `start` by expanding, round by round, the best not yet expanded.
+    """Return the best points found from `start` by expanding, turn by turn, the best not yet expanded.
 
     A greedy walk stops at the first point that is better than its neighbours; whole numbers make many of
     those. Here the walk goes on from the next best, so that it fills the basin around the optimum; and half
     of it goes by a merit in which what is forbidden is merely dear, so that it crosses to where the
-    constraints can be met again. At the end every point of `box` about the best is tried: the answer is
-    checked against all around it.
+    constraints can be met again. No point is tried twice. At the end every point of `box` about the best is
+    tried, about the new best if there is one, until there is none: the answer is the best of all around it.
 
     Args:
         merits: (n, k) whole numbers -> two (n,), both to be minimised: the one that counts, and the one that
             forgives.
         start: (n, k).
-        neighbours: (n, k) -> (n, M, k).
+        neighbours: (n, k) -> (n, M, k), the nearest first.
         box: (B, k), the moves to all around a point.
         sizes: whole numbers along each axis: 0 <= index < sizes.
+        exists: (n, k) -> (n,), which points there are; those that are not are never tried. None: all are.
         rounds: how often to expand, at most.
-        patience: rounds in a row that may find nothing better before the walk ends.
-        expand: points a round, half of them from each pool.
+        patience: turns in a row that may find nothing better before the walk ends.
+        expand: points expanded in a turn, half of them from each pool.
+        width: points tried in a turn: of what is new about the expanded ones, the first.
 
     Returns:
         The pool by the merit that counts, the best merit before the last check, and how many points were
-        evaluated, alike or not.
+        evaluated (a multiple of `width`).
     """
-    dimensions = start.shape[-1]
-    half = expand // 2
-    width = half * 2 * jax.eval_shape(neighbours, start).shape[1]
-    places = np.concatenate([np.cumprod(np.asarray(sizes)[::-1])[-2::-1], [1]]).astype(float)
+    dimensions, half = start.shape[-1], expand // 2
+    marks = _Marks(np.asarray(sizes))
+    walked = 2 * half * jax.eval_shape(neighbours, start).shape[1]
+    most = max(len(start), walked, len(box))
+    moves, given = (jnp.asarray(points) for points in (box, start))
 
-    def key(index: Num) -> Num:
-        return (index * places[None]).sum(-1)
+    def padded(points: Num) -> Num:
+        """Fill up with copies of the last point, so that all stages have one form."""
+        return jnp.pad(points.reshape(-1, dimensions), [(0, most - len(points)), (0, 0)], mode="edge")
 
-    def batches(points: Num) -> Num:
-        """Cut points into rounds of `width`, the last filled up with copies of its last point."""
-        count = -(-len(points) // width)
-        filled = jnp.pad(points, [(0, count * width - len(points)), (0, 0)], mode="edge")
-        return filled.reshape(count, width, dimensions)
+    def at_given(strict: Pool, lenient: Pool) -> tuple[Num, Pool, Pool]:
+        return padded(given), strict, lenient
 
-    given, boxed = batches(start), batches(jnp.asarray(box))
-    first, last = len(given), len(given) + rounds
-    end = last + len(boxed)
+    def walking(strict: Pool, lenient: Pool) -> tuple[Num, Pool, Pool]:
+        by_strict, strict = strict.take(half)
+        by_lenient, lenient = lenient.take(half)
+        parents = jnp.stack([by_strict, by_lenient], 1).reshape(-1, dimensions)
+        return padded(neighbours(parents).reshape(-1, dimensions)), strict, lenient
 
-    def one_round(walk: _Walk) -> _Walk:
-        """Try the given points, expand, or try what is around the best; all through one evaluation."""
-        i, strict, lenient = walk.turn, walk.strict, walk.lenient
-        walking = (i >= first) & (i < last)
-        from_strict, strict_after = strict.take(half)
-        from_lenient, lenient_after = lenient.take(half)
-        chosen = jnp.concatenate([from_strict, from_lenient])
-        walked = neighbours(chosen).reshape(-1, dimensions)
-        centre = jnp.where(i == last, strict.index[0], walk.centre)
-        best = jnp.where(i == last, strict.merit[0], walk.best)
-        around = centre[None] + boxed[jnp.clip(i - last, 0, len(boxed) - 1)]
-        found = jnp.where(walking, walked, jnp.where(i < first, given[jnp.minimum(i, first - 1)], around))
-        found = jnp.clip(found, 0, jnp.asarray(sizes)[None] - 1)
-        strict, lenient = jax.tree.map(
-            lambda after, before: jnp.where(walking, after, before),
-            (strict_after, lenient_after),
-            (strict, lenient),
+    def around(strict: Pool, lenient: Pool) -> tuple[Num, Pool, Pool]:
+        return padded(strict.index[0] + moves), strict, lenient
+
+    def one_turn(walk: _Walk) -> _Walk:
+        """Choose what is new about what the stage goes by, try it, and see whether the stage is over."""
+        points, strict, lenient = jax.lax.switch(
+            walk.stage, (at_given, walking, around), walk.strict, walk.lenient
         )
-        counted, forgiving = merits(found)
-        after = strict.joined(found, counted, key)
-        idle = jnp.where(walking & (after.merit[0] >= strict.merit[0]), walk.idle + 1, 0)
+        points = jnp.clip(points, 0, jnp.asarray(sizes)[None] - 1)
+        wanted = jnp.ones(most, bool) if exists is None else exists(points)
+        chosen, new, table = marks.choose(walk.marks, points, wanted, width)
+        found, real = points[chosen], jnp.arange(width) < new
+        counted, forgiving = (jnp.where(real, merit, jnp.inf) for merit in merits(found))
+        after = strict.joined(found, counted)
+        better = after.merit[0] < strict.merit[0]
+        idle = jnp.where(better | (walk.stage != WALKING), 0, walk.idle + 1)
+        turn = walk.turn + (walk.stage == WALKING)
+        walked_out = (idle > patience) | (turn >= rounds)
+        over = jnp.stack([new <= width, walked_out, ~better & (new <= width)])[walk.stage]
         return _Walk(
-            turn=jnp.where(walking & (idle >= patience), last, i + 1),
+            stage=walk.stage + over,
+            turn=turn,
             idle=idle,
             strict=after,
-            lenient=lenient.joined(found, forgiving, key),
-            best=best,
-            centre=centre,
+            lenient=lenient.joined(found, forgiving),
+            marks=table,
+            best=jnp.where(walk.stage == AROUND, walk.best, after.merit[0]),
             tried=walk.tried + width,
         )
 
-    nothing = Pool.empty(start[0])
+    nothing = Pool.empty(given[0])
     begun = _Walk(
+        stage=jnp.asarray(GIVEN),
         turn=jnp.asarray(0),
         idle=jnp.asarray(0),
         strict=nothing,
         lenient=nothing,
+        marks=marks.blank(),
         best=jnp.asarray(jnp.inf),
-        centre=start[0],
         tried=jnp.asarray(0),
     )
-    ended = jax.lax.while_loop(lambda walk: walk.turn < end, one_round, begun)
+    ended = jax.lax.while_loop(lambda walk: walk.stage < ENDED, one_turn, begun)
     return ended.strict, ended.best, ended.tried
 
 

@@ -28,12 +28,16 @@ __all__ = ["TOLERANCE", "Built", "Settled", "build", "rounded_places", "settled"
 
 Num = Any
 
-ROUNDS = 14
+ROUNDS = 30
 """Of the walk over whole designs, at most."""
-PATIENCE = 9
-"""Rounds in a row without anything better that end the walk; with five, one in a hundred ends too early."""
-EXPANDED = 600
-"""Designs tried a round, about: all rounds together are less than a hundredth of a lattice of a million."""
+PATIENCE = 15
+"""Rounds in a row without anything better that end the walk."""
+EXPANDED = 20
+"""Designs whose neighbours are looked at in a round."""
+TRIED = 300
+"""Designs tried a round: all rounds together are less than a hundredth of a lattice of a million."""
+ANSWERS = 32
+"""Designs that an answer holds, the best first."""
 SPREAD = 64
 """Points spread over the lattice, where there is no gradient to say where to begin."""
 TOLERANCE = 1e-9
@@ -301,13 +305,15 @@ def wide_search(problem: Problem, queries: Query, space: DesignSpace, gradient: 
     """Return the best design of a space for each of a batch of queries.
 
     The relaxed optima (with `gradient`; else points spread over the lattice) are rounded to the nearest
-    whole designs. From there, and from all whole designs about the best, a best-first search moves one or
-    two coordinates at a time; at last every design within one step of the best along all axes is tried.
+    whole designs. From there a best-first search moves one or two coordinates at a time; at last every design
+    within one step of the best along all axes is tried, until none of them is better.
     """
     axes = space.axes(problem.family)
     box = box_moves(axes.free, len(axes.sizes))
     near = partial(_neighbours, space, axes, problem.family)
-    expand = max(2, EXPANDED // jax.eval_shape(near, jnp.zeros((1, len(axes.sizes)), int)).shape[1] // 2 * 2)
+
+    def exists(index: Num) -> Num:
+        return _unclosed(space, axes, problem.family, index)[1]
 
     def one(query: Query) -> Settled:
         def merits(index: Num) -> tuple[Num, Num]:
@@ -319,14 +325,24 @@ def wide_search(problem: Problem, queries: Query, space: DesignSpace, gradient: 
         else:
             relaxed, start = None, jnp.asarray(_spread(axes))
         pool, before, tried = best_first(
-            merits, start, near, box, axes.sizes, rounds=ROUNDS, patience=PATIENCE, expand=expand
+            merits,
+            start,
+            near,
+            box,
+            axes.sizes,
+            exists=exists,
+            rounds=ROUNDS,
+            patience=PATIENCE,
+            expand=EXPANDED,
+            width=TRIED,
         )
+        answers = pool.index[:ANSWERS]
         return Settled(
             relaxed=relaxed,
-            index=pool.index,
-            built=build(problem, query, space, pool.index),
+            index=answers,
+            built=build(problem, query, space, answers),
             merit_before=before,
-            evaluations=tried + len(pool.merit),
+            evaluations=tried + ANSWERS,
             gradients=jnp.asarray(N_STARTS * ITERATIONS if gradient else 0),
         )
 

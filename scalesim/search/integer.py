@@ -18,7 +18,7 @@ KEPT = 128
 """Points that each of the two pools keeps between turns."""
 MARKED = 1 << 22
 """Points that are told apart for sure; beyond, two may share a mark, and one of them is then never tried."""
-GIVEN, WALKING, AROUND, ENDED = range(4)
+GIVEN, WALKING, CHECKING, ENDED = range(4)
 """Stages of a search."""
 
 
@@ -118,10 +118,10 @@ def best_first(
     merits: Callable[[Num], tuple[Num, Num]],
     start: Num,
     neighbours: Callable[[Num], Num],
-    box: np.ndarray,
+    around: Callable[[Num], Num],
     sizes: np.ndarray,
     *,
-    exists: Callable[[Num], Num] | None = None,
+    tidy: Callable[[Num], tuple[Num, Num]] | None = None,
     rounds: int,
     patience: int,
     expand: int,
@@ -132,17 +132,18 @@ def best_first(
     A greedy walk stops at the first point that is better than its neighbours; whole numbers make many of
     those. Here the walk goes on from the next best, so that it fills the basin around the optimum; and half
     of it goes by a merit in which what is forbidden is merely dear, so that it crosses to where the
-    constraints can be met again. No point is tried twice. At the end every point of `box` about the best is
-    tried, about the new best if there is one, until there is none: the answer is the best of all around it.
+    constraints can be met again. No point is tried twice. At the end every point around the best is tried,
+    then around the new best if there is one, until there is none: the answer is the best of all around it.
 
     Args:
         merits: (n, k) whole numbers -> two (n,), both to be minimised: the one that counts, and the one that
             forgives.
         start: (n, k).
         neighbours: (n, k) -> (n, M, k), the nearest first.
-        box: (B, k), the moves to all around a point.
+        around: (1, k) -> (1, B, k), all that the answer is to be better than.
         sizes: whole numbers along each axis: 0 <= index < sizes.
-        exists: (n, k) -> (n,), which points there are; those that are not are never tried. None: all are.
+        tidy: (n, k) -> the one name of each point, where several are alike (n, k), and whether it is there
+            to be tried (n,). None: all are, by one name.
         rounds: how often to expand, at most.
         patience: turns in a row that may find nothing better before the walk ends.
         expand: points expanded in a turn, half of them from each pool.
@@ -155,32 +156,32 @@ def best_first(
     dimensions, half = start.shape[-1], expand // 2
     marks = _Marks(np.asarray(sizes))
     walked = 2 * half * jax.eval_shape(neighbours, start).shape[1]
-    most = max(len(start), walked, len(box))
-    moves, given = (jnp.asarray(points) for points in (box, start))
+    most = max(len(start), walked, jax.eval_shape(around, start[:1]).shape[1])
 
     def padded(points: Num) -> Num:
         """Fill up with copies of the last point, so that all stages have one form."""
-        return jnp.pad(points.reshape(-1, dimensions), [(0, most - len(points)), (0, 0)], mode="edge")
+        points = points.reshape(-1, dimensions)
+        return jnp.pad(points, [(0, most - len(points)), (0, 0)], mode="edge")
 
     def at_given(strict: Pool, lenient: Pool) -> tuple[Num, Pool, Pool]:
-        return padded(given), strict, lenient
+        return padded(start), strict, lenient
 
     def walking(strict: Pool, lenient: Pool) -> tuple[Num, Pool, Pool]:
         by_strict, strict = strict.take(half)
         by_lenient, lenient = lenient.take(half)
         parents = jnp.stack([by_strict, by_lenient], 1).reshape(-1, dimensions)
-        return padded(neighbours(parents).reshape(-1, dimensions)), strict, lenient
+        return padded(neighbours(parents)), strict, lenient
 
-    def around(strict: Pool, lenient: Pool) -> tuple[Num, Pool, Pool]:
-        return padded(strict.index[0] + moves), strict, lenient
+    def checking(strict: Pool, lenient: Pool) -> tuple[Num, Pool, Pool]:
+        return padded(around(strict.index[:1])), strict, lenient
 
     def one_turn(walk: _Walk) -> _Walk:
         """Choose what is new about what the stage goes by, try it, and see whether the stage is over."""
         points, strict, lenient = jax.lax.switch(
-            walk.stage, (at_given, walking, around), walk.strict, walk.lenient
+            walk.stage, (at_given, walking, checking), walk.strict, walk.lenient
         )
         points = jnp.clip(points, 0, jnp.asarray(sizes)[None] - 1)
-        wanted = jnp.ones(most, bool) if exists is None else exists(points)
+        points, wanted = (points, jnp.ones(most, bool)) if tidy is None else tidy(points)
         chosen, new, table = marks.choose(walk.marks, points, wanted, width)
         found, real = points[chosen], jnp.arange(width) < new
         counted, forgiving = (jnp.where(real, merit, jnp.inf) for merit in merits(found))
@@ -197,11 +198,11 @@ def best_first(
             strict=after,
             lenient=lenient.joined(found, forgiving),
             marks=table,
-            best=jnp.where(walk.stage == AROUND, walk.best, after.merit[0]),
+            best=jnp.where(walk.stage == CHECKING, walk.best, after.merit[0]),
             tried=walk.tried + width,
         )
 
-    nothing = Pool.empty(given[0])
+    nothing = Pool.empty(start[0])
     begun = _Walk(
         stage=jnp.asarray(GIVEN),
         turn=jnp.asarray(0),

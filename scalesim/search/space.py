@@ -41,11 +41,15 @@ class Axes:
         names: of the axes, in the order of an index.
         values: along each.
         kv_table: [h, j] is the n_kv_head that stands for value j where n_head is h; 0 where there is none.
+        kv_rank: [h, j] is which of the n_kv_head that go with h that is, counted from the least.
+        kv_place: [h, r] is the first j whose rank is r (of the greatest rank, where r is beyond it).
     """
 
     names: tuple[str, ...]
     values: tuple[np.ndarray, ...]
     kv_table: np.ndarray
+    kv_rank: np.ndarray
+    kv_place: np.ndarray
 
     @property
     def sizes(self) -> np.ndarray:
@@ -284,7 +288,12 @@ def _axes(space: DesignSpace, family: ShapeFamily) -> Axes:
         space.kv_bits or (0.0,),
     )
     names = ("n_layer", "d_model", "ffn_ratio", "n_head", "n_kv_head", "head_dim", "kv_bits")
-    return Axes(names, tuple(np.array(v, float) for v in values), space._kv_table)
+    table = space._kv_table
+    rank, place = np.zeros((2, *table.shape), int)
+    for h, row in enumerate(table):
+        _, first, rank[h] = np.unique(row, return_index=True, return_inverse=True)
+        place[h] = np.pad(first, (0, len(row) - len(first)), mode="edge")
+    return Axes(names, tuple(np.array(v, float) for v in values), table, rank, place)
 
 
 def design_space(law: Any, free: Collection[str] | None = None, **options: Any) -> DesignSpace:

@@ -179,17 +179,24 @@ def _close_by_tokens(
 
 
 def _close_by_width(problem: Problem, query: Query, shape: Shape, freed: Freed, space: DesignSpace) -> Shape:
-    """Return each shape with the least d_ff that reaches the target loss (the greatest, if none does)."""
+    """Return each shape with the least d_ff that reaches the target loss (that of least loss, if none does).
+
+    Where the law has a best FFN ratio, loss falls up to it and rises beyond: what reaches the target or is
+    beyond the least loss is all at the upper end, and is bisected for.
+    """
     low, high = space.ffn_limits(problem.family)
     unit = float(space.tile * space.tensor)
     first = jnp.maximum(jnp.ceil(low * shape.d_model / unit - 1e-9), 1.0)
     last = jnp.maximum(jnp.floor(high * shape.d_model / unit + 1e-9), first)
 
+    def loss_at(tiles: Num) -> Num:
+        return problem.loss_of(replace(shape, d_ff=tiles * unit), query.workload, freed)
+
     def halve(_: int, ends: tuple[Num, Num]) -> tuple[Num, Num]:
         below, reaches = ends
         middle = jnp.floor((below + reaches) / 2)
-        loss = problem.loss_of(replace(shape, d_ff=middle * unit), query.workload, freed)
-        good = loss <= query.target_loss * (1 + TOLERANCE)
+        loss, slope = jax.jvp(loss_at, (middle,), (jnp.ones_like(middle),))
+        good = (loss <= query.target_loss * (1 + TOLERANCE)) | (slope >= 0)
         return jnp.where(good, below, middle), jnp.where(good, middle, reaches)
 
     widest = (high - low) * float(space.widths(problem.family).max()) / unit
@@ -271,12 +278,34 @@ def _neighbours(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num)
     depth = jnp.asarray(axes.values[0])[index[:, 0]]
     layer = _log_layer(space, family, _unclosed(space, axes, family, index)[0])
     size = (jnp.log(depth) + layer)[:, None]
-    most = (axes.sizes - 1)[None, None]
     index = index[:, None]
-    kept = _resized(space, axes, family, jnp.clip(index + near, 0, most), size)
-    single = _resized(space, axes, family, jnp.clip(index + alone, 0, most), size)
+    kept = _resized(space, axes, family, _moved(space, axes, family, index, near), size)
+    single = _resized(space, axes, family, _moved(space, axes, family, index, alone), size)
     depths = index + np.array([-3, -2, -1, 1, 2, 3])[None, :, None] * deeper
     return jnp.concatenate([kept, single - deeper, single + deeper, depths], axis=1)
+
+
+def _kv_row(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num) -> Num:
+    """Return the row of the tables of KV heads: the query heads."""
+    n_head = _unclosed(space, axes, family, index)[0].n_head
+    return jnp.clip(n_head, 0, len(axes.kv_table) - 1).astype(index.dtype)
+
+
+def _moved(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num, moves: np.ndarray) -> Num:
+    """Return places after some moves (..., 7): KV heads move among those that go with the query heads."""
+    moved = jnp.clip(index + moves, 0, axes.sizes - 1)
+    row = _kv_row(space, axes, family, moved)
+    rank = jnp.asarray(axes.kv_rank)[row, index[..., 4]] + moves[..., 4]
+    place = jnp.asarray(axes.kv_place)[row, jnp.clip(rank, 0, axes.sizes[4] - 1)]
+    return moved.at[..., 4].set(place.astype(index.dtype))
+
+
+def _tidy(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num) -> tuple[Num, Num]:
+    """Return the one place of each design (several values may stand for the same KV heads); if it is real."""
+    row = _kv_row(space, axes, family, index)
+    rank = jnp.asarray(axes.kv_rank)[row, index[..., 4]]
+    place = jnp.asarray(axes.kv_place)[row, rank].astype(index.dtype)
+    return index.at[..., 4].set(place), jnp.asarray(axes.kv_table)[row, place] > 0
 
 
 def _trades(axes: Axes) -> np.ndarray:
@@ -311,10 +340,7 @@ def wide_search(problem: Problem, queries: Query, space: DesignSpace, gradient: 
     axes = space.axes(problem.family)
     box = box_moves(axes.free, len(axes.sizes))
     near = partial(_neighbours, space, axes, problem.family)
-
-    def exists(index: Num) -> Num:
-        return _unclosed(space, axes, problem.family, index)[1]
-
+    around = partial(_moved, space, axes, problem.family, moves=box[None])
     def one(query: Query) -> Settled:
         def merits(index: Num) -> tuple[Num, Num]:
             return build(problem, query, space, index).merits
@@ -328,9 +354,9 @@ def wide_search(problem: Problem, queries: Query, space: DesignSpace, gradient: 
             merits,
             start,
             near,
-            box,
+            lambda at: around(at[:, None]),
             axes.sizes,
-            exists=exists,
+            tidy=partial(_tidy, space, axes, problem.family),
             rounds=ROUNDS,
             patience=PATIENCE,
             expand=EXPANDED,

@@ -31,7 +31,7 @@ from scalesim.search import (
 )
 from scalesim.search.integer import best_first, box_moves, pair_moves
 from scalesim.search.problem import Freed
-from scalesim.search.wide import build, settled
+from scalesim.search.wide import _moved, _tidy, build, settled
 from scalesim.shape import Shape, count_params
 
 FIT = ss.named_fit("default")
@@ -286,12 +286,13 @@ def test_the_walk_over_whole_numbers_crosses_what_is_forbidden():
         forbidden = (jnp.abs(x - 15) < 1.5) | ((x + y) % 3 == 0)
         return jnp.where(forbidden, 1e6, value), value + 30.0 * forbidden
 
-    moves, box = pair_moves([0, 1], 2), box_moves([0, 1], 2)
+    def moved(moves, index):
+        return index[:, None] + moves[None]
+
     start = jnp.array([[2, 35], [5, 5]])
-    walk = partial(
-        best_first, merits, start, lambda index: index[:, None] + moves[None], box, sizes, expand=4
-    )
-    pool, before, tried = walk(rounds=32, patience=32)
+    near, around = (partial(moved, moves) for moves in (pair_moves([0, 1], 2), box_moves([0, 1], 2)))
+    walk = partial(best_first, merits, start, near, around, sizes, expand=4, width=24)
+    pool, before, tried = walk(rounds=60, patience=60)
     grid = jnp.asarray(np.stack(np.meshgrid(np.arange(60), np.arange(60)), -1).reshape(-1, 2))
     assert float(merits(grid)[0].min()) < 1e-9
     assert float(pool.merit[0]) == float(before) < 1e-9
@@ -299,9 +300,79 @@ def test_the_walk_over_whole_numbers_crosses_what_is_forbidden():
     finite = np.asarray(pool.index)[np.isfinite(np.asarray(pool.merit))]
     assert len(np.unique(finite, axis=0)) == len(finite)
     # A walk that has been where nothing is better for long enough ends, with the same answer.
-    short, _, fewer = walk(rounds=32, patience=8)
+    short, _, fewer = walk(rounds=60, patience=8)
     assert fewer < tried
     assert (short.index[0] == pool.index[0]).all()
+
+
+@pytest.mark.parametrize("width", [5, 64])
+def test_no_point_is_tried_twice_and_none_around_the_answer_is_left_out(width):
+    """Points of one name are one; what does not fit in a turn is tried in a later one."""
+    sizes, tried = np.array([8, 8]), []
+
+    def merits(index):
+        jax.debug.callback(lambda index: tried.append(np.asarray(index)), index, ordered=True)
+        return ((index - 5.3) ** 2).sum(1), ((index - 5.3) ** 2).sum(1)
+
+    def moved(moves, index):
+        return index[:, None] + moves[None]
+
+    def tidy(index):  # of two along the second axis there is one, and none at the upper end of the first
+        return index.at[:, 1].set(index[:, 1] // 2 * 2), index[:, 0] < 7
+
+    near, around = (partial(moved, moves) for moves in (pair_moves([0, 1], 2, 1), 2 * box_moves([0, 1], 2)))
+    start = jnp.array([[0, 0], [0, 1], [1, 1], [6, 3], [7, 7]])
+    pool, _, count = best_first(
+        merits, start, near, around, sizes, tidy=tidy, rounds=3, patience=3, expand=2, width=width
+    )
+    jax.effects_barrier()
+    assert sum(len(some) for some in tried) == int(count)
+    held = np.asarray(pool.index)[np.isfinite(np.asarray(pool.merit))]
+    assert len(np.unique(held, axis=0)) == len(held)
+    assert (held[:, 1] % 2 == 0).all()
+    assert held[:, 0].max() == 6
+    best = held[0]
+    assert best.tolist() == [5, 6]
+    tidied = np.clip(best + 2 * box_moves([0, 1], 2), 0, 7) // [1, 2] * [1, 2]
+    expected = {tuple(p) for p in tidied.tolist() if p[0] < 7}
+    assert expected <= {tuple(p) for p in held.tolist()}
+
+
+def test_least_d_ff_where_more_of_it_raises_loss_again():
+    """The law has a best FFN ratio: the widest FFN misses the loss that a narrower one reaches."""
+    law = Chinchilla() * ConditionalShape()
+    space = design_space(
+        law, ("d_model", "d_ff"), n_layer=(24,), d_model=(2048,), ffn_ratio=(1.0, 6.0), n_head=(16,)
+    )
+    tiles = np.arange(2048, 6 * 2048 + 1, space.tile).astype(float)
+    problem = Problem(law=law)
+    shape = Shape(
+        n_layer=24.0, d_model=2048.0, d_ff=tiles, n_head=16.0, n_kv_head=8.0, vocab_size=FIGURE.vocab_size
+    )
+    loss = np.asarray(problem.loss_of(shape, LONG))
+    lowest = int(loss.argmin())
+    assert 0 < lowest < len(loss) - 1
+    for target, reached in ((loss[-1] - 1e-4 * (loss[-1] - loss[lowest]), True), (loss[lowest] - 1e-3, False)):
+        found = build(problem, Query(workload=LONG, target_loss=target), space, jnp.zeros((1, 7), int))
+        expected = np.flatnonzero(loss <= target)[0] if reached else lowest
+        assert float(found.shape.d_ff[0]) == pytest.approx(tiles[expected], abs=0 if reached else space.tile)
+        assert bool(found.loss_excess[0] <= 1e-9) is reached
+
+
+def test_kv_heads_that_stand_for_several_values_have_one_place():
+    space = design_space(HeadLaw(), n_layer=(24,), n_head=(6, 8), n_kv_head=range(1, 9))
+    axes = space.axes(FIGURE)
+    assert axes.kv_table[8].tolist() == [1, 2, 2, 4, 4, 8, 8, 8]
+    assert axes.kv_rank[8].tolist() == [0, 1, 1, 2, 2, 3, 3, 3]
+    assert axes.kv_place[8].tolist() == [0, 1, 3, 5, 5, 5, 5, 5]
+    index = jnp.array([[0, 0, 0, 1, 3, 0, 0]])  # 8 query heads, 4 KV heads
+    moves = np.array([[0, 0, 0, 0, 1, 0, 0], [0, 0, 0, 0, -1, 0, 0], [0, 0, 0, -1, 0, 0, 0]])
+    moved = _moved(space, axes, FIGURE, index[:, None], moves[None])[0]
+    assert axes.kv_table[[8, 8, 6], moved[:, 4]].tolist() == [8, 2, 3]
+    many = jnp.stack([index[0].at[4].set(j) for j in range(8)])
+    tidied, real = _tidy(space, axes, FIGURE, many)
+    assert tidied[:, 4].tolist() == [0, 1, 1, 3, 3, 5, 5, 5]
+    assert real.all()
 
 
 @pytest.mark.slow

@@ -39,6 +39,7 @@ class Distribution:
         savings: of the chosen configuration over the baseline at equal loss, {"memory": (R,), ...}.
         chosen: index of the chosen configuration.
         level: of the intervals.
+        tail: the share of laws that an interval leaves out on either side (see `Bootstrap.tail`).
         out_of_reach: the share of laws under which no configuration reaches the loss; they are left out.
     """
 
@@ -51,13 +52,13 @@ class Distribution:
     n_params: np.ndarray
     savings: dict[str, np.ndarray]
     chosen: int
-    level: float = 0.9
+    level: float
+    tail: float
     out_of_reach: float = 0.0
 
     def interval(self, values: np.ndarray) -> tuple[float, float]:
-        """Return the central interval of some values over the laws."""
-        tail = (1 - self.level) / 2
-        low, high = np.quantile(values, [tail, 1 - tail])
+        """Return the expanded percentile interval of some values over the laws."""
+        low, high = np.quantile(values, [self.tail, 1 - self.tail])
         return float(low), float(high)
 
     @property
@@ -113,7 +114,7 @@ class Distribution:
         )
         if near > 1:
             said += f"; {near} configurations are within 1% of it: the data cannot tell them apart"
-        said += f". It saves {100 * low:.1f}% to {100 * high:.1f}% of the objective (90%)."
+        said += f". It saves {100 * low:.1f}% to {100 * high:.1f}% of the objective ({100 * self.level:.0f}%)."
         if self.out_of_reach:
             said += f" Under {100 * self.out_of_reach:.1f}% of the resamples the loss is out of reach of all."
         return said
@@ -198,6 +199,7 @@ def distribution(
         savings={name: values[:, chosen] for name, values in savings.items()},
         chosen=chosen,
         level=level,
+        tail=fit.bootstrap.tail(level),
         out_of_reach=float(1 - reached.mean()),
     )
 

@@ -293,7 +293,7 @@ def _kv_row(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num) -> 
 
 def _moved(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num, moves: np.ndarray) -> Num:
     """Return places after some moves (..., 7): KV heads move among those that go with the query heads."""
-    moved = jnp.clip(index + moves, 0, axes.sizes - 1)
+    moved = jnp.minimum(jnp.maximum(index + moves, 0), (axes.sizes - 1).reshape((1,) * (moves.ndim - 1) + (-1,)))
     row = _kv_row(space, axes, family, moved)
     rank = jnp.asarray(axes.kv_rank)[row, index[..., 4]] + moves[..., 4]
     place = jnp.asarray(axes.kv_place)[row, jnp.clip(rank, 0, axes.sizes[4] - 1)]

@@ -342,12 +342,12 @@ def test_least_d_ff_where_more_of_it_raises_loss_again():
     """The law has a best FFN ratio: the widest FFN misses the loss that a narrower one reaches."""
     law = Chinchilla() * ConditionalShape()
     space = design_space(
-        law, ("d_model", "d_ff"), n_layer=(24,), d_model=(2048,), ffn_ratio=(1.0, 6.0), n_head=(16,)
+        law, ("d_model", "d_ff"), n_layer=(62,), d_model=(6144,), ffn_ratio=(1.0, 6.0), n_head=(16,)
     )
-    tiles = np.arange(2048, 6 * 2048 + 1, space.tile).astype(float)
+    tiles = np.arange(6144, 6 * 6144 + 1, space.tile).astype(float)
     problem = Problem(law=law)
     shape = Shape(
-        n_layer=24.0, d_model=2048.0, d_ff=tiles, n_head=16.0, n_kv_head=8.0, vocab_size=FIGURE.vocab_size
+        n_layer=62.0, d_model=6144.0, d_ff=tiles, n_head=16.0, n_kv_head=8.0, vocab_size=FIGURE.vocab_size
     )
     loss = np.asarray(problem.loss_of(shape, LONG))
     lowest = int(loss.argmin())
@@ -362,16 +362,16 @@ def test_least_d_ff_where_more_of_it_raises_loss_again():
 def test_kv_heads_that_stand_for_several_values_have_one_place():
     space = design_space(HeadLaw(), n_layer=(24,), n_head=(6, 8), n_kv_head=range(1, 9))
     axes = space.axes(FIGURE)
-    assert axes.kv_table[8].tolist() == [1, 2, 2, 4, 4, 8, 8, 8]
-    assert axes.kv_rank[8].tolist() == [0, 1, 1, 2, 2, 3, 3, 3]
-    assert axes.kv_place[8].tolist() == [0, 1, 3, 5, 5, 5, 5, 5]
+    assert axes.kv_table[8].tolist() == [1, 2, 4, 4, 4, 8, 8, 8]
+    assert axes.kv_rank[8].tolist() == [0, 1, 2, 2, 2, 3, 3, 3]
+    assert axes.kv_place[8].tolist() == [0, 1, 2, 5, 5, 5, 5, 5]
     index = jnp.array([[0, 0, 0, 1, 3, 0, 0]])  # 8 query heads, 4 KV heads
     moves = np.array([[0, 0, 0, 0, 1, 0, 0], [0, 0, 0, 0, -1, 0, 0], [0, 0, 0, -1, 0, 0, 0]])
     moved = _moved(space, axes, FIGURE, index[:, None], moves[None])[0]
     assert axes.kv_table[[8, 8, 6], moved[:, 4]].tolist() == [8, 2, 3]
     many = jnp.stack([index[0].at[4].set(j) for j in range(8)])
     tidied, real = _tidy(space, axes, FIGURE, many)
-    assert tidied[:, 4].tolist() == [0, 1, 1, 3, 3, 5, 5, 5]
+    assert tidied[:, 4].tolist() == [0, 1, 2, 2, 2, 5, 5, 5]
     assert real.all()
 
 

@@ -114,7 +114,9 @@ class Distribution:
         )
         if near > 1:
             said += f"; {near} configurations are within 1% of it: the data cannot tell them apart"
-        said += f". It saves {100 * low:.1f}% to {100 * high:.1f}% of the objective ({100 * self.level:.0f}%)."
+        said += (
+            f". It saves {100 * low:.1f}% to {100 * high:.1f}% of the objective ({100 * self.level:.0f}%)."
+        )
         if self.out_of_reach:
             said += f" Under {100 * self.out_of_reach:.1f}% of the resamples the loss is out of reach of all."
         return said

@@ -293,7 +293,9 @@ def _kv_row(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num) -> 
 
 def _moved(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num, moves: np.ndarray) -> Num:
     """Return places after some moves (..., 7): KV heads move among those that go with the query heads."""
-    moved = jnp.minimum(jnp.maximum(index + moves, 0), (axes.sizes - 1).reshape((1,) * (moves.ndim - 1) + (-1,)))
+    moved = jnp.minimum(
+        jnp.maximum(index + moves, 0), (axes.sizes - 1).reshape((1,) * (moves.ndim - 1) + (-1,))
+    )
     row = _kv_row(space, axes, family, moved)
     rank = jnp.asarray(axes.kv_rank)[row, index[..., 4]] + moves[..., 4]
     place = jnp.asarray(axes.kv_place)[row, jnp.clip(rank, 0, axes.sizes[4] - 1)]
@@ -341,6 +343,7 @@ def wide_search(problem: Problem, queries: Query, space: DesignSpace, gradient: 
     box = box_moves(axes.free, len(axes.sizes))
     near = partial(_neighbours, space, axes, problem.family)
     around = partial(_moved, space, axes, problem.family, moves=box[None])
+
     def one(query: Query) -> Settled:
         def merits(index: Num) -> tuple[Num, Num]:
             return build(problem, query, space, index).merits

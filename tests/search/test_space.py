@@ -352,7 +352,10 @@ def test_least_d_ff_where_more_of_it_raises_loss_again():
     loss = np.asarray(problem.loss_of(shape, LONG))
     lowest = int(loss.argmin())
     assert 0 < lowest < len(loss) - 1
-    for target, reached in ((loss[-1] - 1e-4 * (loss[-1] - loss[lowest]), True), (loss[lowest] - 1e-3, False)):
+    for target, reached in (
+        (loss[-1] - 1e-4 * (loss[-1] - loss[lowest]), True),
+        (loss[lowest] - 1e-3, False),
+    ):
         found = build(problem, Query(workload=LONG, target_loss=target), space, jnp.zeros((1, 7), int))
         expected = np.flatnonzero(loss <= target)[0] if reached else lowest
         assert float(found.shape.d_ff[0]) == pytest.approx(tiles[expected], abs=0 if reached else space.tile)

@@ -16,10 +16,10 @@ Num = Any
 
 KEPT = 128
 """Points that each of the two pools keeps between turns."""
-MARKED = 4_194_301
+MARKED = 3_935_563
 """Points that are told apart for sure; beyond, two may share a mark, and one of them is then never tried.
 
-A prime, so that points near each other do not.
+A prime far from powers of two and round numbers, so that points near each other do not.
 """
 GIVEN, WALKING, CHECKING, ENDED = range(4)
 """Stages of a search."""

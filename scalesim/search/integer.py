@@ -16,8 +16,11 @@ Num = Any
 
 KEPT = 128
 """Points that each of the two pools keeps between turns."""
-MARKED = 1 << 22
-"""Points that are told apart for sure; beyond, two may share a mark, and one of them is then never tried."""
+MARKED = 3_935_563
+"""Points that are told apart for sure; beyond, two may share a mark, and one of them is then never tried.
+
+A prime far from powers of two and round numbers, so that points near each other do not.
+"""
 GIVEN, WALKING, CHECKING, ENDED = range(4)
 """Stages of a search."""
 
@@ -76,10 +79,10 @@ class _Marks:
 
     def place(self, index: Num) -> Num:
         """Return each point's place: its number in the lattice, wrapped where the table is shorter."""
-        place = jnp.zeros(index.shape[:-1], jnp.int32)
+        place, count = jnp.zeros(index.shape[:-1], jnp.uint32), np.uint32(self.count)
         for i, size in enumerate(self.sizes):
-            place = (place * int(size) % self.count + index[..., i].astype(jnp.int32)) % self.count
-        return place
+            place = (place * np.uint32(size) + index[..., i].astype(jnp.uint32)) % count
+        return place.astype(jnp.int32)
 
     def choose(self, table: Num, index: Num, wanted: Num, width: int) -> tuple[Num, Num, Num]:
         """Return which of the points to try: the first `width` of those wanted and new, each once.

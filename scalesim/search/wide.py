@@ -14,17 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalesim.families import ShapeFamily
 from scalesim.roots import newton_root
 from scalesim.search.constraints import worst_excess
-from scalesim.search.integer import best_first, box_moves, pair_moves
+from scalesim.search.integer import best_first
 from scalesim.search.newton import ITERATIONS
+from scalesim.search.places import Places
 from scalesim.search.problem import Freed, Problem, Query
-from scalesim.search.relaxation import Descended, Relaxed, descend
-from scalesim.search.space import N_STARTS, Axes, DesignSpace
+from scalesim.search.relaxation import Relaxed, descend
+from scalesim.search.space import N_STARTS, DesignSpace
 from scalesim.shape import Shape
 
-__all__ = ["TOLERANCE", "Built", "Settled", "build", "rounded_places", "settled", "wide_search"]
+__all__ = ["TOLERANCE", "Built", "Settled", "build", "settled", "wide_search"]
 
 Num = Any
 
@@ -38,8 +38,6 @@ TRIED = 300
 """Designs tried a round: all rounds together are less than a hundredth of a lattice of a million."""
 ANSWERS = 32
 """Designs that an answer holds, the best first."""
-SPREAD = 64
-"""Points spread over the lattice, where there is no gradient to say where to begin."""
 TOLERANCE = 1e-9
 """Log excess that counts as none."""
 TOLL = 6.0
@@ -109,8 +107,7 @@ class Settled:
 
 def build(problem: Problem, query: Query, space: DesignSpace, index: Num) -> Built:
     """Return the designs at some places of a space (n, 7), each brought to the target loss if it can be."""
-    axes = space.axes(problem.family)
-    shape, possible, kv_bits = _unclosed(space, axes, problem.family, index)
+    shape, possible, kv_bits = Places(space, problem.family).shapes(index)
     freed = Freed(kv_bits=kv_bits)
     if space.tokens_per_param is not None:
         per_param = _close_by_tokens(problem, freed.asked(query), shape, freed, space.tokens_per_param)
@@ -133,33 +130,6 @@ def priced(problem: Problem, query: Query, shape: Shape, freed: Freed, possible:
         excess=jnp.where(possible, excess, jnp.inf),
         loss_excess=loss + like,
     )
-
-
-def _unclosed(
-    space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num
-) -> tuple[Shape, Num, Num | None]:
-    """Return the shapes at some places, d_ff by the ratio's axis; whether their heads are real; KV bits."""
-    along = [jnp.asarray(values)[index[..., i]] for i, values in enumerate(axes.values)]
-    n_layer, _, ratio, n_head, _, head_dim, kv_bits = along
-    d_model = jnp.asarray(space.widths(family))[index[..., 0], index[..., 1]]
-    if space.n_head is None:
-        n_head = jnp.maximum(jnp.round(d_model / head_dim), 1.0)
-    table = jnp.asarray(axes.kv_table)
-    row = jnp.clip(n_head, 0, len(table) - 1).astype(index.dtype)
-    n_kv_head = table[row, index[..., 4]]
-    unit = space.tile * space.tensor
-    shape = Shape(
-        n_layer=n_layer,
-        d_model=d_model,
-        n_head=n_head,
-        n_kv_head=jnp.maximum(n_kv_head, 1.0),
-        head_dim=head_dim,
-        d_ff=jnp.maximum(jnp.round(ratio * d_model / unit), 1.0) * unit,
-        vocab_size=family.vocab_size,
-        gated_ffn=family.gated_ffn,
-    )
-    shape = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, d_model.shape), shape)
-    return shape, n_kv_head > 0, kv_bits if space.kv_bits is not None else None
 
 
 def _close_by_tokens(
@@ -205,132 +175,6 @@ def _close_by_width(problem: Problem, query: Query, shape: Shape, freed: Freed, 
     return replace(shape, d_ff=jnp.maximum(reaches, first) * unit)
 
 
-def rounded_places(space: DesignSpace, axes: Axes, family: ShapeFamily, ends: Descended) -> Num:
-    """Return the places nearest each relaxed design, with up to two axes at the second nearest, at its size.
-
-    The depth follows from the size, and is tried one step more and less.
-    """
-    shape, freed = ends.sized.shape, ends.freed
-    count = shape.d_ff.shape
-    at = {
-        "n_layer": shape.n_layer,
-        "d_model": shape.d_model,
-        "ffn_ratio": shape.d_ff / shape.d_model,
-        "n_head": shape.n_head,
-        "n_kv_head": shape.n_kv_head,
-        "head_dim": shape.head_dim,
-        "kv_bits": freed.kv_bits,
-    }
-    nearest, others = [], []
-    for name, values in zip(axes.names, axes.values, strict=True):
-        if len(values) == 1:
-            places = jnp.zeros((*count, 2), int)
-        elif name == "d_model" and space.d_model is None:
-            places = jnp.full((*count, 2), len(values) // 2)
-        else:
-            distance = jnp.abs(jnp.log(jnp.broadcast_to(at[name], count))[:, None] - np.log(values)[None])
-            places = jax.lax.top_k(-distance, 2)[1]
-        nearest.append(places[:, 0])
-        others.append(places[:, 1])
-    first, second = jnp.stack(nearest, -1), jnp.stack(others, -1)
-    others_free = [i for i in axes.free if i != 0]
-    flips = np.unique(np.maximum(pair_moves(others_free, len(axes.sizes), reach=1), 0), axis=0)
-    flipped = first[None] + flips[:, None] * (second - first)[None]
-    size = jnp.log(shape.n_layer) + _log_layer(space, family, shape)
-    resized = _resized(space, axes, family, flipped, size[None])
-    deeper = np.eye(len(axes.sizes), dtype=int)[None, :1]
-    return jnp.concatenate([resized - deeper, resized, resized + deeper]).reshape(-1, len(axes.sizes))
-
-
-def _log_layer(space: DesignSpace, family: ShapeFamily, shape: Shape) -> Num:
-    """Return the log of the parameters of one layer; d_ff, where it closes, in mid-range."""
-    d_ff = shape.d_ff
-    if space.tokens_per_param is None:
-        low, high = space.ffn_limits(family)
-        d_ff = np.sqrt(low * high) * shape.d_model
-    heads = 2.0 * shape.head_dim * (shape.n_head + shape.n_kv_head)
-    return jnp.log(shape.d_model * (heads + family.ffn_matrices * d_ff))
-
-
-def _resized(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num, log_size: Num) -> Num:
-    """Return places with the depth that brings them nearest a size (by `_log_layer`).
-
-    Where width follows depth, as they are.
-    """
-    if space.d_model is None or len(axes.values[0]) == 1:
-        return index
-    log_depth = log_size - _log_layer(space, family, _unclosed(space, axes, family, index)[0])
-    depths = np.log(axes.values[0]).reshape((1,) * log_depth.ndim + (-1,))
-    place = jnp.argmin(jnp.abs(log_depth[..., None] - depths), axis=-1)
-    return index.at[..., 0].set(place.astype(index.dtype))
-
-
-def _neighbours(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num) -> Num:
-    """Return what is near some places: (n, 7) -> (n, M, 7).
-
-    Depth by up to three steps; every other axis by up to two and every pair of them by one each (width
-    against FFN by two), at the depth that keeps the size (alone, also one step more and less).
-    """
-    dimensions = len(axes.sizes)
-    near = np.concatenate([pair_moves([i for i in axes.free if i != 0], dimensions, 2), _trades(axes)])[None]
-    alone = near[:, (near[0] != 0).sum(1) == 1]
-    deeper = np.eye(dimensions, dtype=int)[None, :1] * (axes.sizes[0] > 1)
-    depth = jnp.asarray(axes.values[0])[index[:, 0]]
-    layer = _log_layer(space, family, _unclosed(space, axes, family, index)[0])
-    size = (jnp.log(depth) + layer)[:, None]
-    index = index[:, None]
-    kept = _resized(space, axes, family, _moved(space, axes, family, index, near), size)
-    single = _resized(space, axes, family, _moved(space, axes, family, index, alone), size)
-    depths = index + np.array([-3, -2, -1, 1, 2, 3])[None, :, None] * deeper
-    return jnp.concatenate([kept, single - deeper, single + deeper, depths], axis=1)
-
-
-def _kv_row(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num) -> Num:
-    """Return the row of the tables of KV heads: the query heads."""
-    n_head = _unclosed(space, axes, family, index)[0].n_head
-    return jnp.clip(n_head, 0, len(axes.kv_table) - 1).astype(index.dtype)
-
-
-def _moved(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num, moves: np.ndarray) -> Num:
-    """Return places after some moves (..., 7): KV heads move among those that go with the query heads."""
-    moved = jnp.minimum(
-        jnp.maximum(index + moves, 0), (axes.sizes - 1).reshape((1,) * (moves.ndim - 1) + (-1,))
-    )
-    row = _kv_row(space, axes, family, moved)
-    rank = jnp.asarray(axes.kv_rank)[row, index[..., 4]] + moves[..., 4]
-    place = jnp.asarray(axes.kv_place)[row, jnp.clip(rank, 0, axes.sizes[4] - 1)]
-    return moved.at[..., 4].set(place.astype(index.dtype))
-
-
-def _tidy(space: DesignSpace, axes: Axes, family: ShapeFamily, index: Num) -> tuple[Num, Num]:
-    """Return the one place of each design (several values may stand for the same KV heads); if it is real."""
-    row = _kv_row(space, axes, family, index)
-    rank = jnp.asarray(axes.kv_rank)[row, index[..., 4]]
-    place = jnp.asarray(axes.kv_place)[row, rank].astype(index.dtype)
-    return index.at[..., 4].set(place), jnp.asarray(axes.kv_table)[row, place] > 0
-
-
-def _trades(axes: Axes) -> np.ndarray:
-    """Return moves of width against FFN ratio, by more than one step of either: size stays about the same.
-
-    Where depth is at its least it can make up for neither.
-    """
-    if not {1, 2} <= set(axes.free):
-        return np.zeros((0, len(axes.sizes)), int)
-    moves = [(1, -2), (2, -1), (2, -2), (-1, 2), (-2, 1), (-2, 2)]
-    return np.array([[0, *move, *[0] * (len(axes.sizes) - 3)] for move in moves])
-
-
-def _spread(axes: Axes, count: int = SPREAD) -> np.ndarray:
-    """Return places spread over the lattice (a Kronecker sequence)."""
-    ratio = 2.0
-    for _ in range(50):
-        ratio = (1 + ratio) ** (1 / (len(axes.sizes) + 1))
-    steps = ratio ** -np.arange(1.0, len(axes.sizes) + 1)
-    parts = (0.5 + np.outer(np.arange(count), steps)) % 1.0
-    return np.floor(parts * axes.sizes).astype(int)
-
-
 @partial(jax.jit, static_argnums=(2, 3))
 def wide_search(problem: Problem, queries: Query, space: DesignSpace, gradient: bool = True) -> Settled:
     """Return the best design of a space for each of a batch of queries.
@@ -339,10 +183,7 @@ def wide_search(problem: Problem, queries: Query, space: DesignSpace, gradient: 
     whole designs. From there a best-first search moves one or two coordinates at a time; at last every design
     within one step of the best along all axes is tried, until none of them is better.
     """
-    axes = space.axes(problem.family)
-    box = box_moves(axes.free, len(axes.sizes))
-    near = partial(_neighbours, space, axes, problem.family)
-    around = partial(_moved, space, axes, problem.family, moves=box[None])
+    places = Places(space, problem.family)
 
     def one(query: Query) -> Settled:
         def merits(index: Num) -> tuple[Num, Num]:
@@ -350,16 +191,16 @@ def wide_search(problem: Problem, queries: Query, space: DesignSpace, gradient: 
 
         if gradient:
             ends = descend(problem, query, space)
-            relaxed, start = ends.best, rounded_places(space, axes, problem.family, ends)
+            relaxed, start = ends.best, places.rounded(ends)
         else:
-            relaxed, start = None, jnp.asarray(_spread(axes))
+            relaxed, start = None, jnp.asarray(places.spread())
         pool, before, tried = best_first(
             merits,
             start,
-            near,
-            lambda at: around(at[:, None]),
-            axes.sizes,
-            tidy=partial(_tidy, space, axes, problem.family),
+            places.neighbours,
+            places.around,
+            places.axes.sizes,
+            tidy=places.tidy,
             rounds=ROUNDS,
             patience=PATIENCE,
             expand=EXPANDED,

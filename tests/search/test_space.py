@@ -29,9 +29,10 @@ from scalesim.search import (
     stack_queries,
     visible,
 )
-from scalesim.search.integer import best_first, box_moves, pair_moves
+from scalesim.search.integer import MARKED, _Marks, best_first, box_moves, pair_moves
+from scalesim.search.places import Places
 from scalesim.search.problem import Freed
-from scalesim.search.wide import _moved, _tidy, build, settled
+from scalesim.search.wide import build, settled
 from scalesim.shape import Shape, count_params
 
 FIT = ss.named_fit("default")
@@ -364,16 +365,17 @@ def test_least_d_ff_where_more_of_it_raises_loss_again():
 
 def test_kv_heads_that_stand_for_several_values_have_one_place():
     space = design_space(HeadLaw(), n_layer=(24,), n_head=(6, 8), n_kv_head=range(1, 9))
-    axes = space.axes(FIGURE)
+    places = Places(space, FIGURE)
+    axes = places.axes
     assert axes.kv_table[8].tolist() == [1, 2, 4, 4, 4, 8, 8, 8]
     assert axes.kv_rank[8].tolist() == [0, 1, 2, 2, 2, 3, 3, 3]
     assert axes.kv_place[8].tolist() == [0, 1, 2, 5, 5, 5, 5, 5]
     index = jnp.array([[0, 0, 0, 1, 3, 0, 0]])  # 8 query heads, 4 KV heads
     moves = np.array([[0, 0, 0, 0, 1, 0, 0], [0, 0, 0, 0, -1, 0, 0], [0, 0, 0, -1, 0, 0, 0]])
-    moved = _moved(space, axes, FIGURE, index[:, None], moves[None])[0]
+    moved = places.moved(index[:, None], moves[None])[0]
     assert axes.kv_table[[8, 8, 6], moved[:, 4]].tolist() == [8, 2, 3]
     many = jnp.stack([index[0].at[4].set(j) for j in range(8)])
-    tidied, real = _tidy(space, axes, FIGURE, many)
+    tidied, real = places.tidy(many)
     assert tidied[:, 4].tolist() == [0, 1, 2, 2, 2, 5, 5, 5]
     assert real.all()
 
@@ -393,3 +395,23 @@ def test_every_design_built_is_priced_as_it_is():
         assert float(asked.objective(shape, asked.workload)) == pytest.approx(
             float(found.built.cost[0, i]), rel=1e-12
         )
+
+
+def test_marks_tell_apart_all_points_of_a_lattice_and_those_near_each_other_of_a_vast_one():
+    small = _Marks(np.array([7, 5, 3]))
+    grid = np.stack(np.meshgrid(*map(np.arange, (7, 5, 3)), indexing="ij"), -1).reshape(-1, 3)
+    assert sorted(small.place(jnp.asarray(grid)).tolist()) == list(range(105))
+    vast = _Marks(np.array([64, 1024, 64, 32, 32, 8, 4]))
+    assert vast.count == MARKED
+    about = np.array([30, 500, 30, 16, 16, 4, 1]) + box_moves(list(range(7)), 7)
+    assert len(np.unique(vast.place(jnp.asarray(about)))) == len(about)
+
+
+def test_marks_choose_each_new_point_once_and_leave_the_rest_for_later():
+    marks, wanted = _Marks(np.array([10])), jnp.array([True, True, True, False, True, True])
+    points = jnp.array([[3], [3], [4], [5], [6], [7]])
+    chosen, new, table = marks.choose(marks.blank(), points, wanted, 2)
+    assert (points[chosen[:2], 0].tolist(), int(new)) == ([3, 4], 4)
+    chosen, new, table = marks.choose(table, points, wanted, 2)
+    assert (points[chosen[:2], 0].tolist(), int(new)) == ([6, 7], 2)
+    assert int(marks.choose(table, points, wanted, 2)[1]) == 0

@@ -17,8 +17,9 @@ import numpy as np
 from experiments.benchmarks.peers.posed import Loose, Measured, Posed, batched
 from experiments.benchmarks.wide_problems import CASES, Drawn, cases, problem_of, query_of
 from scalesim.families import FIGURE
+from scalesim.search.places import Places
 from scalesim.search.relaxation import Descended
-from scalesim.search.wide import build, rounded_places
+from scalesim.search.wide import build
 
 __all__ = ["pose"]
 
@@ -59,7 +60,7 @@ def pose(name: str) -> Callable[[Drawn], Posed]:
 
     @jax.jit
     def rounded(x: Any, query: Any) -> Any:
-        places = jnp.clip(rounded_places(space, axes, FIGURE, ends(query, x)), 0, axes.sizes - 1)
+        places = jnp.clip(Places(space, FIGURE).rounded(ends(query, x)), 0, axes.sizes - 1)
         return places[:, np.array(axes.free)]
 
     dimensions = space.starts(FIGURE).shape[1]

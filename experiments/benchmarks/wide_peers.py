@@ -214,7 +214,8 @@ def draw_found(path: Path, rows: list[Row]) -> None:
             axis.set(title=TITLES[setting], xlabel="seconds, warm", xscale="log", xlim=(1e-3, longest))
             axis.set(ylim=(0, count * 1.04))
         axes[0, 0].set_ylabel(f"problems of {count} with as good a design")
-        canvas.legend(*axes[0, 0].get_legend_handles_labels(), ncols=5, fontsize=8, loc="outside lower center")
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        canvas.legend(handles, labels, ncols=5, fontsize=8, loc="outside lower center")
         save(canvas, path)
 
 

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from scalesim.cost.paper import Parts
 from scalesim.search.candidate import Candidate
+from scalesim.search.chances import Distribution
 from scalesim.search.design import Design
-from scalesim.search.distribution import Distribution
 from scalesim.search.lattice import Lattice
 from scalesim.search.sensitivity import Sensitivity
 from scalesim.search.space import DesignSpace

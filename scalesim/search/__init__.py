@@ -4,6 +4,7 @@ from scalesim.rooms import make_callable
 from scalesim.search.baseline import HeadRule, named_baseline
 from scalesim.search.budget import least_loss
 from scalesim.search.candidate import Candidate
+from scalesim.search.chances import Distribution
 from scalesim.search.constraints import (
     AtMost,
     fits,
@@ -14,7 +15,7 @@ from scalesim.search.constraints import (
     max_training_flops,
 )
 from scalesim.search.design import Design, search
-from scalesim.search.distribution import Distribution, distribution
+from scalesim.search.distribution import distribution
 from scalesim.search.evidence import paper_evidence
 from scalesim.search.frontier import Frontier, frontier
 from scalesim.search.lattice import PAPER, Lattice, buildable, named_lattice

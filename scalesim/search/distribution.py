@@ -13,135 +13,44 @@ import numpy as np
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.search.baseline import HeadRule, rule_shapes
 from scalesim.search.candidate import reported_cost
+from scalesim.search.chances import HEADS, Distribution
 from scalesim.search.design import Design
 from scalesim.search.lattice import Lattice, evaluate
-from scalesim.search.problem import Problem, Query
+from scalesim.search.problem import TIED, Freed, Problem, Query
+from scalesim.search.space import DesignSpace
+from scalesim.search.wide import build, wide_search
+from scalesim.shape import Shape, count_params
 
-__all__ = ["Distribution", "distribution"]
+__all__ = ["distribution"]
 
 Num = Any
 
 
-@dataclass(frozen=True, eq=False)
-class Distribution:
-    """What R laws say of one question, head configuration by head configuration.
-
-    Each configuration is brought to the target loss under each law anew, so its size differs from law to law.
+@dataclass(frozen=True)
+class _Asked:
+    """K configurations under R laws, each brought to the target loss anew; leaves (R, K).
 
     Attributes:
-        heads: the lattice's (n_head, n_kv_head), (K, 2).
-        winner: the index of the cheapest configuration under each law, (R,).
-        probability: the share of laws under which each is the cheapest, (K,).
-        regret: expected excess of each over the cheapest of the law, as a fraction, (K,).
-        worst_regret: the same, at the 95th percentile.
-        cost: the chosen configuration's objective under each law, (R,).
-        n_params: its size under each law, (R,).
-        savings: of the chosen configuration over the baseline at equal loss, {"memory": (R,), ...}.
-        chosen: index of the chosen configuration.
-        level: of the intervals.
-        tail: the share of laws that an interval leaves out on either side (see `Bootstrap.tail`).
-        out_of_reach: the share of laws under which no configuration reaches the loss; they are left out.
+        cost: infinite where a configuration cannot do what is asked.
+        baseline: the rule's shape under each law, (R,); None: a shape that does not follow the law.
     """
 
-    heads: np.ndarray
-    winner: np.ndarray
-    probability: np.ndarray
-    regret: np.ndarray
-    worst_regret: np.ndarray
-    cost: np.ndarray
-    n_params: np.ndarray
-    savings: dict[str, np.ndarray]
+    names: tuple[str, ...]
+    configurations: np.ndarray
     chosen: int
-    level: float
-    tail: float
-    out_of_reach: float = 0.0
-
-    def interval(self, values: np.ndarray) -> tuple[float, float]:
-        """Return the expanded percentile interval of some values over the laws."""
-        low, high = np.quantile(values, [self.tail, 1 - self.tail])
-        return float(low), float(high)
-
-    @property
-    def best_in_expectation(self) -> tuple[int, int]:
-        """The configuration of least expected excess."""
-        return self._heads(int(np.argmin(self.regret)))
-
-    @property
-    def safest(self) -> tuple[int, int]:
-        """The configuration whose excess is least where it is bad, at the 95th percentile of laws."""
-        return self._heads(int(np.argmin(self.worst_regret)))
-
-    def indistinguishable(self, within: float = 0.01) -> list[tuple[int, int]]:
-        """Return the configurations that cost at most `within` more than the best, in expectation."""
-        order = np.argsort(self.regret)
-        return [self._heads(i) for i in order if self.regret[i] <= within]
-
-    def _heads(self, index: int) -> tuple[int, int]:
-        n_head, n_kv_head = self.heads[index]
-        return int(n_head), int(n_kv_head)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the distribution as plain values, configurations by probability."""
-        order = [i for i in np.argsort(-self.probability, kind="stable") if np.isfinite(self.regret[i])]
-        rows = [
-            {
-                "n_head": self._heads(i)[0],
-                "n_kv_head": self._heads(i)[1],
-                "probability": float(self.probability[i]),
-                "regret": float(self.regret[i]),
-            }
-            for i in order[:12]
-        ]
-        return {
-            "laws": len(self.cost),
-            "configurations": rows,
-            "best_in_expectation": self.best_in_expectation,
-            "safest": self.safest,
-            "within_one_percent": self.indistinguishable(),
-            "n_params_interval": self.interval(self.n_params),
-            "savings_intervals": {name: self.interval(values) for name, values in self.savings.items()},
-            "in_words": self.in_words(),
-        }
-
-    def in_words(self) -> str:
-        """Return what the distribution says, in a sentence or two."""
-        near = len(self.indistinguishable())
-        low, high = self.interval(self.savings["objective"])
-        share, regret = 100 * self.probability[self.chosen], 100 * self.regret[self.chosen]
-        said = (
-            f"{self._heads(self.chosen)} is the cheapest under {share:.0f}% of the fit's resamples, and on "
-            f"average {regret:.2f}% dearer than the cheapest"
-        )
-        if near > 1:
-            said += f"; {near} configurations are within 1% of it: the data cannot tell them apart"
-        said += (
-            f". It saves {100 * low:.1f}% to {100 * high:.1f}% of the objective ({100 * self.level:.0f}%)."
-        )
-        if self.out_of_reach:
-            said += f" Under {100 * self.out_of_reach:.1f}% of the resamples the loss is out of reach of all."
-        return said
-
-
-@partial(jax.jit, static_argnums=(2, 3))
-def _under_all(problem: Problem, query: Query, lattice: Lattice, rule: HeadRule | None, laws: Any) -> Any:
-    n_head, n_kv_head = map(jnp.asarray, lattice.arrays())
-
-    def under(law: Any) -> Any:
-        own = Problem(law=law, family=problem.family, tokens_per_param=problem.tokens_per_param)
-        designs = evaluate(own, query, lattice, n_head, n_kv_head)
-        designs = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, n_head.shape), designs)
-        if rule is None:
-            return designs, None
-        batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], query)
-        return designs, jax.tree.map(lambda leaf: jnp.reshape(leaf, ()), rule_shapes(own, batch, rule))
-
-    return jax.vmap(under)(laws)
+    shape: Shape
+    freed: Freed
+    cost: np.ndarray
+    baseline: Shape | None
 
 
 def distribution(
     fit: Any, design: Design, *, resamples: int | None = None, level: float = 0.9
 ) -> Distribution:
     """Ask every law of a fit's bootstrap the question that a design answers.
+
+    Of a lattice every configuration is evaluated under every law. Of a `DesignSpace` every law has a search
+    of its own, and all that any of them finds is evaluated under every law.
 
     Args:
         fit: the fit that the design was searched with; it must hold a bootstrap.
@@ -150,7 +59,7 @@ def distribution(
         level: of intervals.
 
     Raises:
-        InvalidInput: the fit has no bootstrap, or the design is of a `DesignSpace`.
+        InvalidInput: the fit has no bootstrap, or another law than the design.
         Unreachable: no law of the bootstrap reaches the loss.
 
     >>> import scalesim as ss
@@ -162,43 +71,47 @@ def distribution(
     """
     if getattr(fit, "bootstrap", None) is None:
         raise InvalidInput("fit has no bootstrap; `scalesim.fit.with_bootstrap(fit)` would give it one.")
-    problem, query, lattice = design.problem, design.query, design.lattice
-    if not isinstance(lattice, Lattice):
+    kinds: list[Any] = [jax.tree.structure(law) for law in (fit.law, design.problem.law)]
+    if kinds[0] != kinds[1]:
         raise InvalidInput(
-            "distribution compares the head configurations of a lattice, but the design is of a DesignSpace; "
-            "one of scalesim.search.buildable() would do."
+            "fit has another law than the design was searched with; a design of ss.search(fit, ...) would do."
         )
     with jax.enable_x64(True):
-        laws = jax.tree.map(jnp.asarray, fit.bootstrap.laws(problem.law, resamples))
-        asked = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), query)
-        designs, baseline = _under_all(problem, asked, lattice, design.rule, laws)
-        baseline = design.baseline.shape if baseline is None else baseline
-        savings = _savings(asked, designs.shape, baseline, design)
-        cost, log_n = np.asarray(designs.cost), np.asarray(designs.log_n_params)
+        laws = jax.tree.map(jnp.asarray, fit.bootstrap.laws(design.problem.law, resamples))
+        query = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), design.query)
+        ask = _ask_lattice if isinstance(design.lattice, Lattice) else _ask_space
+        asked = ask(design, query, laws)
+        savings = _savings(query, asked, design)
+        n_params = np.broadcast_to(count_params(asked.shape, "paper"), asked.cost.shape)
     # Under a law whose floor is above the target nothing reaches it, and there is nothing to compare.
-    reached = np.isfinite(cost.min(axis=1))
+    reached = np.isfinite(asked.cost.min(axis=1))
     if not reached.any():
         raise Unreachable(
             f"target_loss {design.target_loss:g} is out of reach under every law of the bootstrap; a higher "
             "one would do."
         )
-    cost, log_n = cost[reached], log_n[reached]
-    savings = {name: values[reached] for name, values in savings.items()}
-    heads = np.asarray(lattice.heads)
-    chosen = lattice.heads.index((int(design.shape.n_head), int(design.shape.n_kv_head)))
+    cost, chosen = asked.cost[reached], asked.chosen
     excess = cost / cost.min(axis=1, keepdims=True) - 1
     winner = cost.argmin(axis=1)
+    counted = np.isfinite(excess)
     with np.errstate(invalid="ignore"):
         worst = np.quantile(excess, 0.95, axis=0)
+        elsewhere = np.where(counted, excess, 0.0).sum(axis=0) / counted.sum(axis=0)
+    met = np.isfinite(asked.cost[:, chosen])
+    if not met.any():
+        raise Unreachable("the design cannot do what is asked under any law of the bootstrap.")
     return Distribution(
-        heads=heads,
+        names=asked.names,
+        configurations=asked.configurations,
         winner=winner,
-        probability=np.bincount(winner, minlength=len(heads)) / len(cost),
+        probability=np.bincount(winner, minlength=cost.shape[1]) / len(cost),
         regret=excess.mean(axis=0),
         worst_regret=np.where(np.isfinite(worst), worst, np.inf),
-        cost=cost[:, chosen],
-        n_params=np.exp(log_n[:, chosen]),
-        savings={name: values[:, chosen] for name, values in savings.items()},
+        excess=np.where(np.isfinite(elsewhere), elsewhere, np.inf),
+        missed=1 - counted.mean(axis=0),
+        cost=asked.cost[met, chosen],
+        n_params=n_params[met, chosen],
+        savings={name: values[met, chosen] for name, values in savings.items()},
         chosen=chosen,
         level=level,
         tail=fit.bootstrap.tail(level),
@@ -206,16 +119,115 @@ def distribution(
     )
 
 
-def _savings(query: Query, shape: Any, baseline: Any, design: Design) -> dict[str, np.ndarray]:
+def _under(problem: Problem, law: Any) -> Problem:
+    return Problem(law=law, family=problem.family, tokens_per_param=problem.tokens_per_param)
+
+
+def _ruled(problem: Problem, query: Query, rule: HeadRule | None) -> Shape | None:
+    if rule is None:
+        return None
+    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], query)
+    return jax.tree.map(lambda leaf: jnp.reshape(leaf, ()), rule_shapes(problem, batch, rule))
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _lattice_under_all(
+    problem: Problem, query: Query, lattice: Lattice, rule: HeadRule | None, laws: Any
+) -> Any:
+    n_head, n_kv_head = map(jnp.asarray, lattice.arrays())
+
+    def under(law: Any) -> Any:
+        own = _under(problem, law)
+        designs = evaluate(own, query, lattice, n_head, n_kv_head)
+        designs = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, n_head.shape), designs)
+        return designs, _ruled(own, query, rule)
+
+    return jax.vmap(under)(laws)
+
+
+def _ask_lattice(design: Design, query: Query, laws: Any) -> _Asked:
+    lattice, shape = design.lattice, design.shape
+    assert isinstance(lattice, Lattice)
+    designs, baseline = _lattice_under_all(design.problem, query, lattice, design.rule, laws)
+    return _Asked(
+        names=HEADS,
+        configurations=np.asarray(lattice.heads),
+        chosen=lattice.heads.index((int(shape.n_head), int(shape.n_kv_head))),
+        shape=designs.shape,
+        freed=TIED,
+        cost=np.asarray(designs.cost),
+        baseline=baseline,
+    )
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4))
+def _space_under_all(
+    problem: Problem, query: Query, space: DesignSpace, rule: HeadRule | None, gradient: bool, laws: Any
+) -> Any:
+    """Return each law's best place (R, 7), the designs at all of these under each law (R, R), baselines."""
+    batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], query)
+
+    def best(law: Any) -> Num:
+        return wide_search(_under(problem, law), batch, space, gradient).index[0, 0]
+
+    def under(law: Any) -> Any:
+        own = _under(problem, law)
+        built = build(own, query, space, places)
+        built = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, places.shape[:1]), built)
+        return built, _ruled(own, query, rule)
+
+    places = jax.lax.map(best, laws)
+    return places, *jax.lax.map(under, laws)
+
+
+def _ask_space(design: Design, query: Query, laws: Any) -> _Asked:
+    """Search under every law; the design's own law goes first, and is not one of those asked."""
+    space = design.lattice
+    assert isinstance(space, DesignSpace)
+    problem, gradient = design.problem, design.relaxed is not None
+    laws = jax.tree.map(
+        lambda own, many: jnp.concatenate([jnp.asarray(own, float)[None], many]), problem.law, laws
+    )
+    found = _space_under_all(problem, query, space, design.rule, gradient, laws)
+    places, built, baseline = jax.device_get(found)
+    # A law that nothing reaches the loss under has no best, so its place is nobody's.
+    some = np.isfinite(np.diagonal(np.asarray(built.cost)))
+    _, first, which = np.unique(places[some], axis=0, return_index=True, return_inverse=True)
+    kept = np.flatnonzero(some)[first]
+    built = jax.tree.map(lambda leaf: leaf[1:, kept], built)
+    names = ["n_layer", "d_model", *HEADS]
+    columns = [np.asarray(getattr(built.shape, name))[0] for name in names]
+    for name in ("ffn_ratio", "head_dim", "kv_bits"):
+        axis = space.axes(problem.family)
+        values = axis.values[axis.names.index(name)]
+        if len(values) > 1:
+            names.append(name)
+            columns.append(values[places[kept, axis.names.index(name)]])
+    return _Asked(
+        names=tuple(names),
+        configurations=np.stack(columns, axis=1),
+        chosen=int(np.ravel(which)[0]),
+        shape=built.shape,
+        freed=built.freed,
+        cost=np.asarray(built.cost),
+        baseline=None if baseline is None else jax.tree.map(lambda leaf: leaf[1:], baseline),
+    )
+
+
+def _savings(query: Query, asked: _Asked, design: Design) -> dict[str, np.ndarray]:
     """Return 1 - cost/baseline of every configuration under every law, (R, K) each."""
-    cost = query.objective
-    count = jnp.shape(shape.n_layer)
-    if design.rule is not None:
-        baseline = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:, None], count), baseline)
-    reported = reported_cost(cost)
-    measures = {
-        "objective": lambda s: cost(s, query.workload),
-        "memory": lambda s: reported.memory(s, query.workload).total,
-        "flops": lambda s: reported.flops(s, query.workload).total,
-    }
-    return {name: np.asarray(1 - f(shape) / f(baseline)) for name, f in measures.items()}
+    count = asked.cost.shape
+    baseline: Any = design.baseline.shape
+    if asked.baseline is not None:
+        baseline = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(jnp.asarray(leaf)[:, None], count), asked.baseline
+        )
+    own, others = asked.freed.asked(query), TIED.asked(query)
+    return {name: np.asarray(1 - f(asked.shape, own) / f(baseline, others)) for name, f in _MEASURES.items()}
+
+
+_MEASURES = {
+    "objective": lambda shape, query: query.objective(shape, query.workload),
+    "memory": lambda shape, query: reported_cost(query.objective).memory(shape, query.workload).total,
+    "flops": lambda shape, query: reported_cost(query.objective).flops(shape, query.workload).total,
+}

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from scalesim.cost import FIGURE_2, HardwareAwareCost, LifetimePrice, WeightedCo
 from scalesim.cost.price import Traffic
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.families import FIGURE, TABLE
+from scalesim.fit.bootstrap import Bootstrap
 from scalesim.laws import AspectRatio, Chinchilla, ConditionalShape, Gemstones, HeadLaw, Precision
 from scalesim.search import (
     AtMost,
@@ -272,9 +274,69 @@ def test_two_limits_that_contradict_each_other_are_named(lattice):
 
 def test_what_asks_about_heads_refuses_a_space():
     design = ss.search(DEEP, LONG, 2.7, lattice=SMALL)
-    for ask in (lambda: sensitivity(design), lambda: distribution(FIT, design)):
-        with pytest.raises(InvalidInput, match="DesignSpace"):
-            ask()
+    with pytest.raises(InvalidInput, match="DesignSpace"):
+        sensitivity(design)
+    with pytest.raises(InvalidInput, match="another law than the design"):
+        distribution(FIT, design)
+
+
+def test_every_law_of_the_bootstrap_has_a_search_of_its_own():
+    """Under each law the winner is the best of all designs there are."""
+    space = DesignSpace(n_layer=range(12, 29), n_head=(4, 8, 12, 16), n_kv_head=(1, 2, 4))
+    design = ss.search(FIT, LONG, 2.615, lattice=space)
+    found = distribution(FIT, design, resamples=40)
+    assert found.names == ("n_layer", "d_model", "n_head", "n_kv_head")
+    s = design.shape
+    assert found.values(found.chosen) == (s.n_layer, s.d_model, s.n_head, s.n_kv_head)
+    assert found.probability.sum() == pytest.approx(1)
+    every = jnp.asarray(list(itertools.product(*map(range, space.axes(FIGURE).sizes))))
+    laws = FIT.bootstrap.laws(FIT.law, 40)
+    for i in range(0, 40, 8):
+        law = jax.tree.map(lambda leaf, i=i: float(leaf[i]), laws)
+        with jax.enable_x64(True):
+            built = build(Problem(law=law), design.query, space, every)
+        best = int(built.cost.argmin())
+        sizes = [
+            float(jnp.broadcast_to(getattr(built.shape, name), built.cost.shape)[best])
+            for name in found.names
+        ]
+        assert found.values(found.winner[i]) == tuple(sizes)
+    # Where the design's d_ff would have to be beyond its range, it is not among those compared.
+    assert len(found.cost) == pytest.approx(40 * (1 - found.missed[found.chosen]))
+    assert np.isfinite(found.excess[found.chosen])
+    low, high = found.interval(found.savings["objective"])
+    assert low < high
+    assert low - 0.03 < design.savings_at_equal_loss["objective"] < high + 0.03
+    low, high = found.ranges()["n_layer"]
+    assert low <= high
+    assert "The best designs (90%): n_layer" in found.in_words()
+
+
+def rounded_cost(shape, workload):
+    return jnp.round(FIGURE_2(shape, workload) / 10) * 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("law", "space", "target", "objective"),
+    [(WHOLE, WIDE, 2.8, FIGURE_2), (DEEP, SMALL, 2.7, rounded_cost)],
+    ids=["all axes", "without a gradient"],
+)
+def test_laws_that_agree_leave_no_doubt(law, space, target, objective):
+    """A bootstrap of copies: the design is the best under all, and saves what it saves."""
+    design = ss.search(law, LONG, target, lattice=space, objective=objective)
+    leaves = {str(i): np.full(3, leaf) for i, leaf in enumerate(jax.tree.leaves(law))}
+    boot = Bootstrap(coefficients=leaves, objective=np.zeros(3), kind="pairs", seed=0, asked=3)
+    found = distribution(SimpleNamespace(law=law, bootstrap=boot), design)
+    assert found.probability.tolist() == [1.0]
+    assert found.regret.tolist() == found.missed.tolist() == [0.0]
+    assert found.cost == pytest.approx(design.best.objective, rel=1e-9)
+    assert found.n_params == pytest.approx(design.best.n_params, rel=1e-9)
+    for name, values in found.savings.items():
+        assert values == pytest.approx(design.savings_at_equal_loss[name], rel=1e-6), name
+    given = dict(zip(found.names, found.values(0), strict=True))
+    assert given.get("kv_bits", 16) == design.best.kv_bits
+    assert given["n_layer"] == design.shape.n_layer
 
 
 def test_the_walk_over_whole_numbers_crosses_what_is_forbidden():

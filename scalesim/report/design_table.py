@@ -191,12 +191,13 @@ def print_sensitivity(moves: Sequence[Sensitivity], most: int = 12) -> None:
     """Print by how many percent the optimum moves for one percent of each number, the strongest first."""
     title = "For 1% more of each (0.01 nats of loss), the relaxed optimum changes by"
     table = Table(title=title, title_justify="left")
-    for column in ("", "now", "cost", "parameters", "query heads", "KV heads"):
+    others = list(moves[0].others) if moves else []
+    for column in ("", "now", "cost", "parameters", "query heads", "KV heads", *others):
         table.add_column(column, justify="right" if column else "left")
     for move in moves[:most]:
-        changes = (move.cost, move.n_params, move.n_head, move.n_kv_head)
+        changes = (move.cost, move.n_params, move.n_head, move.n_kv_head, *move.others.values())
         table.add_row(move.name, f"{move.value:.6g}", *(f"{change:+.2f}%" for change in changes))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 110).print(table)
 
 
 def print_designs(designs: Sequence[Design], *, objective: str, baseline: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from scalesim.errors import InvalidInput
 from scalesim.families import ShapeFamily
+from scalesim.search.candidate import Candidate
 from scalesim.search.problem import TIED, Freed, Problem, Query, Sized
 from scalesim.search.relaxation import heads_at
 from scalesim.shape import Shape, count_params
@@ -63,6 +64,12 @@ class Lattice:
     def relaxed_at(self, position: Num, family: ShapeFamily) -> tuple[Num, Num, Freed]:
         """Return the heads at points of the unit square; nothing else is chosen."""
         return (*heads_at(position, self.max_head), TIED)
+
+    def position_of(self, relaxed: Candidate, family: ShapeFamily) -> np.ndarray:
+        """Return where in the unit square a relaxed design's heads are."""
+        log_head, log_kv = (np.log(float(n)) for n in (relaxed.shape.n_head, relaxed.shape.n_kv_head))
+        found = [log_head / max(np.log(self.max_head), 1e-12), log_kv / max(log_head, 1e-12)]
+        return np.clip(found, 0.0, 1.0)
 
     def size_excesses(self, shape: Shape) -> list[Num]:
         """Return nothing: sizes have no ranges here."""

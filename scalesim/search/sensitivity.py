@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +12,12 @@ import numpy as np
 from scalesim.errors import InvalidInput
 from scalesim.search.design import Design
 from scalesim.search.lattice import Lattice
+from scalesim.search.optimality import derivatives, polished
 from scalesim.search.problem import Problem, Query
-from scalesim.search.relaxation import heads_at
 from scalesim.search.solve import exhaustive
+from scalesim.search.space import DesignSpace
 
 __all__ = ["Choice", "Sensitivity", "choices_over_context", "sensitivity"]
-
-Num = Any
-NEWTON_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -29,12 +25,14 @@ class Sensitivity:
     """How one number of the question moves the optimum.
 
     Attributes:
-        name: "context_length", "target_loss", a field of the objective, or a coefficient of the law.
+        name: "context_length", "target_loss", "limit of" a constraint, a field of the objective, or a
+            coefficient of the law.
         value: where it stands.
         cost: d log(cost) / d log(value) at the optimum. For target_loss: d log(cost) / d value, per nat, the
             shadow price of the loss constraint.
         n_params, n_head, n_kv_head: the same derivative of the optimum's log size and heads; 0 for heads
             that are held at an edge (n_kv_head at 1, n_head at the lattice's most).
+        others: the same of depth, width and what else a `DesignSpace` chooses.
     """
 
     name: str
@@ -43,66 +41,27 @@ class Sensitivity:
     n_params: float
     n_head: float
     n_kv_head: float
-
-
-def _log_optimum(problem: Problem, query: Query, max_head: int, position: Num) -> dict[str, Num]:
-    """Return log cost, size and heads of the relaxed design at a point of the unit square (2,)."""
-    n_head, n_kv_head = (value[None] for value in heads_at(position, max_head))
-    log_n = problem.size_for_loss(query, n_head, n_kv_head)
-    shape = problem.relaxed_shape(log_n, n_head, n_kv_head)
-    cost = query.objective(shape, query.workload)
-    heads = {"n_head": jnp.log(n_head), "n_kv_head": jnp.log(n_kv_head)}
-    return {name: v[0] for name, v in {"cost": jnp.log(cost), "n_params": log_n, **heads}.items()}
-
-
-@partial(jax.jit, static_argnums=3)
-def _derivatives(problem: Problem, query: Query, start: Num, max_head: int) -> tuple[Num, Any]:
-    """Polish the optimum on its active edges, and differentiate it by problem and query."""
-
-    def log_cost(position: Num, theta: Any) -> Num:
-        return _log_optimum(theta[0], theta[1], max_head, position)["cost"]
-
-    theta = (problem, query)
-    slope = jax.grad(log_cost)(start, theta)
-    at_low, at_high = (start < 1e-6) & (slope > 0), (start > 1 - 1e-6) & (slope < 0)
-    free = ~(at_low | at_high)
-    edge = jnp.where(at_low, 0.0, jnp.where(at_high, 1.0, start))
-
-    def reduced_hessian(position: Num) -> Num:
-        """Return the Hessian among the free coordinates, the identity among the others."""
-        hessian = jax.jacfwd(jax.grad(log_cost))(position, theta)
-        return jnp.where(free[:, None] & free[None, :], hessian, jnp.eye(2))
-
-    def newton(_: int, position: Num) -> Num:
-        slope = jnp.where(free, jax.grad(log_cost)(position, theta), 0.0)
-        return jnp.clip(position - jnp.linalg.solve(reduced_hessian(position), slope), 0.0, 1.0)
-
-    position = jax.lax.fori_loop(0, NEWTON_STEPS, newton, edge)
-    inverse = jnp.linalg.inv(reduced_hessian(position)) * free[:, None] * free[None, :]
-
-    # d position / d theta = -H^-1 d(grad)/d theta among the free coordinates; the others do not move.
-    mixed = jax.jacrev(jax.grad(log_cost), argnums=1)(position, theta)
-    moved = jax.tree.map(lambda leaf: -jnp.tensordot(inverse, leaf, 1), mixed)
-    by_theta = jax.jacrev(lambda t: _log_optimum(t[0], t[1], max_head, position))(theta)
-    by_position = jax.jacrev(lambda p: _log_optimum(problem, query, max_head, p))(position)
-    total = {
-        name: jax.tree.map(
-            lambda direct, m, g=by_position[name]: direct + jnp.tensordot(g, m, 1), by_theta[name], moved
-        )
-        for name in by_theta
-    }
-    return position, total
+    others: dict[str, float] = field(default_factory=dict)
 
 
 def sensitivity(design: Design) -> list[Sensitivity]:
     """Return how each number of a design's question moves its relaxed optimum, the strongest first.
 
-    By implicit differentiation: with f(x, theta) the log cost over the relaxed heads x, the loss constraint
-    eliminated, f_x(x*) = 0 on the coordinates that no edge holds, so dx*/dtheta = -f_xx^-1 f_x,theta, and
-    d f*/dtheta = f_theta (the envelope theorem). The optimum here is on the family itself.
+    By implicit differentiation of the conditions of optimality (`scalesim.search.optimality`). With f the log
+    cost over the relaxed coordinates x, the loss constraint eliminated, and g the log excess of the limits
+    that hold the optimum:
+
+        f_x + lambda g_x = 0 on the coordinates that no edge holds,   g = 0
+
+    so x and lambda follow theta, and d f*/dtheta = f_theta + lambda g_theta (the envelope theorem). The
+    optimum here is on the family itself. A constraint's own row, "limit of ...", has its shadow price as
+    `cost`: by how many percent cost changes for 1% more of the limit; a limit that does not bind has no row.
+    A number that stands in several places with the same value (a bandwidth in objective and constraint) is
+    moved in all of them.
 
     Raises:
-        InvalidInput: the design is of a `DesignSpace`, or its objective had no gradient.
+        InvalidInput: the objective or a constraint had no gradient.
+        Unreachable: the optimum could not be found to the precision that this needs.
 
     >>> import scalesim as ss
     >>> design = ss.search(ss.named_fit("default"), ss.Workload(context_length=131072), 2.615)
@@ -110,35 +69,62 @@ def sensitivity(design: Design) -> list[Sensitivity]:
     >>> by_name["context_length"].n_head < 0 < by_name["context_length"].cost
     True
     """
-    if not isinstance(design.lattice, Lattice) or design.relaxed is None:
+    if design.relaxed is None:
         raise InvalidInput(
-            "sensitivity differentiates the relaxed heads of a lattice's gradient search, but the design is "
-            "of a DesignSpace or was found without a gradient; one of scalesim.search.buildable() would do."
+            "sensitivity differentiates the optimum of the gradient search, but the design was found without "
+            "a gradient; a smooth objective and smooth constraints would do."
         )
     with jax.enable_x64(True):
-        problem, query = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), (design.problem, design.query))
-        log_head, log_kv = (np.log(float(getattr(design.relaxed.shape, n))) for n in ("n_head", "n_kv_head"))
-        start = jnp.array([log_head / np.log(design.lattice.max_head), log_kv / max(log_head, 1e-12)])
-        _, total = _derivatives(problem, query, jnp.clip(start, 0.0, 1.0), design.lattice.max_head)
-        flat = {measure: _named(derivative) for measure, derivative in total.items()}
-        values = _named((problem, query))
-    rows = []
-    for name, value in values.items():
-        scale = 1.0 if name == "target_loss" else value
-        by_measure = {measure: float(named[name]) * scale for measure, named in flat.items()}
-        if any(by_measure.values()):
-            rows.append(Sensitivity(name=name, value=value, **by_measure))
-    return sorted(rows, key=lambda row: -abs(row.cost))
+        theta = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), (design.problem, design.query))
+        designs = design.lattice
+        problem, query = theta
+        optimum = polished(
+            problem, query, designs, designs.position_of(design.relaxed, design.problem.family)
+        )
+        total = derivatives(problem, query, designs, optimum)
+    rows: dict[str, dict[str, float]] = {}
+    values: dict[str, float] = {}
+    for i, (name, value) in enumerate(_named(theta)):
+        values[name] = value
+        row = rows.setdefault(name, dict.fromkeys(total, 0.0))
+        for measure, slopes in total.items():
+            row[measure] += float(slopes[i]) * (1.0 if name == "target_loss" else value)
+    # What is not chosen follows from size and heads, or stays.
+    more = _CHOICES if isinstance(designs, DesignSpace) else ()
+    moving = [name for name in more if name in total and any(abs(row[name]) > 1e-9 for row in rows.values())]
+    chosen = [*_ALWAYS, *moving]
+    found = []
+    for name, row in rows.items():
+        if any(abs(row[measure]) > 1e-12 for measure in chosen):
+            others = {measure: row[measure] for measure in moving}
+            always = {measure: row[measure] for measure in _ALWAYS}
+            found.append(Sensitivity(name=name, value=values[name], **always, others=others))
+    return sorted(found, key=lambda row: -abs(row.cost))
 
 
-def _named(theta: Any) -> dict[str, float]:
-    """Return the scalar leaves of (problem, query) by their last name."""
-    leaves = jax.tree_util.tree_flatten_with_path(theta)[0]
-    return {_last(path): float(leaf) for path, leaf in leaves if jnp.ndim(leaf) == 0}
+_ALWAYS = ("cost", "n_params", "n_head", "n_kv_head")
+_CHOICES = ("n_layer", "d_model", "d_ff", "head_dim", "tokens_per_param", "kv_bits")
 
 
-def _last(path: Any) -> str:
-    return str(getattr(path[-1], "name", getattr(path[-1], "key", path[-1])))
+def _named(theta: tuple[Problem, Query]) -> list[tuple[str, float]]:
+    """Return name and value of each single number of (problem, query).
+
+    The name is its field's; where another of that name has another value, after what it belongs to.
+    """
+    seen: dict[str, float] = {}
+    found = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(theta)[0]:
+        if jnp.ndim(leaf):
+            continue
+        value = float(leaf)
+        fields = [str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path]
+        names = [fields[-1], ".".join(fields[-2:]), ".".join(fields[1:])]
+        if fields[1] == "constraints" and fields[-1] == "limit":
+            names[0] = f"limit of {theta[1].constraints[int(fields[2])].name}"
+        name = next((name for name in names if seen.get(name, value) == value), names[-1])
+        seen[name] = value
+        found.append((name, value))
+    return found
 
 
 @dataclass(frozen=True)

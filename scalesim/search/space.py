@@ -15,6 +15,7 @@ import numpy as np
 from scalesim.errors import InvalidInput, choose
 from scalesim.families import ShapeFamily
 from scalesim.laws.base import Law
+from scalesim.search.candidate import Candidate
 from scalesim.search.problem import Freed
 from scalesim.search.seen import FREE, check_visible, visible
 from scalesim.shape import Shape
@@ -264,6 +265,26 @@ class DesignSpace:
         at = position[..., rest] if self.n_kv_head is not None else 0.0
         n_kv_head = jnp.exp(least + at * (most - least))
         return n_head, jnp.broadcast_to(n_kv_head, position.shape[:-1]), freed
+
+    def position_of(self, relaxed: Candidate, family: ShapeFamily) -> np.ndarray:
+        """Return where in the unit box a relaxed design is."""
+        shape = relaxed.shape
+        values = {
+            "aspect": shape.d_model / shape.n_layer,
+            "ffn_ratio": shape.d_ff / shape.d_model,
+            "head_dim": shape.head_dim,
+            "tokens_per_param": relaxed.n_tokens / relaxed.n_params,
+            "kv_bits": relaxed.kv_bits,
+        }
+        ends = [(math.log(values[name]), low, high) for name, low, high in self._coordinates(family)]
+        log_head = math.log(shape.n_head)
+        if self.n_head is not None:
+            ends.append((log_head, math.log(min(self.n_head)), math.log(max(self.n_head))))
+        if self.n_kv_head is not None:
+            least, most = (min(math.log(end(self.n_kv_head)), log_head) for end in (min, max))
+            ends.append((math.log(shape.n_kv_head), least, most))
+        found = [(value - low) / (high - low) if high > low else 0.0 for value, low, high in ends]
+        return np.clip(found, 0.0, 1.0)
 
     def size_excesses(self, shape: Shape) -> list[Num]:
         """Return by how much, in log, depth and width are beyond each end of their ranges."""

@@ -7,9 +7,22 @@ import numpy as np
 import pytest
 
 import scalesim as ss
+from scalesim.cost import TimePerToken, TimeToFirstToken
 from scalesim.errors import InvalidInput
-from scalesim.search import PAPER, choices_over_context, distribution, exhaustive, sensitivity, stack_queries
-from scalesim.search.sensitivity import _derivatives, _log_optimum
+from scalesim.laws import AspectRatio
+from scalesim.search import (
+    PAPER,
+    choices_over_context,
+    design_space,
+    distribution,
+    exhaustive,
+    max_memory,
+    max_params,
+    max_time_to_first_token,
+    sensitivity,
+    stack_queries,
+)
+from scalesim.search.optimality import polished
 
 FIT = ss.named_fit("default")
 LONG = ss.Workload(context_length=131072.0)
@@ -66,29 +79,85 @@ def resolved(design, scale):
         return leaf * scale.get(str(getattr(path[-1], "name", path[-1])), 1.0)
 
     problem, query = jax.tree_util.tree_map_with_path(changed, (design.problem, design.query))
-    s = design.relaxed.shape
-    log_head = np.log(float(s.n_head))
-    start = jnp.array([log_head / np.log(design.lattice.max_head), np.log(float(s.n_kv_head)) / log_head])
     problem, query = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), (problem, query))
-    position, _ = _derivatives(problem, query, start, design.lattice.max_head)
-    return {k: float(v) for k, v in _log_optimum(problem, query, design.lattice.max_head, position).items()}
+    start = design.lattice.position_of(design.relaxed, design.problem.family)
+    with jax.enable_x64(True):
+        return polished(problem, query, design.lattice, start).logs
+
+
+def check(design, names):
+    """Each derivative equals the difference of two problems solved anew."""
+    moves = {move.name: move for move in sensitivity(design)}
+    for name in names:
+        h = 1e-4
+        leaf = "limit" if name.startswith("limit of") else name
+        up, down = (resolved(design, {leaf: 1 + sign * h}) for sign in (1, -1))
+        scale = moves[name].value if name == "target_loss" else 1.0
+        own = {
+            measure: getattr(moves[name], measure) for measure in ("cost", "n_params", "n_head", "n_kv_head")
+        }
+        for measure, value in (own | moves[name].others).items():
+            difference = (up[measure] - down[measure]) / (2 * h * scale)
+            assert value == pytest.approx(difference, rel=1e-4, abs=2e-6), (name, measure)
+    return moves
 
 
 @pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
 def test_sensitivities_are_finite_differences_of_resolved_problems(question):
     context, loss = question
     design = ss.search(FIT, ss.Workload(context_length=context), loss, lattice=PAPER)
-    moves = {move.name: move for move in sensitivity(design)}
-    for name in ("context_length", "target_loss", "memory_weight", "bytes_per_kv", "A", "b", "C", "F", "m"):
-        h = 1e-4
-        up, down = (resolved(design, {name: 1 + sign * h}) for sign in (1, -1))
-        scale = moves[name].value if name == "target_loss" else 1.0
-        for measure in ("cost", "n_params", "n_head", "n_kv_head"):
-            difference = (up[measure] - down[measure]) / (2 * h * scale)
-            assert getattr(moves[name], measure) == pytest.approx(difference, rel=1e-4, abs=2e-6), (
-                name,
-                measure,
-            )
+    check(design, ("context_length", "target_loss", "memory_weight", "bytes_per_kv", "A", "b", "C", "F", "m"))
+
+
+def test_shadow_prices_of_limits_are_what_a_little_more_of_them_saves():
+    """Against searches anew, and zero where nothing binds."""
+    job = ss.Workload(context_length=65536.0)
+    free = ss.search(FIT, job, 2.5, lattice=PAPER)
+    most = 0.985 * free.relaxed.n_params_total
+    ask = {"lattice": PAPER, "baseline": "16x2048x32x8"}
+    limits = [max_params(most), max_memory(1e15)]
+    design = ss.search(FIT, job, 2.5, constraints=limits, **ask)
+    moves = check(design, ("limit of n_params_total", "context_length", "target_loss", "F", "bytes_per_kv"))
+    price = moves["limit of n_params_total"].cost
+    assert price < -0.01
+    assert "limit of memory_bytes" not in moves
+    assert not any(move.name.startswith("limit") for move in sensitivity(free))
+    more, less = (
+        ss.search(FIT, job, 2.5, constraints=[max_params(scale * most)], **ask).relaxed.objective
+        for scale in (1.001, 0.999)
+    )
+    assert np.log(more / less) / np.log(1.001 / 0.999) == pytest.approx(price, rel=0.05)
+
+
+def test_one_number_in_two_places_moves_in_both():
+    """The bandwidth of objective and constraint is one accelerator's."""
+    hardware = ss.load_hardware("h100-sxm")
+    job = ss.Workload(context_length=32768.0, batch_size=8)
+    objective = TimePerToken(hardware=hardware)
+    first = ss.search(FIT, job, 2.6, lattice=PAPER, objective=objective)
+    slow = TimeToFirstToken(hardware=hardware)(first.relaxed.shape, job)
+    design = ss.search(
+        FIT,
+        job,
+        2.6,
+        lattice=PAPER,
+        objective=objective,
+        constraints=[max_time_to_first_token(0.99 * float(slow), hardware)],
+    )
+    moves = check(design, ("limit of ttft_s", "bandwidth_gbs", "context_length"))
+    assert moves["limit of ttft_s"].cost < 0
+
+
+def test_a_wide_optimum_moves_as_differences_say():
+    law = FIT.law * AspectRatio(eps=0.002, g=0.5)
+    space = design_space(law, n_layer=range(8, 41), d_model=range(1024, 4097, 64))
+    design = ss.search(law, LONG, 2.7, lattice=space)
+    moves = check(design, ("context_length", "target_loss", "eps", "A", "bytes_per_kv"))
+    assert set(moves["eps"].others) >= {"n_layer", "d_model", "d_ff"}
+    narrow = dataclasses.replace(space, d_model=(1024, 1536))
+    held = ss.search(law, LONG, 2.7, lattice=narrow)
+    moves = check(held, ("context_length", "target_loss", "eps"))
+    assert "d_model" not in moves["context_length"].others  # held at the end of its range
 
 
 def test_heads_on_an_edge_stay_there():

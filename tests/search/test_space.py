@@ -22,12 +22,12 @@ from scalesim.search import (
     DesignSpace,
     Problem,
     Query,
+    choices_over_context,
     design_space,
     distribution,
     max_memory,
     max_params,
     max_training_flops,
-    sensitivity,
     stack_queries,
     visible,
 )
@@ -275,7 +275,7 @@ def test_two_limits_that_contradict_each_other_are_named(lattice):
 def test_what_asks_about_heads_refuses_a_space():
     design = ss.search(DEEP, LONG, 2.7, lattice=SMALL)
     with pytest.raises(InvalidInput, match="DesignSpace"):
-        sensitivity(design)
+        choices_over_context(design)
     with pytest.raises(InvalidInput, match="another law than the design"):
         distribution(FIT, design)
 

@@ -60,7 +60,7 @@ def distribution(
 
     Raises:
         InvalidInput: the fit has no bootstrap, or another law than the design.
-        Unreachable: no law of the bootstrap reaches the loss.
+        Unreachable: under no law of the bootstrap is the loss reached, or not by the design.
 
     >>> import scalesim as ss
     >>> fit = ss.named_fit("default")
@@ -99,7 +99,10 @@ def distribution(
         elsewhere = np.where(counted, excess, 0.0).sum(axis=0) / counted.sum(axis=0)
     met = np.isfinite(asked.cost[:, chosen])
     if not met.any():
-        raise Unreachable("the design cannot do what is asked under any law of the bootstrap.")
+        raise Unreachable(
+            "The design cannot do what is asked under any law of the bootstrap, though others can; "
+            "ss.search(fit, ...) would find one that can."
+        )
     return Distribution(
         names=asked.names,
         configurations=asked.configurations,

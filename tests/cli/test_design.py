@@ -289,6 +289,20 @@ def test_fields_that_the_law_sees_can_be_freed(capsys, tmp_path):
     assert "20 a parameter; KV cache in 16 bits" in " ".join(printed.split())
 
 
+@pytest.mark.slow
+def test_a_wide_lattice_has_its_doubt_and_its_shadow_prices(capsys, tmp_path):
+    figure = tmp_path / "d.png"
+    asked = [*ASKED, "--free", "n_head", "n_kv_head", "--max-params", "1100M"]
+    answer = run_json(capsys, *asked, "--sensitivity", "--plot-doubt", str(figure))
+    assert figure.stat().st_size > 20_000
+    said = answer["distribution"]
+    assert {"n_layer", "d_model", "n_head", "n_kv_head", "probability"} <= set(said["configurations"][0])
+    assert sum(row["probability"] for row in said["configurations"]) <= 1 + 1e-9
+    moves = {move["name"]: move for move in answer["sensitivity"]}
+    assert moves["limit of n_params_total"]["cost"] < 0
+    assert "n_layer" in moves["target_loss"]["others"]
+
+
 def test_a_field_that_the_law_cannot_see_is_refused(capsys):
     assert main([*ASKED, "--free", "d_model"]) == 2
     assert "d_model is free, but the law cannot see it" in capsys.readouterr().err

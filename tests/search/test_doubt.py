@@ -8,7 +8,7 @@ import pytest
 
 import scalesim as ss
 from scalesim.cost import TimePerToken, TimeToFirstToken
-from scalesim.errors import InvalidInput
+from scalesim.errors import InvalidInput, Unreachable
 from scalesim.laws import AspectRatio
 from scalesim.search import (
     PAPER,
@@ -127,6 +127,14 @@ def test_shadow_prices_of_limits_are_what_a_little_more_of_them_saves():
         for scale in (1.001, 0.999)
     )
     assert np.log(more / less) / np.log(1.001 / 0.999) == pytest.approx(price, rel=0.05)
+
+
+def test_an_optimum_that_is_not_there_has_no_derivatives():
+    design = ss.search(FIT, ss.Workload(context_length=65536.0), 2.5, lattice=PAPER)
+    query = dataclasses.replace(design.query, constraints=(max_params(1e6),))
+    start = PAPER.position_of(design.relaxed, design.problem.family)
+    with jax.enable_x64(True), pytest.raises(Unreachable, match="the precision that derivatives need"):
+        polished(design.problem, jax.tree.map(jnp.asarray, query), PAPER, start)
 
 
 def test_one_number_in_two_places_moves_in_both():

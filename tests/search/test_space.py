@@ -312,6 +312,20 @@ def test_every_law_of_the_bootstrap_has_a_search_of_its_own():
     assert "The best designs (90%): n_layer" in found.in_words()
 
 
+def test_a_design_that_no_law_of_the_bootstrap_allows_is_refused():
+    """Under a higher floor the design's layers are too few, whatever their d_ff."""
+    space = DesignSpace(n_layer=range(12, 29), n_head=(4, 8, 12, 16), n_kv_head=(1, 2, 4))
+    design = ss.search(FIT, LONG, 2.615, lattice=space)
+    coefficients = {name: np.full(40, np.mean(v)) for name, v in FIT.bootstrap.coefficients.items()}
+    coefficients["E"] = coefficients["E"] + 0.06
+    other = dataclasses.replace(FIT.bootstrap, coefficients=coefficients, objective=np.zeros(40))
+    with pytest.raises(Unreachable, match="under any law of the bootstrap, though others can"):
+        distribution(SimpleNamespace(law=FIT.law, bootstrap=other), design)
+    coefficients["E"] = coefficients["E"] + 5.0
+    with pytest.raises(Unreachable, match="out of reach under every law of the bootstrap"):
+        distribution(SimpleNamespace(law=FIT.law, bootstrap=other), design)
+
+
 def rounded_cost(shape, workload):
     return jnp.round(FIGURE_2(shape, workload) / 10) * 10
 

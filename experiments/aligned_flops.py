@@ -25,11 +25,11 @@ import scalesim as ss
 from experiments.base_laws import base_fit
 from experiments.common import RESULTS, Row, print_rows, write_csv
 from scalesim.cost import FIGURE_2, training_flops
+from scalesim.design import PAPER
 from scalesim.families import FIGURE, TABLE, ShapeFamily
-from scalesim.fit.predict import evidence_ranges
+from scalesim.fitting.predict import evidence_ranges
 from scalesim.laws import Chinchilla
 from scalesim.report.figure import BASELINE, BEST, INK, figure, paler, save
-from scalesim.search import PAPER
 
 __all__ = ["main"]
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import scalesim as ss
 from experiments.common import RESULTS
 from experiments.public_data import public_runs
-from scalesim.fit import Fit, load_fit, with_bootstrap
+from scalesim.fitting import Fit, load_fit, with_bootstrap
 
 __all__ = ["BASES", "Base", "base_fit"]
 

@@ -16,12 +16,12 @@ import numpy as np
 import scalesim as ss
 from experiments.common import RESULTS, Row, drawn_law, print_rows, shipped, write_csv
 from scalesim.cost import FIGURE_1, FIGURE_2, HardwareAwareCost, training_flops
+from scalesim.design import PAPER, Candidate, HeadRule, Lattice, Problem, Query, exhaustive, stack_queries
+from scalesim.design.baseline import tied_heads
 from scalesim.families import FIGURE, TABLE
-from scalesim.fit import Squared
+from scalesim.fitting import Squared
 from scalesim.laws import Chinchilla, Law
 from scalesim.report.figure import BASELINE, BEST, INK, figure, save
-from scalesim.search import PAPER, Candidate, HeadRule, Lattice, Problem, Query, exhaustive, stack_queries
-from scalesim.search.baseline import tied_heads
 
 __all__ = ["main"]
 

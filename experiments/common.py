@@ -15,8 +15,8 @@ from rich.table import Table
 
 import scalesim as ss
 from scalesim.cost import HardwareAwareCost
+from scalesim.design import Query, stack_queries
 from scalesim.laws import Grouped, Law, PowerLaw
-from scalesim.search import Query, stack_queries
 
 __all__ = [
     "RESULTS",
@@ -77,7 +77,7 @@ def rms(values: Any) -> float:
 
 def drawn_law() -> Grouped:
     """Return the seven laws drawn in Figure 2 as one: A (N/1e8)^-b + E is (a/N)^b + E, a = 1e8 A^(1/b)."""
-    t = ss.data.paper_curves()
+    t = ss.paper_curves()
     law = PowerLaw(a=1e8 * t["A_at_1e8"] ** (1 / t["b"]), b=t["b"], E=float(t["E"][0]))
     heads = zip(t["n_head"].tolist(), t["n_kv_head"].tolist(), strict=True)
     return Grouped(law, by=("n_head", "n_kv_head"), labels=tuple(heads))

@@ -23,11 +23,11 @@ import numpy as np
 import optax
 
 from experiments.common import RESULTS, Row, machine_load, print_rows, random_queries, shipped, write_csv
+from scalesim.design import PAPER, Problem, Query
+from scalesim.design.lattice import STARTS
+from scalesim.design.newton import ITERATIONS
+from scalesim.design.relaxation import heads_at, relax
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, paler, save
-from scalesim.search import PAPER, Problem, Query
-from scalesim.search.lattice import STARTS
-from scalesim.search.newton import ITERATIONS
-from scalesim.search.relaxation import heads_at, relax
 
 __all__ = ["main"]
 

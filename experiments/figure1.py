@@ -18,9 +18,9 @@ import numpy as np
 import scalesim as ss
 from experiments.common import RESULTS, Row, print_rows, shipped, write_csv
 from scalesim.cost import FIGURE_1, FIGURE_2, HardwareAwareCost, Parts
+from scalesim.design import PAPER, Design, Problem
 from scalesim.families import FIGURE
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, paler, plain_log_axis, save
-from scalesim.search import PAPER, Design, Problem
 
 __all__ = ["main"]
 
@@ -50,7 +50,7 @@ PUBLISHED = Bars(
 )
 
 
-def ours(law: ss.laws.Law, design: Design) -> list[Bars]:
+def ours(law: ss.Law, design: Design) -> list[Bars]:
     """Return our bars in the conventions that the paper uses."""
     values = HardwareAwareCost(bytes_per_weight=1.0, bytes_per_kv=1.0, flops_per="token")
     conventions = [
@@ -139,7 +139,7 @@ def implied_models(design: Design) -> list[Row]:
     return rows
 
 
-def draw(path: Path, every: list[Bars], law: ss.laws.Law) -> None:
+def draw(path: Path, every: list[Bars], law: ss.Law) -> None:
     """Draw both sets of bars as shares of the baseline's total, and loss against Z in Figure 1's units."""
     with jax.enable_x64(True), figure(1, 3, (12.0, 4.4), width_ratios=(1, 1, 1.15)) as (canvas, axes):
         for axis, which, title in zip(axes, (0, 1), ("memory", "FLOPs"), strict=False):
@@ -176,7 +176,7 @@ def _bars(axis: Any, every: list[Bars], which: int) -> None:
     axis.grid(False, axis="y")
 
 
-def _scatter(axis: Any, law: ss.laws.Law) -> None:
+def _scatter(axis: Any, law: ss.Law) -> None:
     runs, problem = ss.load_runs("paper"), Problem(law=law)
     log_n = np.linspace(np.log(2.5e7), np.log(4e9), 80)
 

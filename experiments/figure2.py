@@ -16,7 +16,7 @@ import scalesim as ss
 from experiments.common import RESULTS, Row, drawn_law, print_rows, rms, shipped, write_csv
 from scalesim.cost import FIGURE_2
 from scalesim.families import FIGURE
-from scalesim.fit import Squared, coefficients
+from scalesim.fitting import Squared, coefficients
 from scalesim.laws import Grouped, Law
 from scalesim.report.figure import BASELINE, BEST, INK, figure, plain_log_axis, save, shades
 

@@ -19,10 +19,10 @@ import jax
 import numpy as np
 
 from experiments.common import RESULTS, Row, print_rows, rms, shipped, write_csv
+from scalesim.design.evidence import HEAD_LAWS
 from scalesim.families import FIGURE
 from scalesim.laws import Law
 from scalesim.report.figure import INK, figure, plain_log_axis, save, shades
-from scalesim.search.evidence import HEAD_LAWS
 from scalesim.shape import count_params
 
 __all__ = ["main"]

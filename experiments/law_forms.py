@@ -17,7 +17,9 @@ import scalesim as ss
 from experiments.common import RESULTS, Row, print_rows, write_csv
 from experiments.table4 import compare
 from scalesim.data import paper_runs
-from scalesim.fit import Fit, Points, Squared, leave_one_group_out
+from scalesim.design import paper_evidence
+from scalesim.design.evidence import NOISE
+from scalesim.fitting import Fit, Points, Squared, leave_one_group_out
 from scalesim.laws import (
     AdditiveHeadLaw,
     HeadLaw,
@@ -26,8 +28,6 @@ from scalesim.laws import (
     SquashedHeadLaw,
 )
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, save
-from scalesim.search import paper_evidence
-from scalesim.search.evidence import NOISE
 
 __all__ = ["main"]
 

@@ -27,12 +27,12 @@ from experiments.own_runs_figure import plot
 from experiments.own_runs_measured import compared
 from experiments.own_runs_prediction import fitted, prediction
 from scalesim.cost import HardwareAwareCost
+from scalesim.design.lattice import buildable
 from scalesim.families import ShapeFamily
 from scalesim.laws import Grouped
-from scalesim.search.lattice import buildable
 from scalesim.shape import Shape, count_params
-from scalesim.train import Recipe, TrainConfig, load_corpus
-from scalesim.train.grid import Grid, run_grid
+from scalesim.training import Recipe, TrainConfig, load_corpus
+from scalesim.training.grid import Grid, run_grid
 
 CONTEXT, TOKENS, BATCH = 128, 1_048_576, 1024
 SEEDS = (10, 11)
@@ -137,7 +137,7 @@ def main() -> None:
         best, baseline = searched(runs, summary["law"] if summary["law"] != "power" else "separablehead")
         design = real(best.shape)
         print(f"design {design}\nbaseline {baseline}\n{best.status}")
-        table = Path(ss.data.__file__).parent / "own_runs.csv"
+        table = Path(ss.__file__).parent / "own_runs.csv"
         rates = {
             name: learning_rate(table, float(count_params(shape, "non_embedding")))
             for name, shape in (("design", design), ("baseline", baseline))

@@ -13,8 +13,8 @@ import numpy as np
 
 import scalesim as ss
 from experiments.common import print_rows
-from scalesim.fit import Fit, Squared, predict
-from scalesim.fit.bootstrap import with_bootstrap
+from scalesim.fitting import Fit, Squared, predict
+from scalesim.fitting.bootstrap import with_bootstrap
 
 LAWS = ("power", "separablehead", "additivehead", "squashedhead")
 

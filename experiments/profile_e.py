@@ -20,11 +20,11 @@ import scalesim as ss
 from experiments.common import RESULTS, Row, print_rows, write_csv
 from experiments.table4 import compare
 from scalesim.data import paper_runs
-from scalesim.fit import Fit, Points, Profile, Squared, leave_one_group_out, profile, with_coefficients
+from scalesim.design import PAPER, paper_evidence
+from scalesim.design.evidence import NOISE
+from scalesim.fitting import Fit, Points, Profile, Squared, leave_one_group_out, profile, with_coefficients
 from scalesim.laws import HeadLaw, Law
 from scalesim.report.figure import BASELINE, BEST, INK, figure, save
-from scalesim.search import PAPER, paper_evidence
-from scalesim.search.evidence import NOISE
 
 __all__ = ["main"]
 

@@ -17,7 +17,7 @@ import numpy as np
 from experiments.common import RESULTS, write_csv
 from experiments.public_data import public_runs
 from scalesim.data import RunTable, load_runs
-from scalesim.fit import Fit, Squared, bootstrap, compare, fit, isoflop, leave_one_group_out
+from scalesim.fitting import Fit, Squared, bootstrap, compare, fit, isoflop, leave_one_group_out
 from scalesim.laws import (
     Chinchilla,
     Constant,

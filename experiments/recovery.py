@@ -18,7 +18,7 @@ import numpy as np
 from experiments.common import RESULTS, Row, write_csv
 from scalesim import laws
 from scalesim.data import RunTable
-from scalesim.fit import Squared, bootstrap, coefficients, fit
+from scalesim.fitting import Squared, bootstrap, coefficients, fit
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, save
 
 NOISE = 0.005

@@ -27,11 +27,12 @@ import scalesim as ss
 from experiments.common import RESULTS, Row, print_rows, write_csv
 from experiments.redesign_law import MODELS, AtBudget, Model, law_for
 from scalesim.cost import Parallel, Training, serving_memory, step_time, token_price, train_flops
-from scalesim.fit.predict import evidence_ranges
+from scalesim.design import AtMost, Lattice, Problem, Query, buildable, fits, stack_queries
+from scalesim.design.lattice import evaluate
+from scalesim.fitting.predict import evidence_ranges
 from scalesim.hardware import Hardware
+from scalesim.pytree import register
 from scalesim.report.figure import BASELINE, BEST, INK, figure, paler, save
-from scalesim.search import AtMost, Lattice, Problem, Query, buildable, fits, stack_queries
-from scalesim.search.lattice import evaluate
 from scalesim.shape import Shape, count_params
 from scalesim.units import format_context
 from scalesim.workload import Workload
@@ -46,7 +47,7 @@ TENSORS = (1, 2, 4, 8)
 HARDWARE = ("h100-sxm", "h200-sxm")
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True)
 class _Spent:
     """Training FLOPs of a shape over the budget: above 1 where 20 tokens a parameter cost more."""
@@ -59,7 +60,7 @@ class _Spent:
         return n_tokens * train_flops(shape, plan) / self.law.budget
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True)
 class Price:
     """$ a million generated tokens on so many devices."""

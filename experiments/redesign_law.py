@@ -17,10 +17,10 @@ import scalesim as ss
 from experiments.base_laws import base_fit
 from scalesim.cost import Training, train_flops
 from scalesim.data import paper_runs
+from scalesim.design.evidence import NOISE
 from scalesim.families import ShapeFamily, fixed_ratio
-from scalesim.fit import Fit, Points, Squared, with_bootstrap
+from scalesim.fitting import Fit, Points, Squared, with_bootstrap
 from scalesim.laws import Law, SeparableHeadLaw, register_law
-from scalesim.search.evidence import NOISE
 from scalesim.shape import Shape, count_params
 
 __all__ = ["FEWEST", "MODELS", "AtBudget", "Model", "law_for"]

@@ -25,11 +25,11 @@ import numpy as np
 import scalesim as ss
 from experiments.common import RESULTS, Row, print_rows, write_csv
 from scalesim.data import RunTable, paper_runs
-from scalesim.fit import Squared, bootstrap, fit
+from scalesim.design import distribution
+from scalesim.design.evidence import NOISE
+from scalesim.fitting import Squared, bootstrap, fit
 from scalesim.laws import HeadLaw
 from scalesim.report.figure import BASELINE, BEST, INK, figure, save
-from scalesim.search import distribution
-from scalesim.search.evidence import NOISE
 
 __all__ = ["main"]
 
@@ -74,7 +74,7 @@ def answer(found: Any, truth: Any) -> tuple[Any, dict[str, float], dict[str, flo
 
 
 def _leaves(law: Any) -> dict[str, Any]:
-    from scalesim.fit import coefficients
+    from scalesim.fitting import coefficients
 
     return coefficients(law)
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import scalesim as ss
 from scalesim.data import paper_runs
-from scalesim.fit import Fit, Points, Squared
-from scalesim.fit.bootstrap import bootstrap
+from scalesim.design import paper_evidence
+from scalesim.design.evidence import NOISE
+from scalesim.fitting import Fit, Points, Squared
+from scalesim.fitting.bootstrap import bootstrap
 from scalesim.laws import HeadLaw
-from scalesim.search import paper_evidence
-from scalesim.search.evidence import NOISE
 
 DATA = Path(ss.__file__).parent / "data"
 HELD: dict[str, float | None] = {"k": None, "g": None}

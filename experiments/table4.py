@@ -15,10 +15,10 @@ import numpy as np
 
 import scalesim as ss
 from experiments.common import RESULTS, Row, drawn_law, print_rows, shipped, write_csv
+from scalesim.design import PAPER, Lattice, Problem, log_costs
+from scalesim.design.evidence import table_4
 from scalesim.laws import Law
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, paler, save
-from scalesim.search import PAPER, Lattice, Problem, log_costs
-from scalesim.search.evidence import table_4
 from scalesim.units import format_context
 
 __all__ = ["Cells", "compare", "main"]
@@ -61,7 +61,7 @@ def compare(law: Law, lattice: Lattice = PAPER) -> Cells:
     """Return a law's choice in every cell, in Figure 2's units and shapes."""
     with jax.enable_x64(True):
         costs = np.asarray(log_costs(Problem(law=law), table_4().query, lattice))
-    table = ss.data.paper_choices()
+    table = ss.paper_choices()
     published = np.stack([table["n_head"], table["n_kv_head"]], axis=1)
     same = (np.asarray(lattice.heads)[None] == published[:, None]).all(axis=2)
     least = costs.min(axis=1)
@@ -72,7 +72,7 @@ def compare(law: Law, lattice: Lattice = PAPER) -> Cells:
 
 
 def main(folder: Path = RESULTS) -> list[Row]:
-    table = ss.data.paper_choices()
+    table = ss.paper_choices()
     found = {"seven drawn curves": compare(drawn_law(), SEVEN)}
     found |= {name: compare(law) for name, law in shipped().items()}
     rows: list[Row] = [
@@ -114,7 +114,7 @@ def draw(path: Path, found: dict[str, Cells]) -> None:
     """Draw a grid of cells to each law: losses down, contexts across."""
     from matplotlib.patches import Patch
 
-    table = ss.data.paper_choices()
+    table = ss.paper_choices()
     losses, contexts = np.unique(table["target_loss"])[::-1], np.unique(table["context_length"])
     with figure(1, len(found), (11.0, 5.4), sharey=True) as (canvas, axes):
         for axis, (name, cells) in zip(axes, found.items(), strict=True):

@@ -1,86 +1,40 @@
 """scalesim: which transformer shape to build.
 
-Public names are imported on first use, so that `import scalesim` costs nothing.
+The public names are listed in `__init__.pyi`, each with its home; they are imported on first use, so that
+`import scalesim` costs nothing. All other modules are internal.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from scalesim import cost, data, laws, measure, model, report, train
-    from scalesim.data import RunTable, load_runs
-    from scalesim.errors import InvalidInput, Unreachable
-    from scalesim.fit import fit, load_fit, named_fit
-    from scalesim.hardware import Hardware, load_hardware
-    from scalesim.interop import from_huggingface, to_huggingface
-    from scalesim.measure import measure_hardware
-    from scalesim.models import known_model
-    from scalesim.search import search
-    from scalesim.shape import Shape, count_params, parameter_table
-    from scalesim.sweep import sweep
-    from scalesim.workload import ContextLengths, Workload
 
-__all__ = [
-    "ContextLengths",
-    "Hardware",
-    "InvalidInput",
-    "RunTable",
-    "Shape",
-    "Unreachable",
-    "Workload",
-    "cost",
-    "count_params",
-    "data",
-    "fit",
-    "from_huggingface",
-    "known_model",
-    "laws",
-    "load_fit",
-    "load_hardware",
-    "load_runs",
-    "measure",
-    "measure_hardware",
-    "model",
-    "named_fit",
-    "parameter_table",
-    "report",
-    "search",
-    "sweep",
-    "to_huggingface",
-    "train",
-]
-
-_ROOMS = ("cost", "data", "fit", "laws", "measure", "model", "report", "search", "sweep", "train")
-_HOMES = {
-    "ContextLengths": "scalesim.workload",
-    "Hardware": "scalesim.hardware",
-    "InvalidInput": "scalesim.errors",
-    "RunTable": "scalesim.data",
-    "Shape": "scalesim.shape",
-    "Unreachable": "scalesim.errors",
-    "Workload": "scalesim.workload",
-    "count_params": "scalesim.shape",
-    "from_huggingface": "scalesim.interop",
-    "known_model": "scalesim.models",
-    "load_fit": "scalesim.fit",
-    "load_hardware": "scalesim.hardware",
-    "load_runs": "scalesim.data",
-    "measure_hardware": "scalesim.measure",
-    "named_fit": "scalesim.fit",
-    "parameter_table": "scalesim.shape",
-    "to_huggingface": "scalesim.interop",
-}
+def _homes() -> dict[str, str]:
+    """Return each public name's module, read off the lines `from HOME import NAME as NAME` of the stub."""
+    lines = Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8").splitlines()
+    found = [line.split() for line in lines if line.startswith("from ")]
+    return {words[3]: words[1] for words in found}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return importlib.import_module(f"scalesim.{name}")
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'scalesim' has no attribute {name!r}")
+    if name == "__all__":
+        return sorted(_homes())
+    if name.startswith("__"):
+        raise AttributeError(f"module 'scalesim' has no attribute {name!r}")
+    homes = _homes()
+    if name not in homes:
+        raise AttributeError(f"module 'scalesim' has no attribute {name!r}")
+    home = homes[name]
+    value = (
+        importlib.import_module(f"scalesim.{name}")
+        if home == "scalesim"
+        else getattr(importlib.import_module(home), name)
+    )
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(_homes())

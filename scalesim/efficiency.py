@@ -13,10 +13,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-import jax
-
 from scalesim.errors import InvalidInput, choose
-from scalesim.pytree import static
+from scalesim.pytree import register, static
 
 __all__ = [
     "DecodeConstants",
@@ -30,7 +28,7 @@ __all__ = [
 Num = Any
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class GemmConstants:
     """Of a matrix product [m, k] x [k, n].
@@ -58,7 +56,7 @@ class GemmConstants:
     packing: Num = 0.0
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class DecodeConstants:
     """Of attention of one new token a sequence to its cache.
@@ -91,7 +89,7 @@ class DecodeConstants:
     unpack: Num = 0.0
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class PrefillConstants:
     """Of attention of a whole prompt.
@@ -121,7 +119,7 @@ class PrefillConstants:
     serial_exponent: Num
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class EngineConstants:
     """Of what lies between the kernels in a serving engine.
@@ -152,7 +150,7 @@ class EngineConstants:
     prompt_us: Num = 0.0
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class Efficiency:
     """All constants of one accelerator, with where they come from and how well they hold.

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from scalesim.efficiency import Efficiency, measured_efficiency
 from scalesim.errors import InvalidInput, choose
-from scalesim.pytree import static
+from scalesim.pytree import register, static
 from scalesim.workload import COMPUTE, Compute
 
 __all__ = ["Hardware", "hardware_catalogue", "load_hardware", "save_hardware"]
@@ -23,7 +23,7 @@ __all__ = ["Hardware", "hardware_catalogue", "load_hardware", "save_hardware"]
 Num = Any
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
     """One accelerator, in the units of its data sheet: decimal giga and tera, dense (not sparse) peaks.

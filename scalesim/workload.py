@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jax
 import numpy as np
 
 from scalesim.errors import InvalidInput, choose
-from scalesim.pytree import static
+from scalesim.pytree import register, static
 
 __all__ = ["COMPUTE", "Compute", "ContextLengths", "Workload"]
 
@@ -27,7 +26,7 @@ def _check(field: str, value: Num, *, least: int = 1) -> None:
             raise InvalidInput(f"{field} must be {bound} and finite, but is {value!r}.")
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class Workload:
     """What is served: `batch_size` sequences that each hold `context_length` tokens, and in what precision.
@@ -88,7 +87,7 @@ class Workload:
         return self.context_length - self.generated_length
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True)
 class ContextLengths:
     """A distribution of context lengths: `lengths` in tokens, `weights` that sum to one.

@@ -1,6 +1,8 @@
 """What a newcomer relies on before the first import of jax."""
 
 import importlib
+import inspect
+import pkgutil
 import re
 import subprocess
 import sys
@@ -42,8 +44,16 @@ def test_an_unknown_name_is_an_attribute_error():
         scalesim.serach  # noqa: B018
 
 
-@pytest.mark.parametrize("room", ["fit", "search"])
-def test_a_room_is_also_its_function(room):
-    module = importlib.import_module(f"scalesim.{room}")
-    assert callable(getattr(scalesim, room))
-    assert getattr(scalesim, room) is module
+@pytest.mark.parametrize("name", ["fit", "search", "sweep", "train"])
+def test_a_name_stays_a_function_whatever_is_imported(name):
+    """No package bears the name of a public function: importing one would put it in the function's place."""
+    for module in pkgutil.iter_modules(scalesim.__path__):
+        importlib.import_module(f"scalesim.{module.name}") if module.name != "__main__" else None
+    assert inspect.isfunction(getattr(scalesim, name))
+    assert "args" not in inspect.signature(getattr(scalesim, name)).parameters
+
+
+def test_a_star_import_brings_the_public_names():
+    found: dict[str, object] = {}
+    exec("from scalesim import *", found)
+    assert set(scalesim.__all__) <= set(found)

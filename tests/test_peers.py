@@ -8,9 +8,9 @@ import pytest
 from experiments.benchmarks.peers import lent, plain
 from experiments.benchmarks.peers.posed import COMPARED, Enough, Trace, drawn_on
 from experiments.benchmarks.wide_problems import problem_of, query_of
+from scalesim.design.wide import build
 from scalesim.errors import InvalidInput
 from scalesim.families import FIGURE
-from scalesim.search.wide import build
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import time
 import numpy as np
 
 from scalesim.data import RunTable
-from scalesim.fit import bootstrap, fit
+from scalesim.fitting import bootstrap, fit
 from scalesim.laws import Chinchilla
 
 

@@ -33,7 +33,7 @@ import numpy as np
 import scalesim as ss
 from experiments.common import RESULTS, write_csv
 from experiments.public_data import public_runs
-from scalesim.fit.bootstrap import bootstrap, resample
+from scalesim.fitting.bootstrap import bootstrap, resample
 
 TARGET = 1.018274017800599e-3
 GRID = np.array(

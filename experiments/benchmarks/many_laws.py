@@ -17,8 +17,8 @@ from typing import Any
 import scalesim as ss
 from experiments.common import RESULTS, Row, machine_load, print_rows, write_csv
 from experiments.shipped_laws import HELD
-from scalesim.fit import bootstrap
-from scalesim.search import distribution, paper_evidence
+from scalesim.design import distribution, paper_evidence
+from scalesim.fitting import bootstrap
 
 __all__ = ["main"]
 
@@ -34,7 +34,7 @@ def seconds(work: Any) -> tuple[float, float, Any]:
 
 
 def main(folder: Path = RESULTS, laws: int = LAWS) -> list[Row]:
-    free = ss.fit(ss.laws.HeadLaw, paper_evidence(), fixed=HELD)
+    free = ss.fit(ss.HeadLaw, paper_evidence(), fixed=HELD)
     drawing, _, spread = seconds(lambda: bootstrap(free, laws, kind="cluster"))
     fit = dataclasses.replace(ss.named_fit("default"), bootstrap=spread)
     job = ss.Workload(context_length=131072.0)

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from experiments.common import RESULTS, Row, machine_load, print_rows, random_queries, shipped, write_csv
-from scalesim.search import PAPER, Problem, buildable, exhaustive, gradient_search
+from scalesim.design import PAPER, Problem, buildable, exhaustive, gradient_search
 
 __all__ = ["main"]
 

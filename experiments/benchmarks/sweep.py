@@ -28,12 +28,12 @@ import numpy as np
 import scalesim as ss
 from experiments.common import RESULTS, machine_load, print_rows, write_csv
 from scalesim.cost import FIGURE_2
-from scalesim.search import Problem
-from scalesim.sweep import Product, Stream, default_product
-from scalesim.sweep.block import SIZES
-from scalesim.sweep.engine import SAMPLE
-from scalesim.sweep.keep import Kept, Margin
-from scalesim.sweep.screen import Bars, Question, exact, quick, screen
+from scalesim.design import Problem
+from scalesim.sweeps import Product, Stream, default_product
+from scalesim.sweeps.block import SIZES
+from scalesim.sweeps.engine import SAMPLE
+from scalesim.sweeps.keep import Kept, Margin
+from scalesim.sweeps.screen import Bars, Question, exact, quick, screen
 
 TARGET = 2.6
 JOB = ss.Workload(context_length=131_072)
@@ -128,7 +128,7 @@ def memory_only() -> dict[str, float]:
 
 
 def cases(count: float) -> dict[str, Callable[[], dict[str, float]]]:
-    latency = ss.cost.TimePerToken(hardware=ss.load_hardware("h100-sxm"))
+    latency = ss.TimePerToken(hardware=ss.load_hardware("h100-sxm"))
     return {
         "product": lambda: swept(default_product(count)),
         "product, a tenth": lambda: swept(default_product(count / 10)),

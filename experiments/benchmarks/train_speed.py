@@ -34,8 +34,8 @@ import json, sys, time
 import jax, numpy as np
 from scalesim.model import ModelOptions
 from scalesim.shape import Shape
-from scalesim.train import Recipe
-from scalesim.train.step import compiled_step, first_state
+from scalesim.training import Recipe
+from scalesim.training.step import compiled_step, first_state
 spec = json.loads(sys.argv[1])
 shape, runs = Shape(**spec["sizes"]), spec["runs"]
 step = compiled_step(shape, Recipe(), ModelOptions(**spec["options"]), packed=runs > 1)

@@ -31,11 +31,7 @@ from scalesim.cost import (
     WeightedCost,
 )
 from scalesim.cost.price import Traffic
-from scalesim.families import FIGURE
-from scalesim.hardware import load_hardware
-from scalesim.laws import AspectRatio, Chinchilla, ConditionalShape, Law, Precision, law_from_function
-from scalesim.laws.base import power
-from scalesim.search import (
+from scalesim.design import (
     Problem,
     Query,
     fits,
@@ -44,8 +40,12 @@ from scalesim.search import (
     max_time_to_first_token,
     max_training_flops,
 )
-from scalesim.search.problem import Freed
-from scalesim.search.space import DesignSpace, design_space
+from scalesim.design.problem import Freed
+from scalesim.design.space import DesignSpace, design_space
+from scalesim.families import FIGURE
+from scalesim.hardware import load_hardware
+from scalesim.laws import AspectRatio, Chinchilla, ConditionalShape, Law, Precision, law_from_function
+from scalesim.laws.base import power
 from scalesim.shape import Shape, count_params
 
 __all__ = [

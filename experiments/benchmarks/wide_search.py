@@ -30,9 +30,9 @@ from experiments.benchmarks.wide_problems import (
     query_of,
 )
 from experiments.common import RESULTS, Row, machine_load, print_rows, write_csv
+from scalesim.design import stack_queries
+from scalesim.design.wide import TOLERANCE, settled
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, save
-from scalesim.search import stack_queries
-from scalesim.search.wide import TOLERANCE, settled
 
 __all__ = ["main", "solved_case"]
 

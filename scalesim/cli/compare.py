@@ -127,8 +127,8 @@ def _at(options: Options, given: Given, context: int, hardware: Hardware) -> dic
 
 def _loss(law: str, given: Given) -> dict[str, Any] | None:
     """The law's loss of a shape of the kind that its evidence covers, and how far beyond the evidence."""
-    from scalesim.fit import named_fit
-    from scalesim.fit.predict import evidence_ranges, predict
+    from scalesim.fitting import named_fit
+    from scalesim.fitting.predict import evidence_ranges, predict
     from scalesim.laws.base import fields_of
 
     shape = given.shape

@@ -15,7 +15,7 @@ from scalesim.cli.trades import report_frontiers, report_map
 from scalesim.errors import InvalidInput, Unreachable, choose
 
 if TYPE_CHECKING:
-    from scalesim.search import Design, Distribution
+    from scalesim.design import Design, Distribution
 
 __all__ = ["Options", "run"]
 
@@ -111,9 +111,9 @@ def run(args: list[str]) -> int:
     for name in names:
         choose("lattice", name, ("paper", "buildable"))
     use_compilation_cache()
+    from scalesim.design import least_loss, named_lattice, search
     from scalesim.families import named_family
-    from scalesim.fit import named_fit
-    from scalesim.search import least_loss, named_lattice, search
+    from scalesim.fitting import named_fit
 
     law = named_fit(options.law) if options.runs is None else _fitted(options.runs)
     how = {
@@ -169,7 +169,7 @@ def _check(options: Options) -> None:
 
 def _space(law: Any, options: Options) -> Any:
     """Return the wide lattice of the fields to be freed."""
-    from scalesim.search import design_space
+    from scalesim.design import design_space
 
     space = design_space(
         law, None if options.free == ("all",) else options.free, tile=options.tile, tensor=options.tensor
@@ -184,7 +184,7 @@ def _space(law: Any, options: Options) -> Any:
 def _fitted(runs: str) -> Any:
     """Return the joint head law fitted to a user's own runs; what their heads cannot tell is held."""
     from scalesim.data import load_runs
-    from scalesim.fit import Squared, fit
+    from scalesim.fitting import Squared, fit
     from scalesim.laws import HeadLaw
 
     table = load_runs(runs)
@@ -201,6 +201,7 @@ def _fitted(runs: str) -> Any:
 
 def _report(law: Any, answers: list[tuple[Design, ...]], options: Options) -> None:
     """Print the answers, one tuple of designs (a lattice each) to a question, and draw them if asked."""
+    from scalesim.design import distribution, sensitivity
     from scalesim.report import (
         design_json,
         draw_designs,
@@ -208,7 +209,6 @@ def _report(law: Any, answers: list[tuple[Design, ...]], options: Options) -> No
         print_designs,
         print_sensitivity,
     )
-    from scalesim.search import distribution, sensitivity
 
     designs = [design for answer in answers for design in answer]
     doubtful = options.doubt or options.plot_doubt is not None

@@ -14,7 +14,7 @@ from scalesim.cli.common import parse, print_json, use_compilation_cache
 from scalesim.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from scalesim.fit import Comparison, Fit
+    from scalesim.fitting import Comparison, Fit
 
 __all__ = ["Options", "run"]
 
@@ -76,7 +76,7 @@ def run(args: list[str]) -> int:
     options = parse(Options, "fit", args, _REPEATS)
     use_compilation_cache()
     from scalesim.data import load_runs
-    from scalesim.fit import Huber, Squared, compare, fit
+    from scalesim.fitting import Huber, Squared, compare, fit
 
     runs = load_runs(
         options.runs,
@@ -115,7 +115,7 @@ def run(args: list[str]) -> int:
 
 
 def _with_bootstrap(found: Fit, options: Options) -> Fit:
-    from scalesim.fit.bootstrap import with_bootstrap
+    from scalesim.fitting.bootstrap import with_bootstrap
 
     with _progress("resamples", options.bootstrap) as progress:
         found = with_bootstrap(
@@ -176,7 +176,7 @@ def _range(text: str) -> tuple[float, float]:
 
 def _isoflop(found: Fit, runs: Any) -> dict[str, dict[str, Any]]:
     """Return what each approach says, and the bias of the second on this grid under the fitted law."""
-    from scalesim.fit import approach_two_bias, isoflop
+    from scalesim.fitting import approach_two_bias, isoflop
     from scalesim.laws import Chinchilla
 
     answers: dict[str, dict[str, Any]] = {}
@@ -198,7 +198,7 @@ def _isoflop(found: Fit, runs: Any) -> dict[str, dict[str, Any]]:
 
 
 def _plot(found: Fit, options: Options) -> None:
-    from scalesim.fit import isoflop, profile
+    from scalesim.fitting import isoflop, profile
     from scalesim.report.fit_figures import plot_fit, plot_isoflop
 
     if options.isoflop:
@@ -211,7 +211,7 @@ def _plot(found: Fit, options: Options) -> None:
 
 
 def _json(found: Fit, table: Comparison | None, sizes: dict[str, Any]) -> dict[str, Any]:
-    from scalesim.fit.result import as_json
+    from scalesim.fitting.result import as_json
 
     report = found.to_json()
     if report["bootstrap"] is not None:

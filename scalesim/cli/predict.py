@@ -39,8 +39,8 @@ def run(args: list[str]) -> int:
     """Run the command."""
     options = parse(Options, "predict", args, _REPEATS)
     use_compilation_cache()
-    from scalesim.fit import named_fit, predict
-    from scalesim.fit.result import as_json
+    from scalesim.fitting import named_fit, predict
+    from scalesim.fitting.result import as_json
     from scalesim.units import parse_context, parse_count
 
     fit = named_fit(options.law)

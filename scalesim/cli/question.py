@@ -54,8 +54,8 @@ def workloads_of(options: Any, objective: Any) -> list[Any]:
 
 def constraints_of(options: Any) -> list[Any]:
     """Return the constraints that the options name."""
-    from scalesim.search import fits, max_memory, max_params, max_time_per_token, max_time_to_first_token
-    from scalesim.search.candidate import reported_cost
+    from scalesim.design import fits, max_memory, max_params, max_time_per_token, max_time_to_first_token
+    from scalesim.design.candidate import reported_cost
     from scalesim.units import parse_count
 
     found = []

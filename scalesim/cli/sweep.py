@@ -14,7 +14,7 @@ from scalesim.cli.common import parse, print_json, stdout_kept, use_compilation_
 from scalesim.errors import InvalidInput, Unreachable
 
 if TYPE_CHECKING:
-    from scalesim.sweep import Product, Progress, Sweep
+    from scalesim.sweeps import Product, Progress, Sweep
 
 __all__ = ["Options", "parse_range", "run"]
 
@@ -156,8 +156,8 @@ def run(args: list[str]) -> int:
 def _swept(options: Options, product: Product) -> list[Sweep]:
     use_compilation_cache()
     from scalesim.cli.question import objective_of
-    from scalesim.fit import named_fit
-    from scalesim.sweep import join, sweep
+    from scalesim.fitting import named_fit
+    from scalesim.sweeps import join, sweep
     from scalesim.units import parse_context
     from scalesim.workload import Workload
 
@@ -237,7 +237,7 @@ def _join(options: Options, join: Any) -> Any:
 
 def _product(options: Options) -> Product:
     from scalesim.families import named_family
-    from scalesim.sweep import default_product
+    from scalesim.sweeps import default_product
     from scalesim.units import parse_count
 
     axes = {name: parse_range(text, name) for name in _AXES if (text := getattr(options, name)) is not None}

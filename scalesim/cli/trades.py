@@ -9,7 +9,7 @@ from scalesim.cli.question import OBJECTIVES, parallel_of
 from scalesim.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from scalesim.search import Frontier, Lattice, Pick
+    from scalesim.design import Frontier, Lattice, Pick
 
 __all__ = ["report_frontiers", "report_map"]
 
@@ -31,9 +31,9 @@ def report_frontiers(
     law: Any, workloads: list[Any], lattices: list[Lattice], options: Any, how: dict[str, Any]
 ) -> None:
     """Find a frontier at each context, print or draw it, and say why its named designs were picked."""
+    from scalesim.design import frontier
     from scalesim.hardware import load_hardware
     from scalesim.report import draw_frontier, frontier_json, print_frontier
-    from scalesim.search import frontier
 
     if options.plot is not None and len(workloads) > 1:
         raise InvalidInput("--plot draws the frontier of one context; give one --context.")
@@ -85,8 +85,8 @@ def report_map(law: Any, workload: Any, lattices: list[Lattice], options: Any, h
 
     import numpy as np
 
+    from scalesim.design import design_map
     from scalesim.report import draw_map, map_json, print_map
-    from scalesim.search import design_map
     from scalesim.units import parse_context
 
     contexts = sorted({float(parse_context(context)) for context in options.context})

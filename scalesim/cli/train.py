@@ -16,7 +16,7 @@ from scalesim.errors import InvalidInput, Unreachable
 if TYPE_CHECKING:
     import jax
 
-    from scalesim.train import TrainConfig, TrainResult
+    from scalesim.training import TrainConfig, TrainResult
 
 __all__ = ["Options", "run"]
 
@@ -77,7 +77,7 @@ def run(args: list[str]) -> int:
 
 
 def _grid(options: Options) -> int:
-    from scalesim.train.grid import GridProgress, load_grid, run_grid
+    from scalesim.training.grid import GridProgress, load_grid, run_grid
 
     assert options.grid is not None
     grid = load_grid(options.grid)
@@ -108,8 +108,8 @@ def _read(table: Path) -> list[dict[str, str]]:
 
 
 def _one(options: Options) -> int:
-    from scalesim.train import load_corpus, train
-    from scalesim.train.table import gather, row_of
+    from scalesim.training import load_corpus, train
+    from scalesim.training.table import gather, row_of
 
     mesh = _mesh(options)
     corpus = load_corpus(options.corpus)
@@ -153,7 +153,7 @@ def _mesh(options: Options) -> jax.sharding.Mesh | None:
         if options.tensor != 1:
             raise InvalidInput(f"tensor must be 1 on one device, but is {options.tensor}.")
         return None
-    from scalesim.train import make_mesh
+    from scalesim.training import make_mesh
 
     return make_mesh(model=options.tensor)
 
@@ -163,7 +163,7 @@ def _config(options: Options, vocab_size: int) -> TrainConfig:
 
     from scalesim.cli.given import given_shape
     from scalesim.model import ModelOptions
-    from scalesim.train import Recipe, TrainConfig
+    from scalesim.training import Recipe, TrainConfig
     from scalesim.units import parse_context, parse_count
 
     given = given_shape(options.shape).shape

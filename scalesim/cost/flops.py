@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jax
-
 from scalesim.cost.numbers import smaller, to_float
 from scalesim.errors import choose
+from scalesim.pytree import register
 from scalesim.shape import Shape, layer_counts
 
 __all__ = ["ForwardFlops", "attended_pairs", "forward_flops"]
@@ -17,7 +16,7 @@ Num = Any
 Logits = Literal["all", "last", "none"]
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True)
 class ForwardFlops:
     """FLOPs of a forward pass by operator, all layers together.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,6 +14,7 @@ from scalesim.cost.operators import Operator, forward_operators
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.errors import InvalidInput
 from scalesim.hardware import Hardware
+from scalesim.pytree import register
 from scalesim.shape import Shape
 from scalesim.workload import Workload
 
@@ -120,7 +120,7 @@ def step_time(
     return _sum(decode_operators(shape, workload, hardware, parallel, length=length))
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True)
 class Serving:
     """How fast a workload is served on all its accelerators together.

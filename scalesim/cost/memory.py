@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
-
 from scalesim.cost.numbers import larger, smaller
 from scalesim.cost.parallel import ONE_DEVICE, Parallel, kv_heads_per_device
+from scalesim.pytree import register
 from scalesim.shape import Shape, count_params, layer_counts, parameter_table
 from scalesim.workload import Workload
 
@@ -24,7 +23,7 @@ __all__ = [
 Num = Any
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True)
 class MemoryUse:
     """Bytes on one accelerator, by what they hold."""

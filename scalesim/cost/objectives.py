@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-
 from scalesim.cost.latency import step_time, time_to_first_token
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.cost.price import Traffic, lifetime_price, token_price
 from scalesim.cost.training import Training
 from scalesim.errors import InvalidInput
 from scalesim.hardware import Hardware
-from scalesim.pytree import static
+from scalesim.pytree import register, static
 from scalesim.shape import Shape, count_params
 from scalesim.workload import Workload
 
@@ -22,7 +20,7 @@ __all__ = ["LifetimePrice", "RequestPrice", "TimePerToken", "TimeToFirstToken", 
 Num = Any
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class TimeToFirstToken:
     """Seconds to the first token of one prompt of the workload's length, without queueing.
@@ -42,7 +40,7 @@ class TimeToFirstToken:
         return time_to_first_token(shape, workload, self.hardware, self.parallel)
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class TimePerToken:
     """Seconds between two tokens of a sequence while the workload's batch decodes."""
@@ -55,7 +53,7 @@ class TimePerToken:
         return step_time(shape, workload, self.hardware, self.parallel)
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class RequestPrice:
     """$ of a million requests of the workload: its prompt, and its generated tokens (one, if not stated).
@@ -78,7 +76,7 @@ class RequestPrice:
         return new * price["prompt"].typical + generated * price["generated"].typical
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class LifetimePrice:
     """$ of training a model and of serving a stated traffic with it.
@@ -105,7 +103,7 @@ class LifetimePrice:
         return life["total"].typical
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class WeightedCost:
     """A weighted sum of costs, sum_i w_i cost_i.

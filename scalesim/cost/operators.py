@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from scalesim.cost.flops import attended_pairs
@@ -24,7 +23,7 @@ from scalesim.cost.parallel import (
     send_time,
 )
 from scalesim.hardware import Hardware
-from scalesim.pytree import static
+from scalesim.pytree import register, static
 from scalesim.shape import LayerCounts, Shape, layer_counts
 from scalesim.workload import Workload
 
@@ -37,7 +36,7 @@ Num = Any
 _SAMPLING_PASSES = 12.5
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class Operator:
     """One operator of a forward pass: all its layers together, on one device.

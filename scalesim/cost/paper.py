@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from scalesim.errors import InvalidInput, choose
-from scalesim.pytree import static
+from scalesim.pytree import register, static
 from scalesim.shape import Shape, count_params
 from scalesim.workload import ContextLengths, Workload
 
@@ -36,7 +36,7 @@ Per = Literal["token", "sequence"]
 GIB = 2.0**30
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True)
 class Parts:
     """A cost in two parts: what is there at any context, and what grows with it."""
@@ -128,7 +128,7 @@ def training_memory(shape: Shape, context_length: Num, *, bytes_per_value: Num =
     )
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class HardwareAwareCost:
     """The paper's hardware-aware cost Z = w M^alpha + (1 - w) C^beta, with its units.
@@ -208,7 +208,7 @@ FIGURE_1 = HardwareAwareCost(memory_unit=GIB, causal_halving=True)
 """Figure 1's scatter: memory in GiB, and causal halving."""
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True)
 class ExpectedCost:
     """The expectation of a cost over a distribution of context lengths, E_T[cost(shape, T)].

@@ -12,6 +12,7 @@ from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.cost.training import Band, Training, train_price
 from scalesim.errors import InvalidInput
 from scalesim.hardware import Hardware
+from scalesim.pytree import register
 from scalesim.shape import Shape
 from scalesim.workload import Workload
 
@@ -20,7 +21,7 @@ __all__ = ["PerMillion", "Traffic", "lifetime_price", "token_energy", "token_pri
 Num = Any
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
     """Tokens that a model serves in its life.
@@ -39,7 +40,7 @@ class Traffic:
                 raise InvalidInput(f"{name} must be at least 0 and finite, but is {value!r}.")
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True)
 class PerMillion:
     """A figure of a million tokens of each kind."""

@@ -12,7 +12,7 @@ from scalesim.cost.memory import weight_bytes
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.errors import InvalidInput, choose
 from scalesim.hardware import Hardware
-from scalesim.pytree import static
+from scalesim.pytree import register, static
 from scalesim.shape import Shape
 from scalesim.workload import Compute
 
@@ -38,7 +38,7 @@ for Llama 3.1 405B (30.84 million H100 hours), 27% for 70B (7.0 million) and, ou
 (1.46 million)."""
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True)
 class Band:
     """A figure that is not known to a point: low, typical, high."""
@@ -48,7 +48,7 @@ class Band:
     high: Num
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """How a model is trained.
@@ -92,7 +92,7 @@ class Training:
                 raise InvalidInput(f"{name} must be above 0 and finite, but is {value!r}.")
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True)
 class TrainingMemory:
     """Bytes on one device while it trains."""

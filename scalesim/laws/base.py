@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
-import jax
 import jax.numpy as jnp
 
 from scalesim.errors import InvalidInput
+from scalesim.pytree import register, static
 from scalesim.shape import Convention, Shape, count_params
 
 __all__ = [
@@ -94,7 +94,7 @@ def coefficient(
 
 def option(*, default: Any) -> Any:
     """Declare a dataclass field of a law as a static option."""
-    return dataclasses.field(default=default, metadata={"static": True})
+    return static(default)
 
 
 _L = TypeVar("_L", bound=type)
@@ -122,11 +122,8 @@ def register_law(cls: _L) -> _L:
     """
     own_init = "__init__" in vars(cls)
     cls = dataclass(frozen=True, kw_only=True, init=not own_init)(cls)  # type: ignore[assignment]
-    static = {f.name for f in dataclasses.fields(cls) if f.metadata.get("static", False)}
-    data = [f.name for f in dataclasses.fields(cls) if f.name not in static]
-    jax.tree_util.register_dataclass(cls, data_fields=data, meta_fields=sorted(static))
     REGISTRY[cls.__name__] = cls
-    return cls
+    return register(cls)
 
 
 def power(base: Num, exponent: Num) -> Num:

@@ -12,6 +12,7 @@ import numpy as np
 
 from scalesim.errors import InvalidInput
 from scalesim.laws.base import REGISTRY, Law, Num
+from scalesim.pytree import register, static
 from scalesim.shape import Convention
 
 __all__ = ["GROUP", "Grouped"]
@@ -20,6 +21,7 @@ GROUP = "group"
 """The field by which a grouped law is told the index of the group, where no columns tell it."""
 
 
+@register
 @dataclasses.dataclass(frozen=True)
 class Grouped(Law):
     """A law some of whose coefficients differ from group to group, the others being shared.
@@ -41,8 +43,8 @@ class Grouped(Law):
     """
 
     law: Law
-    by: tuple[str, ...] = ()
-    labels: tuple[Any, ...] = ()
+    by: tuple[str, ...] = static(())
+    labels: tuple[Any, ...] = static(())
 
     @property
     def fields(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -93,5 +95,4 @@ def _outer_equal(values: Any, known: np.ndarray) -> jax.Array:
     return values[..., None] == known.reshape((1,) * values.ndim + (-1,))
 
 
-jax.tree_util.register_dataclass(Grouped, data_fields=["law"], meta_fields=["by", "labels"])
 REGISTRY["Grouped"] = Grouped

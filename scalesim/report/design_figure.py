@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.design.baseline import tied_heads
+from scalesim.design.candidate import Candidate, reported_cost
+from scalesim.design.design import Design
+from scalesim.design.lattice import PAPER
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, plain_log_axis, save
-from scalesim.search.baseline import tied_heads
-from scalesim.search.candidate import Candidate, reported_cost
-from scalesim.search.design import Design
-from scalesim.search.lattice import PAPER
 from scalesim.units import format_context
 
 __all__ = ["draw_designs"]

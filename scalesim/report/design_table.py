@@ -12,12 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from scalesim.cost.paper import Parts
-from scalesim.search.candidate import Candidate
-from scalesim.search.chances import Distribution
-from scalesim.search.design import Design
-from scalesim.search.lattice import Lattice
-from scalesim.search.sensitivity import Sensitivity
-from scalesim.search.space import DesignSpace
+from scalesim.design.candidate import Candidate
+from scalesim.design.chances import Distribution
+from scalesim.design.design import Design
+from scalesim.design.lattice import Lattice
+from scalesim.design.sensitivity import Sensitivity
+from scalesim.design.space import DesignSpace
 from scalesim.shape import Shape
 from scalesim.units import format_bytes, format_context, format_count, format_flops
 

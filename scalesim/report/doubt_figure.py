@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from scalesim.design.chances import HEADS, Distribution
+from scalesim.design.design import Design
 from scalesim.report.figure import BASELINE, BEST, FAINT, figure, paler, save
-from scalesim.search.chances import HEADS, Distribution
-from scalesim.search.design import Design
 from scalesim.units import format_context
 
 __all__ = ["draw_distributions"]

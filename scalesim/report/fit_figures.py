@@ -12,7 +12,7 @@ from scalesim.errors import InvalidInput
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, save
 
 if TYPE_CHECKING:
-    from scalesim.fit import Fit, Profile
+    from scalesim.fitting import Fit, Profile
 
 __all__ = ["plot_fit", "plot_isoflop"]
 
@@ -74,7 +74,7 @@ def plot_isoflop(found: Any, path: str | Path) -> None:
     """Draw an IsoFLOP analysis: each budget's profile, and the optimal sizes over compute.
 
     Args:
-        found: what `scalesim.fit.isoflop` returned.
+        found: what `scalesim.fitting.isoflop` returned.
         path: the file.
     """
     if not found.profiles:

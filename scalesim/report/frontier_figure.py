@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from scalesim.design.frontier import Frontier
+from scalesim.design.measures import Measure
+from scalesim.design.picks import Pick
 from scalesim.report.figure import FAINT, INK, figure, paler, plain_log_axis, save, shades
-from scalesim.search.frontier import Frontier
-from scalesim.search.measures import Measure
-from scalesim.search.picks import Pick
 from scalesim.units import format_context
 
 __all__ = ["draw_frontier"]

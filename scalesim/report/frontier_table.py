@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from scalesim.design.frontier import Frontier
+from scalesim.design.map import DesignMap
+from scalesim.design.picks import Pick
 from scalesim.report.design_table import shape_json
-from scalesim.search.frontier import Frontier
-from scalesim.search.map import DesignMap
-from scalesim.search.picks import Pick
 from scalesim.shape import Shape, count_params
 from scalesim.units import format_context, format_count
 

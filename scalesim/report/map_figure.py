@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from scalesim.design.map import NOWHERE, DesignMap
 from scalesim.report.figure import INK, figure, paler, save, shades
-from scalesim.search.map import NOWHERE, DesignMap
 from scalesim.units import format_context, format_count
 
 __all__ = ["draw_map", "pole"]

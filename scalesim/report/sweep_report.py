@@ -11,9 +11,9 @@ import numpy as np
 
 from scalesim.report.design_table import candidate_json
 from scalesim.report.figure import BEST, FAINT, INK, figure, plain_log_axis, save
-from scalesim.sweep.block import SIZES
-from scalesim.sweep.keep import COLUMNS, FRONTIERS
-from scalesim.sweep.result import Sweep
+from scalesim.sweeps.block import SIZES
+from scalesim.sweeps.keep import COLUMNS, FRONTIERS
+from scalesim.sweeps.result import Sweep
 from scalesim.units import format_bytes, format_context, format_count, format_flops
 
 __all__ = ["draw_sweeps", "print_sweep", "sweep_json"]

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import jax
-
 from scalesim.errors import InvalidInput, choose
-from scalesim.pytree import static
+from scalesim.pytree import register, static
 from scalesim.shape.checks import check_sizes
 from scalesim.shape.parameters import count_params
 from scalesim.shape.variants import LatentAttention, MixtureOfExperts, SlidingWindow
@@ -20,7 +18,7 @@ Num = Any  # a Python number, a NumPy or JAX array, or a tracer
 _SIZES = ("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size")
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """A decoder-only transformer's shape: sizes are pytree leaves, architecture options are static.

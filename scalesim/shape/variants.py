@@ -8,10 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-
 from scalesim.errors import InvalidInput
-from scalesim.pytree import static
+from scalesim.pytree import register, static
 from scalesim.shape.checks import check_sizes
 
 __all__ = ["LatentAttention", "MixtureOfExperts", "SlidingWindow"]
@@ -19,7 +17,7 @@ __all__ = ["LatentAttention", "MixtureOfExperts", "SlidingWindow"]
 Num = Any
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class LatentAttention:
     """Multi-head latent attention (MLA; DeepSeek-V2, arXiv 2405.04434, section 2.1).
@@ -46,7 +44,7 @@ class LatentAttention:
             check_sizes(self, ("q_lora_rank",))
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class SlidingWindow:
     """Layers that attend to the last `window` tokens only, mixed with layers that attend to all.
@@ -68,7 +66,7 @@ class SlidingWindow:
             check_sizes(self, ("n_global",), least=0)
 
 
-@jax.tree_util.register_dataclass
+@register
 @dataclass(frozen=True, kw_only=True)
 class MixtureOfExperts:
     """FFN blocks of which each token visits a few.

@@ -274,7 +274,7 @@ def test_fields_that_the_law_sees_can_be_freed(capsys, tmp_path):
 
     import scalesim as ss
 
-    law = ss.named_fit("default").law * ss.laws.AspectRatio(eps=0.002, g=0.5)
+    law = ss.named_fit("default").law * ss.AspectRatio(eps=0.002, g=0.5)
     path = tmp_path / "deep.json"
     dataclasses.replace(ss.named_fit("default"), law=law, bootstrap=None, standard_errors={}).save(path)
     asked = ["design", "--law", str(path), "--target-loss", "2.7"]

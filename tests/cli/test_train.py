@@ -49,7 +49,7 @@ def test_one_model_to_a_table_and_to_transformers_format(capsys, tmp_path, corpu
 
 
 def test_a_grid_names_its_table(capsys, tmp_path, corpus, monkeypatch):
-    import scalesim.train.grid as grid
+    import scalesim.training.grid as grid
 
     path = tmp_path / "grid.toml"
     path.write_text(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from scalesim import InvalidInput, Shape
-from scalesim.fit import coefficients, with_coefficients
-from scalesim.fit.result import law_from_json, law_to_json
+from scalesim.fitting import coefficients, with_coefficients
+from scalesim.fitting.result import law_from_json, law_to_json
 from scalesim.laws import (
     REGISTRY,
     AspectRatio,

@@ -15,8 +15,8 @@ from experiments.benchmarks.peers import lent, plain
 from experiments.benchmarks.peers.posed import COMPARED, Enough, Posed, Trace, drawn_on
 from experiments.benchmarks.peers.solvers import PEERS
 from experiments.benchmarks.wide_problems import Drawn, own_query, problem_of, query_of
-from scalesim.search import stack_queries
-from scalesim.search.wide import settled
+from scalesim.design import stack_queries
+from scalesim.design.wide import settled
 
 SETTINGS = {"plain": plain.pose, "lent": lent.pose}
 WARM = 0.5

@@ -16,10 +16,10 @@ import numpy as np
 
 from experiments.benchmarks.peers.posed import Loose, Measured, Posed, batched
 from experiments.benchmarks.wide_problems import CASES, Drawn, cases, problem_of, query_of
+from scalesim.design.places import Places
+from scalesim.design.relaxation import Descended
+from scalesim.design.wide import build
 from scalesim.families import FIGURE
-from scalesim.search.places import Places
-from scalesim.search.relaxation import Descended
-from scalesim.search.wide import build
 
 __all__ = ["pose"]
 

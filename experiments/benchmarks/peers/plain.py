@@ -25,10 +25,10 @@ import numpy as np
 
 from experiments.benchmarks.peers.posed import Loose, Measured, Posed, batched
 from experiments.benchmarks.wide_problems import OFF, Drawn, own_query, problem_of
+from scalesim.design.problem import Freed
+from scalesim.design.space import Axes
 from scalesim.errors import InvalidInput
 from scalesim.families import FIGURE
-from scalesim.search.problem import Freed
-from scalesim.search.space import Axes
 from scalesim.shape import Shape
 
 __all__ = ["pose"]

@@ -1,0 +1,289 @@
+"""The fit itself: one compiled call over all starts, and what can be said of its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from threading import Thread
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scalesim.errors import InvalidInput, Unreachable
+from scalesim.fitting.compiling import quick_jit
+from scalesim.fitting.coordinates import coefficients
+from scalesim.fitting.diagnosis import diagnose, local
+from scalesim.fitting.noise import Noise
+from scalesim.fitting.problem import Problem
+from scalesim.fitting.refit import LANES, Replicas, run, seeds
+from scalesim.fitting.result import Fit, Optimum
+from scalesim.fitting.setup import Setup, prepare, start_pool
+from scalesim.fitting.solver import March, curvature, newton, project
+
+__all__ = ["fit", "solve"]
+
+POLISH = 7
+MANY = 64
+AGREE = 1e-8
+"""Relative difference of objective within which two starts have found the same optimum."""
+
+
+def fit(
+    law: Any,
+    evidence: Any,
+    *,
+    noise: Noise | None = None,
+    fixed: Mapping[str, float | None] | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    priors: Mapping[str, tuple[float, float]] | None = None,
+    per_group: Sequence[str] = (),
+    by: str | Sequence[str] | None = None,
+    starts: int | Mapping[str, Any] = 64,
+    polish: int | None = None,
+    bootstrap: int = 0,
+    solver: Any = None,
+    steps: int = 400,
+    throw: bool = False,
+) -> Fit:
+    """Fit a law to runs, and to other evidence, from many starts at once.
+
+    Minimises the sum over all rows of weight * rho(residual) (see `Huber`, `Curves`, `Choices`). Starts
+    fill the ranges that the law declares; least squares supplies their linear coefficients; the best
+    are carried to convergence by robust Levenberg-Marquardt, then Newton,
+    in float64 whatever the caller's setting.
+
+    Args:
+        law: a law's class, name, or instance, whose coefficients are then one more start.
+        evidence: a run table (or what `load_runs` reads), or one or a list of `Points`, `Curves`, `Choices`.
+        noise: how the residuals of a run table count; `Huber(1e-3)` in log space by default.
+        fixed: coefficients held at a value, {"E": 1.97}; None holds the instance's own.
+        bounds: {"E": (1.5, 2.2)}, kept to strictly.
+        priors: {"alpha": (0.34, 0.02)}: mean and deviation of a normal prior, which adds
+            ((alpha - mean) / deviation)^2 / 2 to the objective.
+        per_group: coefficients that each group of the runs has for itself, the others being shared.
+        by: columns that tell the group, ("n_head", "n_kv_head"); by default the table's own group.
+        starts: how many to draw, or the starts themselves as {"alpha": (K,), ...}.
+        polish: how many of the best to carry to convergence; 7 by default, all of given starts.
+        bootstrap: resamples for `Fit.bootstrap`; `scalesim.fitting.bootstrap` has the options.
+        solver: an optax transformation, `optax.lbfgs()`, to use in place of Levenberg-Marquardt; for laws
+            and evidence that are not like least squares.
+        steps: of that solver.
+        throw: raise where the status is "not_converged" or "unidentified".
+
+    Raises:
+        InvalidInput: the call was wrong; the message says what would do.
+        Unreachable: no start led to a finite objective, or `throw` is set and the fit failed.
+
+    >>> import scalesim as ss
+    >>> paper = ss.load_runs("paper").take(slice(0, 6))
+    >>> found = fit("power", paper, fixed={"E": 1.97})
+    >>> found.status, round(found.law.b, 3)
+    ('converged', 0.188)
+    """
+    with jax.enable_x64(True):
+        setup = prepare(
+            law, evidence, noise=noise, fixed=fixed, bounds=bounds, priors=priors, per_group=per_group, by=by
+        )
+        found = _finish(setup, solve(setup, starts, polish, solver, steps), throw)
+    if bootstrap:
+        from scalesim.fitting.bootstrap import with_bootstrap
+
+        found = with_bootstrap(found, bootstrap)
+    return found
+
+
+class Ends(NamedTuple):
+    """Where polished starts ended, best first: z (m, p), objectives (m,), gradient norms (m,), Hessians."""
+
+    z: np.ndarray
+    objective: np.ndarray
+    gradient_norm: np.ndarray
+    hessian: np.ndarray
+
+
+def solve(
+    setup: Setup,
+    starts: int | Mapping[str, Any] = 64,
+    polish: int | None = None,
+    solver: Any = None,
+    steps: int = 400,
+) -> Ends:
+    """Carry the best of many starts to convergence."""
+    replicas = Replicas(setup.problem)
+    compiling = _compile_ahead(setup, replicas)
+    own = setup.layout.encode(setup.template, setup.problem.centres)
+    if isinstance(starts, int):
+        if starts < 1:
+            raise InvalidInput(f"starts must be at least 1, but is {starts}.")
+        keep = min(polish or POLISH, starts)
+        z = seeds(replicas, start_pool(setup, starts), keep)
+        z = np.concatenate([z, own[None, :]])
+    else:
+        z = _given(setup, starts)
+    for thread in compiling:
+        thread.join()
+    given = not isinstance(starts, int)
+    if solver is not None:
+        from scalesim.fitting.general import descend
+
+        z = descend(setup.problem, z, solver, steps)
+        return _polished(setup, z)
+    ends = run(replicas, z, np.zeros(len(z), int), 40, 80 if given else 40)
+    for _ in range(3 if given else 0):
+        ends = _revived(setup, replicas, ends)
+    if given and polish is not None:
+        ends = March(*(part[np.argsort(ends.cost, kind="stable")[:polish]] for part in ends))
+    if len(ends.z) > MANY:
+        return _best_polished(setup, ends)
+    return _polished(setup, ends.z)
+
+
+def _best_polished(setup: Setup, ends: March) -> Ends:
+    """Carry the best few of many on by Newton; the others stand where they stopped, without a Hessian."""
+    cost = np.where(np.isfinite(ends.cost), ends.cost, np.inf)
+    order = np.argsort(cost, kind="stable")
+    top = _polished(setup, ends.z[order[: POLISH + 1]])
+    rest = order[POLISH + 1 :]
+    return Ends(
+        np.concatenate([top.z, ends.z[rest]]),
+        np.concatenate([top.objective, cost[rest]]),
+        np.concatenate([top.gradient_norm, ends.gradient[rest]]),
+        top.hessian,
+    )
+
+
+def _polished(setup: Setup, z: np.ndarray) -> Ends:
+    parts = newton(lambda z, busy: _curvature(setup.problem, z, busy), z)
+    order = np.argsort(np.where(np.isfinite(parts[1]), parts[1], np.inf), kind="stable")
+    return Ends(*(part[order] for part in parts))
+
+
+def _revived(setup: Setup, replicas: Replicas, ends: March, chunk: int = 256) -> March:
+    """March again those starts that ended above the best, with their linear coordinates solved anew.
+
+    A term that a start has driven to nothing has no gradient left; least squares brings it back.
+    """
+    cost = np.where(np.isfinite(ends.cost), ends.cost, np.inf)
+    stuck = np.flatnonzero(cost > cost.min() * (1 + AGREE))
+    for first in range(0, len(stuck), chunk):
+        some = stuck[first : first + chunk]
+        again = np.asarray(_projected(setup.problem, ends.z[np.resize(some, chunk)]))[: len(some)]
+        new = run(replicas, again, np.zeros(len(some), int), 20, 200)
+        better = new.cost < cost[some]
+        for kept, part in zip(ends, new, strict=True):
+            kept[some[better]] = part[better]
+    return ends
+
+
+@quick_jit
+def _projected(problem: Problem, pool: jax.Array) -> jax.Array:
+    return project(problem, pool)[0]
+
+
+_SEEN: set[Any] = set()
+
+
+def _compile_ahead(setup: Setup, replicas: Replicas) -> list[Thread]:
+    """Compile the later programs of a first fit beside its first one: compiling is most of the wait."""
+    shapes = tuple((np.shape(leaf), np.asarray(leaf).dtype) for leaf in replicas.leaves)
+    key = (replicas.tree, shapes)
+    if key in _SEEN:
+        return []
+    _SEEN.add(key)
+    some = np.zeros((POLISH + 1, setup.layout.size))
+
+    def later() -> None:
+        with jax.enable_x64(True):
+            _curvature(setup.problem, some, np.ones(len(some), bool))
+            local(setup.problem, some[0])
+
+    def sooner() -> None:
+        with jax.enable_x64(True):
+            run(replicas, some, np.zeros(len(some), int), 0, 0)
+
+    threads = [Thread(target=work, daemon=True) for work in (sooner, later)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+@quick_jit
+def _curvature(problem: Problem, z: jax.Array, busy: jax.Array) -> tuple[jax.Array, ...]:
+    """Return the objective, its gradient and its Hessian at each of z; of long tables, where it is busy."""
+    rows = 1 if problem.points is None else len(problem.points.loss)
+    if rows * len(z) > LANES:
+        empty = jax.tree.map(jnp.zeros_like, jax.eval_shape(partial(curvature, problem), z[0]))
+        return jax.lax.map(
+            lambda of: jax.lax.cond(of[1], partial(curvature, problem), lambda _: empty, of[0]), (z, busy)
+        )
+    return jax.vmap(lambda z: curvature(problem, z))(z)
+
+
+def _given(setup: Setup, starts: Mapping[str, Any]) -> np.ndarray:
+    """Return the user's starts as points; coefficients that they leave out keep the template's value."""
+    own = coefficients(setup.template)
+    unknown = [name for name in starts if name not in own]
+    if unknown:
+        raise InvalidInput(f"starts name {unknown[0]!r}, which is no coefficient; they are {', '.join(own)}.")
+    lengths = {len(np.atleast_1d(v)) for v in starts.values()}
+    if len(lengths) != 1:
+        raise InvalidInput(f"starts must all have one length, but have {sorted(lengths)}.")
+    count = lengths.pop()
+    values = {
+        name: np.asarray(starts[name], float)
+        if name in starts
+        else np.broadcast_to(np.asarray(value), (count, *np.shape(value)))
+        for name, value in own.items()
+    }
+    return setup.layout.encode_many(values, setup.problem.centres)
+
+
+def _finish(setup: Setup, ends: Ends, throw: bool) -> Fit:
+    if not np.isfinite(ends.objective[0]):
+        raise Unreachable(
+            f"{type(setup.template).__name__} gave no finite objective at any start; "
+            "check its ranges of starts and the data's units."
+        )
+    best = ends.z[0]
+    law = _law(setup, best)
+    # Where the law is exact the objective is rounding error, of which nothing relative can be said.
+    rounding = 0.0 if setup.points is None else 1e-14 * len(setup.runs)
+    agreeing = int(np.sum(ends.objective <= ends.objective[0] * (1 + AGREE) + rounding))
+    diagnosis = diagnose(
+        setup, best, ends.hessian[0], agreeing, len(ends.objective), float(ends.gradient_norm[0])
+    )
+    found = Fit(
+        law=law,
+        objective=float(ends.objective[0]),
+        gradient_norm=float(ends.gradient_norm[0]),
+        starts_agreeing=agreeing,
+        starts_polished=len(ends.objective),
+        optima=_distinct(setup, ends),
+        provenance={"evidence": setup.describe()},
+        setup=setup,
+        z=best,
+        **diagnosis,
+    )
+    if throw and found.status in ("not_converged", "unidentified"):
+        raise Unreachable(found.message)
+    return found
+
+
+def _law(setup: Setup, z: np.ndarray) -> Any:
+    """Return the law at z, its coefficients plain floats (or NumPy vectors, by group)."""
+    law = jax.tree.map(np.asarray, setup.problem.law(np.asarray(z)))
+    return jax.tree.map(lambda leaf: float(leaf) if leaf.ndim == 0 else leaf, law)
+
+
+def _distinct(setup: Setup, ends: Ends, most: int = 5) -> tuple[Optimum, ...]:
+    """Group the ends by objective, best first."""
+    found: list[Optimum] = []
+    values = ends.objective[np.isfinite(ends.objective)]
+    at = 0
+    while at < len(values) and len(found) < most:
+        same = int(np.sum(values[at:] <= values[at] * (1 + 1e-6) + 1e-300))
+        found.append(Optimum(float(values[at]), same, coefficients(_law(setup, ends.z[at]))))
+        at += same
+    return tuple(found)

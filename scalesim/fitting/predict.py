@@ -1,0 +1,111 @@
+"""What a fitted law says elsewhere, and how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scalesim.errors import InvalidInput
+from scalesim.fitting.result import Fit
+from scalesim.laws.base import FIELDS
+from scalesim.laws.grouped import GROUP
+
+__all__ = ["Prediction", "beyond", "evidence_ranges", "predict"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Predicted losses and their intervals, (m,) each, in nats a token.
+
+    Attributes:
+        loss: the law's.
+        low, high: where the law is, by the bootstrap; nan without one.
+        run_low, run_high: where the loss of a run would be: the law and the scatter of runs about it.
+        level: the probability that the intervals are to hold.
+        beyond: by how much each prediction leaves the data's range, as a factor (1 inside), by field.
+    """
+
+    loss: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    run_low: np.ndarray
+    run_high: np.ndarray
+    level: float
+    beyond: dict[str, np.ndarray]
+
+
+def predict(fit: Fit, x: Mapping[str, Any], *, level: float = 0.9) -> Prediction:
+    """Predict the loss at x, with intervals from the fit's bootstrap.
+
+    Args:
+        fit: a fit, with its bootstrap if there are to be intervals; one loaded from a file will do.
+        x: a number or (m,) for each field of the law.
+        level: of the intervals.
+
+    Raises:
+        InvalidInput: a field is missing, or level is not between 0 and 1.
+
+    >>> import scalesim as ss
+    >>> found = ss.fit("power", ss.load_runs("paper").take(slice(0, 6)), fixed={"E": 1.97})
+    >>> predict(found, {"n_params": [1.2e9]}).loss.round(2).tolist()
+    [2.57]
+    """
+    if not 0 < level < 1:
+        raise InvalidInput(f"level must be between 0 and 1, but is {level}.")
+    missing = [name for name in fit.law.fields if name not in x]
+    if missing:
+        what = FIELDS.get(missing[0], "the group's index")
+        raise InvalidInput(f"{type(fit.law).__name__} needs {missing[0]} ({what}), which was not given.")
+    arrays = {name: np.atleast_1d(np.asarray(x[name], float)) for name in fit.law.fields}
+    for name, values in arrays.items():
+        if name != GROUP and not np.all(np.isfinite(values) & (values > 0)):
+            raise InvalidInput(f"{name} must be positive and finite, but is {values.tolist()}.")
+    arrays = dict(zip(arrays, np.broadcast_arrays(*arrays.values()), strict=True))
+    with jax.enable_x64(True):
+        loss = np.asarray(fit.law.loss(arrays)) + np.zeros(len(next(iter(arrays.values()))))
+        nothing = np.full_like(loss, np.nan)
+        low = high = run_low = run_high = nothing
+        if fit.bootstrap is not None and len(fit.bootstrap) > 1:
+            laws = jax.tree.map(jnp.asarray, fit.bootstrap.laws(fit.law))
+            drawn = np.asarray(jax.vmap(lambda law: law.loss(arrays))(laws)).reshape(-1, len(loss))
+            tail = fit.bootstrap.tail(level)
+            low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
+            scatter = _scatter(fit, len(drawn))
+            run_low, run_high = np.quantile(drawn + scatter[:, None], [tail, 1 - tail], axis=0)
+    return Prediction(loss, low, high, run_low, run_high, level, beyond(fit, arrays))
+
+
+def _scatter(fit: Fit, count: int) -> np.ndarray:
+    """Return residuals as of new runs, nats (count,): the fit's own, or normal with its rms."""
+    if fit.setup is not None and fit.setup.points is not None:
+        own = fit.residuals()
+        # Fitted residuals are too small: p coefficients have been taken out of them.
+        spare = max(len(own) - fit.setup.layout.size, 1)
+        own = (own - own.mean()) * np.sqrt(len(own) / spare)
+        return np.random.default_rng(0).choice(own, size=count)
+    return np.random.default_rng(0).normal(scale=fit.rms, size=count)
+
+
+def evidence_ranges(fit: Any) -> dict[str, tuple[float, float]]:
+    """Return the least and greatest value of each column that a fit's measured points cover."""
+    covered: dict[str, tuple[float, float]] = {}
+    for evidence in getattr(fit, "provenance", {}).get("evidence", []):
+        for name, (low, high) in evidence.get("ranges", {}).items():
+            old_low, old_high = covered.get(name, (np.inf, -np.inf))
+            covered[name] = (min(low, old_low), max(high, old_high))
+    return covered
+
+
+def beyond(fit: Any, x: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return by which factor each value leaves its column's range (1 inside), for columns that have one."""
+    ranges = evidence_ranges(fit)
+    return {
+        name: np.maximum(1.0, np.maximum(values / ranges[name][1], ranges[name][0] / values))
+        for name, values in x.items()
+        if name in ranges
+    }

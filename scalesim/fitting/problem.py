@@ -1,0 +1,77 @@
+"""A fit as a function of one vector: the rows of all evidence, and their total."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from scalesim.fitting.coordinates import Layout
+from scalesim.fitting.evidence import Evidence, PointRows, Rows
+from scalesim.fitting.noise import rho
+from scalesim.laws.base import Law
+from scalesim.pytree import register
+
+__all__ = ["Problem"]
+
+
+@register
+@dataclass(frozen=True)
+class Problem:
+    """Everything a solver needs. Arrays are leaves, structure is static: equal structures share programs.
+
+    Attributes:
+        pinned: a value for every leaf of the law; those of free slots are not used.
+        centres: the mean log of each field that an amplitude scales with.
+        points: the measured runs, or None.
+        others: further evidence.
+        prior: (mean, deviation) of each coordinate of `layout`, whose deviation is inf without a prior.
+        layout: the law's structure.
+    """
+
+    pinned: tuple[Any, ...]
+    centres: Mapping[str, Any]
+    points: PointRows | None
+    others: tuple[Evidence, ...]
+    prior: tuple[Any, Any] | None
+    layout: Layout = field(metadata={"static": True})
+
+    def law(self, z: Any) -> Law:
+        """Return the law at a point z (p,)."""
+        return self.layout.decode(z, self.pinned, self.centres)
+
+    def rows(self, z: jax.Array, anneal: Any = 1.0) -> Rows:
+        """Return the residuals of all evidence at z, in the order points, others, priors."""
+        law = self.law(z)
+        blocks = [self.points.rows(law, anneal)] if self.points is not None else []
+        blocks += [evidence.rows(law, anneal) for evidence in self.others]
+        if self.prior is not None:
+            blocks.append(self._prior_rows(law))
+        return Rows(*(jnp.concatenate(parts) for parts in zip(*blocks, strict=True)))
+
+    def objective(self, z: jax.Array, anneal: Any = 1.0) -> jax.Array:
+        """Return the sum of weight * rho over all rows; infinite where the law is not a number."""
+        r = self.rows(z, anneal)
+        total = jnp.sum(r.weight * rho(r.residual, anneal * r.delta, r.asymmetry))
+        return jnp.where(jnp.isfinite(total), total, jnp.inf)
+
+    def reweighted(self, weight: Any, loss: Any = None) -> Problem:
+        """Return the problem with other weights (rows,), and other losses if given, on its points."""
+        assert self.points is not None
+        changed = {"weight": weight} if loss is None else {"weight": weight, "loss": loss}
+        return replace(self, points=replace(self.points, **changed))
+
+    def _prior_rows(self, law: Law) -> Rows:
+        assert self.prior is not None
+        mean, deviation = self.prior
+        free = [
+            jnp.atleast_1d(leaf)
+            for slot, leaf in zip(self.layout.slots, jax.tree.leaves(law), strict=True)
+            if slot.free
+        ]
+        residual = (jnp.concatenate(free) - mean) / deviation
+        ones = jnp.ones_like(residual)
+        return Rows(residual, ones, jnp.inf * ones, ones)

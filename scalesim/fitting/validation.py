@@ -1,0 +1,120 @@
+"""Errors on runs that the law has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scalesim.errors import InvalidInput
+from scalesim.fitting.refit import predict_many, refit
+from scalesim.fitting.result import Fit
+from scalesim.fitting.setup import Setup
+
+__all__ = ["Validation", "leave_largest_out", "leave_one_group_out"]
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """Predictions of held-out runs.
+
+    Attributes:
+        labels: what was held out, fold by fold.
+        rows: indices of the rows held out, (m,).
+        fold: the fold of each, (m,).
+        error: predicted minus measured loss, nats, (m,).
+    """
+
+    labels: tuple[str, ...]
+    rows: np.ndarray
+    fold: np.ndarray
+    error: np.ndarray
+
+    @property
+    def rms(self) -> float:
+        """Root mean square error, nats."""
+        return float(np.sqrt(np.mean(self.error**2)))
+
+    @property
+    def worst(self) -> float:
+        """Largest error, nats."""
+        return float(np.abs(self.error).max())
+
+    def by_fold(self) -> dict[str, float]:
+        """Return each fold's rms error, nats."""
+        return {
+            label: float(np.sqrt(np.mean(self.error[self.fold == i] ** 2)))
+            for i, label in enumerate(self.labels)
+        }
+
+
+def leave_one_group_out(fit: Fit, by: Any = None) -> Validation:
+    """Fit without each group of runs in turn, and predict it.
+
+    Args:
+        fit: a fit with measured points; its other evidence is kept in every fold.
+        by: columns whose values tell the group; by default the run table's own groups.
+
+    >>> import scalesim as ss
+    >>> found = ss.fit("separablehead", ss.load_runs("paper"), noise=ss.Squared(0.005))
+    >>> round(leave_one_group_out(found).rms, 4)
+    0.0125
+    """
+    runs = fit.setup.runs if by is None else fit.setup.runs.with_group(by)
+    if runs.group is None:
+        raise InvalidInput("leave_one_group_out needs groups: name their columns by `by`.")
+    labels, index = np.unique(runs.group, return_inverse=True)
+    if len(labels) < 2:
+        raise InvalidInput("leave_one_group_out needs at least two groups, but the runs are all of one.")
+    return _held_out(fit, index[None, :] == np.arange(len(labels))[:, None], tuple(map(str, labels)))
+
+
+def leave_largest_out(fit: Fit, by: str = "n_params", share: float = 0.0) -> Validation:
+    """Fit without the largest runs, and predict them: extrapolation, as a law is used.
+
+    Args:
+        fit: a fit with measured points.
+        by: the column that tells the size.
+        share: hold out the runs above this quantile of `by`; 0 holds out each group's largest one
+            (of all the runs, where there are no groups).
+    """
+    return _held_out(fit, _largest(fit, by, share)[None, :], (f"largest {by}",))
+
+
+def both_held_out(fit: Fit, by: str, share: float) -> tuple[Validation, Validation]:
+    """Return `leave_one_group_out` and `leave_largest_out`, of one compiled call."""
+    labels, index = np.unique(fit.setup.runs.group, return_inverse=True)
+    out = np.concatenate([index[None, :] == np.arange(len(labels))[:, None], _largest(fit, by, share)[None]])
+    found = _held_out(fit, out, (*map(str, labels), f"largest {by}"))
+    last = found.fold == len(labels)
+    groups = Validation(tuple(map(str, labels)), found.rows[~last], found.fold[~last], found.error[~last])
+    largest = Validation((f"largest {by}",), found.rows[last], 0 * found.fold[last], found.error[last])
+    return groups, largest
+
+
+def _largest(fit: Fit, by: str, share: float) -> np.ndarray:
+    runs = fit.setup.runs
+    size = runs[by]
+    if share:
+        if not 0 < share < 1:
+            raise InvalidInput(f"share must be between 0 and 1, but is {share}.")
+        out = size > np.quantile(size, share)
+    else:
+        group = runs.group if runs.group is not None else np.zeros(len(runs))
+        out = np.zeros(len(runs), bool)
+        for label in np.unique(group):
+            rows = np.flatnonzero(group == label)
+            out[rows[size[rows] == size[rows].max()]] = True
+    return out
+
+
+def _held_out(fit: Fit, out: np.ndarray, labels: tuple[str, ...]) -> Validation:
+    setup: Setup = fit.setup
+    runs = setup.runs
+    weight = np.ones(len(runs)) if runs.weight is None else runs.weight
+    folds = refit(setup, fit.z, weight=np.where(out, 0.0, weight), keep=4)
+    x = {k: v[: len(runs)] for k, v in setup.problem.points.x.items()}  # type: ignore[union-attr]
+    error = predict_many(setup, folds.z, x) - runs.loss[None, :]
+    fold, rows = np.nonzero(out)
+    return Validation(labels, rows, fold, error[fold, rows])

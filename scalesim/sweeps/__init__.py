@@ -1,0 +1,21 @@
+"""Very many designs through one compiled kernel: `scalesim.sweep(fit, designs, workload, target_loss)`."""
+
+from scalesim.sweeps.block import Block, Source
+from scalesim.sweeps.engine import Progress
+from scalesim.sweeps.hosts import join
+from scalesim.sweeps.main import sweep
+from scalesim.sweeps.product import Product, default_product
+from scalesim.sweeps.result import Sweep
+from scalesim.sweeps.stream import Stream
+
+__all__ = [
+    "Block",
+    "Product",
+    "Progress",
+    "Source",
+    "Stream",
+    "Sweep",
+    "default_product",
+    "join",
+    "sweep",
+]

@@ -1,0 +1,155 @@
+"""`scalesim.sweep`: the question in, the answer out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from scalesim.cost import FIGURE_2
+from scalesim.design.problem import Problem, Query
+from scalesim.errors import InvalidInput
+from scalesim.families import FIGURE, ShapeFamily
+from scalesim.sweeps.block import Source
+from scalesim.sweeps.engine import Engine, Progress
+from scalesim.sweeps.keep import Kept
+from scalesim.sweeps.product import Product, default_product
+from scalesim.sweeps.result import answer
+from scalesim.sweeps.screen import Question
+from scalesim.sweeps.stream import Stream
+from scalesim.workload import Workload
+
+__all__ = ["sweep"]
+
+
+def sweep(
+    law: Any,
+    designs: Source | float | Any,
+    workload: Workload | Sequence[Workload],
+    target_loss: float,
+    *,
+    objective: Any = FIGURE_2,
+    family: ShapeFamily | None = None,
+    tokens_per_param: float = 20.0,
+    top: int = 10,
+    span: float = 0.3,
+    resolution: float = 0.005,
+    checkpoint: str | Path | None = None,
+    every: float = 5.0,
+    save_all: str | Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    devices: Sequence[Any] | None = None,
+) -> Any:
+    """Evaluate every one of very many designs and keep the best, in constant memory.
+
+    Every design's loss, memory, FLOPs and objective are computed in float32 by one compiled kernel; those
+    that come within its measured error of changing the answer are computed again in float64, which alone
+    decides. So the answer is that of float64, the same to the last bit for any number of devices and
+    processes.
+
+    Args:
+        law: a `Law`, or a fit that holds one as `.law`.
+        designs: a `Product` of ranges, a `Stream`, batches of designs (what a `Stream` takes), or how many
+            designs of the default product there should be at least.
+        workload: where the model serves. For a sequence every design is evaluated at each, with an answer
+            each.
+        target_loss: nats a token.
+        objective: (shape, workload) -> cost, any elementwise JAX function or callable pytree.
+        family: head size, vocabulary, and the ratios that the answer is held against; the product's own by
+            default.
+        tokens_per_param: training tokens for each parameter, for laws that see tokens.
+        top: how many of the best to keep.
+        span, resolution: the frontiers hold losses within `span` of the target, one design to each
+            `resolution`.
+        checkpoint: a file for the state of the sweep. If it is there the sweep goes on from it (and if it is
+            of a finished sweep, its answer is returned).
+        every: seconds between checkpoints, at least.
+        save_all: folder for all designs and measures as Parquet, a part to each block.
+        progress: called with a `Progress` after every round of about two seconds.
+        devices: local devices; all by default. With `jax.distributed` (see `join`) every process calls
+            this alike, and all get the same answer.
+
+    Returns:
+        A `Sweep`, or a list of them if `workload` is a sequence.
+
+    Raises:
+        InvalidInput: an argument out of its range, a design that is not real, a checkpoint that is damaged
+            or belongs to another question.
+        Unreachable: no design reaches the loss, or another process has gone.
+
+    >>> from scalesim.laws import HeadLaw
+    >>> law = HeadLaw(E=1.97, A=0.8, b=0.196, C=0.1, k=2.0, F=0.0165, m=10.0, g=0.667)
+    >>> space = Product(n_layer=range(12, 25), d_model=range(1024, 3073, 64), d_ff=range(2048, 8193, 64),
+    ...                 n_head=range(1, 33), n_kv_head=[1, 2, 4, 8])
+    >>> found = sweep(law, space, Workload(context_length=131072), 2.615)
+    >>> found.designs == space.count
+    True
+    >>> found.best.loss <= 2.615, found.best.shape.n_kv_head
+    (True, 1)
+    """
+    many = isinstance(workload, Sequence)
+    workloads = list(workload) if isinstance(workload, Sequence) else [workload]
+    if not workloads:
+        raise InvalidInput("workload is an empty sequence; at least one is needed.")
+    _check(target_loss=target_loss, span=span, resolution=resolution, tokens_per_param=tokens_per_param)
+    if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= 100_000:
+        raise InvalidInput(f"top must be a whole number from 1 to 100,000, but is {top!r}.")
+    if span / resolution > 1e5:
+        raise InvalidInput(f"span / resolution must be at most 100,000, but is {span / resolution:.3g}.")
+    if not (np.isfinite(every) and every >= 0):
+        raise InvalidInput(f"every must be at least 0 and finite (seconds), but is {every!r}.")
+    chosen = list(jax.local_devices() if devices is None else devices)
+    if not chosen:
+        raise InvalidInput("devices is empty; jax.local_devices() would do.")
+    source = _source(designs, family)
+    family = family or (source.family if isinstance(source, Product) else FIGURE)
+    if jax.tree.leaves(objective) == [objective] and callable(objective):
+        objective = jax.tree_util.Partial(objective)  # a plain function: part of the program, not of its data
+    problem = Problem(law=getattr(law, "law", law), family=family, tokens_per_param=tokens_per_param)
+    engine = Engine(
+        source=source,
+        questions=[Question(problem=problem, objective=objective, workload=one) for one in workloads],
+        kept=[Kept.empty(float(target_loss), top, span, resolution) for _ in workloads],
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        every=every,
+        save_all=None if save_all is None else Path(save_all),
+        progress=progress,
+        devices=chosen,
+    )
+    engine.run()
+    slacks = {"aspect": source.aspect_slack, "ffn": source.ffn_slack} if isinstance(source, Product) else {}
+    with jax.enable_x64(True):
+        answers = [
+            answer(
+                law,
+                problem,
+                Query(workload=one, target_loss=float(target_loss), objective=objective),
+                kept,
+                engine.designs,
+                engine.seconds,
+                slacks,
+            )
+            for one, kept in zip(workloads, engine.kept, strict=True)
+        ]
+    return answers if many else answers[0]
+
+
+def _check(**values: float) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not (np.isfinite(value) and value > 0):
+            raise InvalidInput(f"{name} must be above 0 and finite, but is {value!r}.")
+
+
+def _source(designs: Any, family: ShapeFamily | None) -> Source:
+    if isinstance(designs, int | float) and not isinstance(designs, bool):
+        return default_product(designs, family=family or FIGURE)
+    if isinstance(designs, Product):
+        if family is not None and family != designs.family:
+            raise InvalidInput(
+                f"family is {family.name!r}, but the product has {designs.family.name!r}: leave one out."
+            )
+        return designs
+    return designs if isinstance(designs, Stream) or hasattr(designs, "block") else Stream(designs)

@@ -1,0 +1,92 @@
+"""One training run: what is trained, on what, how."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from scalesim.cost.training import Training, train_flops
+from scalesim.errors import InvalidInput
+from scalesim.model import ModelOptions
+from scalesim.shape import Shape
+from scalesim.training.recipe import Recipe
+
+__all__ = ["TrainConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One training run.
+
+    Attributes:
+        shape: the model.
+        context_length: tokens of a window.
+        n_tokens: tokens to train on, rounded up to whole batches.
+        batch_tokens: tokens a step; a multiple of context_length.
+        learning_rate: the full one.
+        seed: of the first values and of the order of the text.
+        recipe: how it is optimised.
+        options: how it is computed.
+        validation_tokens: tokens of validation text that judge it.
+
+    >>> shape = Shape(n_layer=2, d_model=32, n_head=4, n_kv_head=1, head_dim=16, d_ff=64, vocab_size=256)
+    >>> run = TrainConfig(shape=shape, context_length=64, n_tokens=10_000, batch_tokens=1024)
+    >>> run.n_steps, run.batch_size
+    (10, 16)
+    """
+
+    shape: Shape
+    context_length: int
+    n_tokens: int
+    batch_tokens: int = 2048
+    learning_rate: float = 3e-3
+    seed: int = 0
+    recipe: Recipe = field(default_factory=Recipe)
+    options: ModelOptions = field(default_factory=ModelOptions)
+    validation_tokens: int = 131_072
+
+    def __post_init__(self) -> None:
+        for name in ("context_length", "n_tokens", "batch_tokens", "validation_tokens"):
+            value = getattr(self, name)
+            if not (isinstance(value, int) and value >= 1):
+                raise InvalidInput(f"{name} must be a whole number of 1 or more, but is {value!r}.")
+        if self.batch_tokens % self.context_length:
+            raise InvalidInput(
+                f"batch_tokens must be a multiple of context_length = {self.context_length}, but is "
+                f"{self.batch_tokens}."
+            )
+        if self.batch_size % self.recipe.accumulate:
+            raise InvalidInput(
+                f"accumulate must divide the {self.batch_size} windows of a batch, but is "
+                f"{self.recipe.accumulate}."
+            )
+        if not self.learning_rate > 0:
+            raise InvalidInput(f"learning_rate must be above 0, but is {self.learning_rate!r}.")
+
+    @property
+    def batch_size(self) -> int:
+        """Windows a step."""
+        return self.batch_tokens // self.context_length
+
+    @property
+    def n_steps(self) -> int:
+        """Steps in all."""
+        return -(-self.n_tokens // self.batch_tokens)
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of the run: three forward passes' worth a token, attention's masked half not counted."""
+        tokens = self.n_steps * self.batch_tokens
+        return float(train_flops(self.shape, Training(n_tokens=tokens, context_length=self.context_length)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the run as plain values."""
+        return dataclasses.asdict(self)
+
+    def run_id(self, corpus_hash: str) -> str:
+        """Return a name that this run alone has: 12 hex digits of its values' and its corpus's SHA-256."""
+        text = json.dumps([self.to_json(), corpus_hash], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,86 @@
+"""Finished runs as rows of a table that `scalesim.fit` reads, one file a run until they are gathered."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from scalesim.shape import count_params
+from scalesim.training.loop import TrainResult
+
+__all__ = ["gather", "row_of", "write_json"]
+
+_SHAPE = ("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size")
+_RECIPE = ("schedule", "warmup", "decay", "weight_decay")
+
+
+def row_of(result: TrainResult) -> dict[str, Any]:
+    """Return a finished run as a row: `loss` is that of validation, n_params leaves out embeddings.
+
+    `loss_by_position` holds the validation loss at positions 1, 2, 3-4, 5-8, ... of the window, nats a token,
+    as `last position:loss` joined by spaces.
+    """
+    c, corpus = result.config, result.corpus
+    device = jax.devices()[0]
+    return {
+        "run_id": c.run_id(corpus.hash),
+        **{name: getattr(c.shape, name) for name in _SHAPE},
+        "n_params": count_params(c.shape, "non_embedding"),
+        "n_params_total": count_params(c.shape, "total"),
+        "n_tokens": c.n_steps * c.batch_tokens,
+        "context_length": c.context_length,
+        "batch_tokens": c.batch_tokens,
+        "learning_rate": c.learning_rate,
+        "seed": c.seed,
+        "rope_theta": c.options.rope_theta,
+        **{name: getattr(c.recipe, name) for name in _RECIPE},
+        "loss": result.loss,
+        "train_loss": result.train_loss,
+        "loss_by_position": " ".join(f"{k}:{v:.4f}" for k, v in _octaves(result.loss_by_position).items()),
+        "status": result.status,
+        "flops": c.flops,
+        "seconds": round(result.seconds, 1),
+        "tokens_per_second": round(result.tokens_per_second, 1),
+        "device": f"{device.device_kind} x{jax.device_count()}, {platform.machine()}, jax {jax.__version__}",
+        "corpus": corpus.name,
+        "corpus_hash": corpus.hash,
+    }
+
+
+def _octaves(losses: np.ndarray) -> dict[int, float]:
+    """Return the mean loss of positions 1, 2, 3-4, 5-8, ..., by the last position of each."""
+    ends = [1]
+    while ends[-1] < len(losses):
+        ends.append(min(2 * ends[-1], len(losses)))
+    return {e: float(losses[b:e].mean()) for b, e in zip([0, *ends], ends, strict=False)}
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".part{os.getpid()}")
+    part.write_text(json.dumps(value))
+    part.replace(path)
+
+
+def gather(rows: Iterable[Mapping[str, Any]], table: Path) -> int:
+    """Write the rows to a CSV table, whole or not at all; return how many there are."""
+    rows = list(rows)
+    if not rows:
+        return 0
+    table.parent.mkdir(parents=True, exist_ok=True)
+    part = table.with_suffix(f".part{os.getpid()}")
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    part.replace(table)
+    return len(rows)

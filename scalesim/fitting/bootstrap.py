@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from scalesim.caching import fingerprint
 from scalesim.errors import InvalidInput, choose
 from scalesim.fitting.diagnosis import local
 from scalesim.fitting.refit import CHUNK, Refits, refit
@@ -212,7 +212,7 @@ def bootstrap(
     if kind == "cluster" and (setup.runs.group is None or len(set(setup.runs.group)) < 2):
         raise InvalidInput("kind 'cluster' needs at least two groups; name their columns by `by`.")
     chunk = int(np.clip(MEMORY // len(setup.runs), 8, CHUNK))
-    key = _key(fit, kind, seed, starts, keep)
+    key = "" if path is None else fingerprint((setup.problem, fit.z, kind, seed, starts, keep))
     done = _load(path, key)
     try:
         while (first := sum(len(part.objective) for part in done)) < count:
@@ -247,14 +247,6 @@ def coefficients_of(setup: Setup, z: np.ndarray) -> dict[str, np.ndarray]:
     laws = [jax.tree.leaves(setup.problem.law(point)) for point in z]
     columns = zip(*laws, strict=True)
     return {name: np.array(column, float) for name, column in zip(names, columns, strict=True)}
-
-
-def _key(fit: Fit, kind: str, seed: int, starts: int, keep: int) -> str:
-    """Return what must be equal for two runs to be halves of one bootstrap."""
-    digest = hashlib.sha256(repr((kind, seed, starts, keep, fit.setup.layout.slots)).encode())
-    for leaf in jax.tree.leaves(fit.setup.problem):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
 
 
 def _load(path: str | Path | None, key: str) -> list[Refits]:

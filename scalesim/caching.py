@@ -20,7 +20,7 @@ import numpy as np
 
 from scalesim.errors import InvalidInput
 
-__all__ = ["fingerprint"]
+__all__ = ["ByDefinition", "fingerprint"]
 
 _LIBRARIES = tuple(
     sorted({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -74,6 +74,26 @@ def fingerprint(value: Any) -> str:
     walk = _Walk()
     walk.add(value)
     return walk.digest.hexdigest()[:32]
+
+
+class ByDefinition:
+    """A value that equals another of the same definition: for `jax.jit`'s static arguments.
+
+    Two `optax.adam(0.05)` then share a program. What nothing defines equals itself alone.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+        try:
+            self._key: Any = fingerprint(value)
+        except InvalidInput:
+            self._key = id(value)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ByDefinition) and self._key == other._key
 
 
 class _Walk:

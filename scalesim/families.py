@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from scalesim.errors import InvalidInput, choose
-from scalesim.roots import newton_root
+from scalesim.numerics.roots import newton_root
 from scalesim.shape import Shape
 
 __all__ = ["FIGURE", "TABLE", "ShapeFamily", "fixed_ratio", "named_family"]

@@ -21,7 +21,6 @@ from scalesim.design.lattice import PAPER, Lattice, buildable, named_lattice
 from scalesim.design.map import DesignMap, design_map
 from scalesim.design.measures import MEASURES, Measure
 from scalesim.design.next_run import next_runs
-from scalesim.design.pareto import non_dominated
 from scalesim.design.picks import Pick
 from scalesim.design.problem import Problem, Query
 from scalesim.design.seen import FREE, visible
@@ -29,6 +28,7 @@ from scalesim.design.sensitivity import Choice, Sensitivity, choices_over_contex
 from scalesim.design.smooth import why_not_smooth
 from scalesim.design.solve import Found, exhaustive, gradient_search, log_costs, stack_queries
 from scalesim.design.space import DesignSpace, design_space
+from scalesim.numerics.pareto import non_dominated
 
 __all__ = [
     "FREE",

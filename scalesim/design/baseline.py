@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from scalesim.design.problem import MAX_PARAMS, MIN_PARAMS, Problem, Query, bits_seen
 from scalesim.errors import InvalidInput
-from scalesim.roots import newton_root
+from scalesim.numerics.roots import newton_root
 from scalesim.shape import Shape
 
 __all__ = ["HeadRule", "named_baseline", "rule_shapes", "tied_heads", "whole"]

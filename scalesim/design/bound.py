@@ -14,10 +14,10 @@ from scalesim.design.candidate import plain_shape
 from scalesim.design.constraints import AtMost
 from scalesim.design.lattice import Lattice
 from scalesim.design.measures import Measure
-from scalesim.design.pareto import non_dominated
 from scalesim.design.problem import Problem, Query
 from scalesim.design.relaxation import TOLERANCE, relax
 from scalesim.design.solve import stack_queries
+from scalesim.numerics.pareto import non_dominated
 from scalesim.shape import Shape, count_params
 from scalesim.workload import Workload
 

@@ -21,13 +21,13 @@ from scalesim.design.design import law_of
 from scalesim.design.doubt import extrapolation, in_words
 from scalesim.design.lattice import Lattice, buildable, evaluate
 from scalesim.design.measures import Measure, named_measures
-from scalesim.design.pareto import non_dominated
 from scalesim.design.picks import Pick, Table, pick
 from scalesim.design.problem import Problem, Query
 from scalesim.design.solve import stack_queries
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.families import FIGURE, ShapeFamily
 from scalesim.hardware import Hardware
+from scalesim.numerics.pareto import non_dominated
 from scalesim.shape import Shape, count_params
 from scalesim.workload import Workload
 

@@ -18,8 +18,8 @@ from scalesim.cost.paper import FIGURE_2
 from scalesim.design.constraints import AtMost, worst_excess
 from scalesim.families import FIGURE, ShapeFamily
 from scalesim.laws.base import Law, fields_of
+from scalesim.numerics.roots import newton_root
 from scalesim.pytree import register, static
-from scalesim.roots import newton_root
 from scalesim.shape import Shape, count_params
 from scalesim.workload import Workload
 

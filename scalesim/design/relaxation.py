@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalesim.design.newton import minimise
 from scalesim.design.problem import TIED, Freed, Problem, Query, Sized, bits_seen
 from scalesim.families import ShapeFamily
+from scalesim.numerics.penalty import minimise
 from scalesim.pytree import register
 from scalesim.shape import Shape
 

@@ -16,13 +16,13 @@ import numpy as np
 
 from scalesim.design.constraints import worst_excess
 from scalesim.design.integer import best_first
-from scalesim.design.newton import ITERATIONS
 from scalesim.design.places import Places
 from scalesim.design.problem import Freed, Problem, Query
 from scalesim.design.relaxation import Relaxed, descend
 from scalesim.design.space import N_STARTS, DesignSpace
+from scalesim.numerics.penalty import ITERATIONS
+from scalesim.numerics.roots import newton_root
 from scalesim.pytree import register
-from scalesim.roots import newton_root
 from scalesim.shape import Shape
 
 __all__ = ["TOLERANCE", "Built", "Settled", "build", "settled", "wide_search"]

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.compilation import quick_jit
 from scalesim.fitting.problem import FitProblem
 from scalesim.fitting.setup import Setup
-from scalesim.numerics.compiling import quick_jit
 from scalesim.numerics.least_squares import influence
 
 __all__ = ["diagnose", "local"]

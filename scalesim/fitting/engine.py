@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from scalesim.caching import ByDefinition
+from scalesim.compilation import quick_jit
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.fitting.coordinates import coefficients
 from scalesim.fitting.diagnosis import diagnose, local
@@ -22,7 +23,6 @@ from scalesim.fitting.result import Fit, LocalOptimum, Origin
 from scalesim.fitting.setup import EvidenceLike, LawLike, Setup, prepare
 from scalesim.fitting.starts import ANNEAL, given_starts, project, start_pool
 from scalesim.laws.base import Law
-from scalesim.numerics.compiling import quick_jit
 from scalesim.numerics.descent import curvature, descend, newton
 from scalesim.numerics.least_squares import March
 

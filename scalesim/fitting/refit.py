@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.compilation import quick_jit
 from scalesim.fitting.coordinates import resolve
 from scalesim.fitting.problem import FitProblem
 from scalesim.fitting.setup import Setup
 from scalesim.fitting.starts import ANNEAL, project, start_pool
-from scalesim.numerics.compiling import quick_jit
 from scalesim.numerics.least_squares import March, march
 
 __all__ = ["CHUNK", "Refits", "Replicas", "predict_many", "refit"]

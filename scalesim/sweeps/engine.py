@@ -22,7 +22,7 @@ from scalesim.sweeps.parts import write_part
 from scalesim.sweeps.screen import Question, exact, quick, screen, unreal
 from scalesim.sweeps.stream import Stream, check_real
 
-__all__ = ["Engine", "Progress"]
+__all__ = ["Engine", "SweepProgress"]
 
 SAMPLE = 1 << 16
 """Designs spread over the product, evaluated first: they set the bars, and show the screen's error."""
@@ -37,7 +37,7 @@ WORST_MARGIN = 1e-3
 
 
 @dataclass(frozen=True)
-class Progress:
+class SweepProgress:
     """How far a sweep is.
 
     Attributes:
@@ -83,7 +83,7 @@ class Engine:
     checkpoint: Path | None = None
     every: float = 5.0
     save_all: Path | None = None
-    progress: Callable[[Progress], None] | None = None
+    progress: Callable[[SweepProgress], None] | None = None
     round_seconds: float = 2.0
     devices: list[Any] = field(default_factory=jax.local_devices)
     hosts: Hosts = field(default_factory=Hosts.here)
@@ -128,7 +128,7 @@ class Engine:
                 self._write()
                 written = time.monotonic()
             if self.progress:
-                self.progress(Progress(self.designs, self._total(), self.seconds))
+                self.progress(SweepProgress(self.designs, self._total(), self.seconds))
             # The slowest process sets the pace, and all reckon with the same figure.
             slowest = max(float(gathered[:, 1].max()), 1e-3)
             grown = int(blocks_a_round * min(4.0, self.round_seconds / slowest))
@@ -144,8 +144,9 @@ class Engine:
         asked = {
             "designs": self.source.identity,
             "law": one.problem,
-            "objective": one.objective,
-            "workload": [question.workload for question in self.questions],
+            "objective": one.query.objective,
+            "plan": one.query.plan,
+            "workload": [question.query.workload for question in self.questions],
             "target_loss": float(kept.target),
             "top": len(kept.top),
             "span and resolution": (kept.low, kept.cells.shape[1], kept.resolution),
@@ -176,7 +177,8 @@ class Engine:
         sample = self.source.sample(SAMPLE)
         self._margins, self._dtypes, self._screens = [], [], []
         for i, question in enumerate(self.questions):
-            fast = replace(question, objective=quick(question.objective))
+            query = replace(question.query, objective=quick(question.query.objective))
+            fast = replace(question, query=query)
             if len(sample):
                 true = exact(question, sample[:, 1:])
                 self.kept[i] = self.kept[i].merged(np.concatenate([sample, true], axis=1))
@@ -252,7 +254,7 @@ class Engine:
         measures = [exact(question, sizes) for question in self.questions]
         assert self.save_all is not None
         write_part(
-            self.save_all, block.number, indices, sizes, measures, [q.workload for q in self.questions]
+            self.save_all, block.number, indices, sizes, measures, [q.query.workload for q in self.questions]
         )
 
     def _share(self, done: int, took: float) -> np.ndarray:

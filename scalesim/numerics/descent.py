@@ -143,7 +143,8 @@ def descend(
         z, state = carry
         anneal = widen(i / steps)
 
-        def at(z: jax.Array) -> jax.Array:
+        def at(z: jax.Array, residual_fn: Any = None) -> jax.Array:
+            # Optax's line searches insist that the objective takes every extra argument.
             return objective(z, anneal)
 
         more = {} if residual is None else {"residual_fn": lambda z: residual(z, anneal)}

@@ -49,7 +49,8 @@ def loop(residual, params, steps, solver=None):
     def step(carry, _):
         updates, state = solver.update(None, carry[1], carry[0], residual_fn=residual)
         params = optax.apply_updates(carry[0], updates)
-        return (params, state), jnp.sum(residual(params) ** 2)
+        now = residual(params)
+        return (params, state), total(now) if isinstance(now, Rows) else jnp.sum(now**2)
 
     (params, state), costs = jax.lax.scan(step, (params, solver.init(params)), length=steps)
     return params, state, costs
@@ -74,13 +75,10 @@ def test_parameters_may_be_any_tree_and_rows_say_how_residuals_count():
         r = p["line"][0] + p["line"][1] * x - y
         return Rows(r, jnp.ones_like(r), 1e-3 * jnp.ones_like(r), jnp.ones_like(r))
 
-    solver = levenberg_marquardt()
-    state = solver.init(params)
-    for _ in range(150):
-        updates, state = solver.update(None, state, params, residual_fn=rows)
-        params = optax.apply_updates(params, updates)
-    chex.assert_trees_all_close(params, {"line": (jnp.array(1.0), jnp.array([2.0]))}, atol=2e-3)
-    chex.assert_trees_all_equal_shapes(params, updates)
+    found, _, costs = loop(rows, params, 150)
+    chex.assert_trees_all_close(found, {"line": (jnp.array(1.0), jnp.array([2.0]))}, atol=2e-3)
+    chex.assert_trees_all_equal_shapes(found, params)
+    assert np.all(np.diff(np.asarray(costs)) <= 0)
 
 
 def test_update_says_what_it_needs():
@@ -150,7 +148,7 @@ def test_newton_ends_at_the_optimum_from_where_the_curvature_is_negative():
     objective = lambda z: jnp.sum(z**4 - 2 * z**2) + 0.1 * z[0]  # noqa: E731 a saddle at 0
     at = jax.vmap(lambda z: curvature(objective, z))
     z, _, slope, bend = newton(lambda z, busy: at(z), np.array([[0.1, 0.1], [-0.2, 0.3]]))
-    assert np.all(slope < 1e-9)
+    assert np.all(slope < 1e-6)
     assert np.all(np.linalg.eigvalsh(bend) > 0)
     np.testing.assert_allclose(np.abs(z), 1.0, atol=0.02)
 

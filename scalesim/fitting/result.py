@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from scalesim.errors import InvalidInput
-from scalesim.faces import Face, Shown, cell, plain
+from scalesim.faces import Face, Shown, plain
 from scalesim.fitting.coordinates import coefficients, per_coordinate
 from scalesim.fitting.setup import EvidenceLike, Setup, prepare
 from scalesim.laws.base import REGISTRY, Law
@@ -145,14 +144,15 @@ class Fit(Shown):
         return {k: [values[k] - 1.645 * errors[k], values[k] + 1.645 * errors[k]] for k in errors}
 
     def _face(self) -> Face:
-        errors, spread = per_coordinate(self.standard_errors), self.intervals
+        own = self.standard_errors if self.bootstrap is None else self.bootstrap.standard_errors
+        errors, spread = per_coordinate(own), self.intervals
         lows, highs = (per_coordinate({k: v[i] for k, v in spread.items()}) for i in (0, 1))
-        rows = [
-            (name, value, errors.get(name) or "held", f"{cell(lows[name])} .. {cell(highs[name])}")
-            if errors.get(name)
-            else (name, value, "held", "")
-            for name, value in per_coordinate(self.coefficients).items()
-        ]
+        rows: list[tuple[Any, ...]] = []
+        for name, value in per_coordinate(self.coefficients).items():
+            if name not in errors or errors[name] <= 1e-12 * abs(value):
+                rows.append((name, value, "held", ""))
+            else:
+                rows.append((name, value, errors[name], (lows[name], highs[name])))
         source = "the curvature" if self.bootstrap is None else f"{len(self.bootstrap):,} resamples"
         points = [e for e in self.provenance.get("evidence", []) if e["kind"] == "points"]
         runs = f" over {points[0]['rows']:,} runs" if points else ""
@@ -231,11 +231,13 @@ def load_fit(path: str | Path, runs: EvidenceLike | None = None) -> Fit:
     found = Fit(law=law, bootstrap=spread, **kept)
     if runs is None:
         return found
-    return dataclasses.replace(found, origin=_origin(found, runs, raw.get("asked"), str(path)))
+    origin = _origin(found, runs, raw.get("asked"))
+    _check_origin(found, origin, str(path))
+    return dataclasses.replace(found, origin=origin)
 
 
-def _origin(fit: Fit, evidence: EvidenceLike, asked: Mapping[str, Any] | None, name: str) -> Origin:
-    """Return a fit's problem, built again from its evidence; check that its optimum is the fit's."""
+def _origin(fit: Fit, evidence: EvidenceLike, asked: Mapping[str, Any] | None) -> Origin:
+    """Return a fit's problem, built again from its evidence and its options."""
     from scalesim.fitting.noise import Noise
 
     errors = fit.standard_errors
@@ -255,15 +257,21 @@ def _origin(fit: Fit, evidence: EvidenceLike, asked: Mapping[str, Any] | None, n
             **options,
         )
         z = np.asarray(asked["z"]) if "z" in asked else setup.layout.encode(fit.law, setup.problem.centres)
-        objective = float(setup.problem.objective(jnp.asarray(z)))
+    return Origin(setup, z)
+
+
+def _check_origin(fit: Fit, origin: Origin, name: str) -> None:
+    """Raise if a fit's objective is another one at its optimum in this problem."""
+    setup, z = origin
+    with jax.enable_x64(True):
+        objective = float(jax.jit(lambda problem, z: problem.objective(z))(setup.problem, z))
     if not np.isclose(objective, fit.objective, rtol=1e-6, atol=1e-12):
         rows = "" if setup.points is None else f" ({len(setup.runs)} rows)"
         raise InvalidInput(
             f"{name} was fitted to other evidence than `runs`{rows}: its objective there would be "
             f"{objective:.6g}, but is {fit.objective:.6g}. "
-            f"It was fitted to {'; '.join(_said(e) for e in kinds) or 'what the file does not say'}."
+            f"It was fitted to {'; '.join(map(_said, fit.provenance.get('evidence', [])))}."
         )
-    return Origin(setup, z)
 
 
 def _said(evidence: Mapping[str, Any]) -> str:
@@ -308,8 +316,8 @@ def named_fit(name: str) -> Fit:
         def origin() -> Origin:
             from pkgutil import resolve_name
 
-            raw = json.loads(shipped[name].read_text())
-            return _origin(found, resolve_name(_SHIPPED[name])(), raw.get("asked"), f"law {name!r}")
+            asked = json.loads(shipped[name].read_text()).get("asked")
+            return _origin(found, resolve_name(_SHIPPED[name])(), asked)
 
         return dataclasses.replace(found, origin=origin)
     if Path(name).exists():

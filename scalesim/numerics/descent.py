@@ -87,7 +87,7 @@ def newton(
 
     >>> at = jax.vmap(lambda z: curvature(lambda z: jnp.cosh(z - 3.0).sum(), z))
     >>> z, value, *_ = newton(lambda z, busy: at(z), np.zeros((1, 2)))
-    >>> z.round(6).tolist(), value.tolist()
+    >>> z.round(6).tolist(), value.round(6).tolist()
     ([[3.0, 3.0]], [2.0])
     """
     value, slope, bend = (np.array(part) for part in evaluate(z, np.ones(len(z), bool)))

@@ -33,6 +33,7 @@ def test_the_default_law_is_resampled_with_its_curves_and_choices():
 
 def test_a_shipped_fit_does_what_a_fit_does():
     found = ss.named_fit("points")
+    assert found.setup.problem.objective(found.z) == pytest.approx(found.objective, rel=1e-9)
     drawn = ss.profile(found, "b", [found.law.b, 1.1 * found.law.b])
     assert drawn.objective[0] == pytest.approx(found.objective, rel=1e-6)
     assert drawn.objective[1] > found.objective

@@ -235,7 +235,7 @@ def suggest_runs(
         The candidates, the most useful for its FLOPs first.
 
     Raises:
-        InvalidInput: the fit is not identified, or FLOPs cannot be told.
+        InvalidInput: the fit is not identified, or the FLOPs are not known.
     """
     if fit.unidentified:
         raise InvalidInput("suggest_runs needs an identified fit. " + " ".join(fit.unidentified))

@@ -83,6 +83,7 @@ blocks = ss.in_blocks(lambda s: ss.FIGURE_2(s, job), shape)
 # Laws and evidence.
 runs: ss.RunTable = ss.load_runs("paper")
 mine, table, curves = ss.own_runs(), ss.paper_choices(), ss.paper_curves()
+papers: ss.RunTable = ss.paper_runs()
 laws: list[ss.Law] = [
     ss.AdditiveHeadLaw(),
     ss.AspectRatio(),
@@ -124,6 +125,7 @@ Function = ss.law_from_function(lambda n_params, E: E + n_params**-0.3, {"E": (1
 fit: ss.Fit = ss.fit(ss.HeadLaw, runs, noise=ss.Squared(0.004), fixed={"k": None, "g": None})
 robust: ss.Fit = ss.fit("chinchilla", runs, noise=ss.Huber(), solver=optax.adam(1e-2))
 points = ss.Points(runs, ss.Squared(0.004))
+chosen: type[ss.Choices] = ss.Choices
 drawn = ss.Curves({"n_params": np.ones((1, 2))}, np.ones((1, 2)), sigma=0.02, weight=1)
 sure: ss.Fit = ss.with_bootstrap(fit, 200)
 spread: ss.Bootstrap = ss.bootstrap(fit, 200)
@@ -135,7 +137,7 @@ largest: ss.Validation = ss.leave_largest_out(fit)
 scores: ss.Comparison = ss.compare(["chinchilla", "kaplan"], runs)
 minima: ss.IsoFlop = ss.isoflop(runs)
 paths = ss.delta_path(fit), ss.outlier_path(fit)
-advised: list[ss.Suggestion] = ss.suggest_runs(fit, lambda law: law.E, {"n_params": np.ones(3)})
+advised: list[ss.Suggestion] = ss.suggest_runs(fit, lambda law: law.loss({}), {"n_params": np.ones(3)})
 values = ss.coefficients(fit.law)
 changed = ss.with_coefficients(fit.law, {"E": 1.9})
 
@@ -202,4 +204,4 @@ ss.run_grid(grid)
 machine: ss.Measured = ss.measure_hardware()
 weights = ss.load_weights("folder")
 ss.save_weights(weights.params, shape, "folder", max_context=8192)
-rooms = ss.cost, ss.laws, ss.model
+namespaces = ss.cost, ss.laws, ss.model, ss.numerics

@@ -83,6 +83,7 @@ blocks = ss.in_blocks(lambda s: ss.FIGURE_2(s, job), shape)
 # Laws and evidence.
 runs: ss.RunTable = ss.load_runs("paper")
 mine, table, curves = ss.own_runs(), ss.paper_choices(), ss.paper_curves()
+papers: ss.RunTable = ss.paper_runs()
 laws: list[ss.Law] = [
     ss.AdditiveHeadLaw(),
     ss.AspectRatio(),
@@ -139,7 +140,7 @@ largest: ss.Validation = ss.leave_largest_out(fit)
 scores: ss.Comparison = ss.compare(["chinchilla", "kaplan"], runs)
 minima: ss.IsoFlop = ss.isoflop(runs)
 paths = ss.delta_path(fit), ss.outlier_path(fit)
-advised: list[ss.Suggestion] = ss.suggest_runs(fit, lambda law: law.E, {"n_params": np.ones(3)})
+advised: list[ss.Suggestion] = ss.suggest_runs(fit, lambda law: law.loss({}), {"n_params": np.ones(3)})
 values = ss.coefficients(fit.law)
 changed = ss.with_coefficients(fit.law, {"E": 1.9})
 
@@ -206,4 +207,4 @@ ss.run_grid(grid)
 machine: ss.Measured = ss.measure_hardware()
 weights = ss.load_weights("folder")
 ss.save_weights(weights.params, shape, "folder", max_context=8192)
-rooms = ss.cost, ss.laws, ss.model
+namespaces = ss.cost, ss.laws, ss.model, ss.numerics

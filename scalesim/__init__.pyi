@@ -158,7 +158,6 @@ from scalesim.report import draw_sweeps as draw_sweeps
 from scalesim.shape import LatentAttention as LatentAttention
 from scalesim.shape import MixtureOfExperts as MixtureOfExperts
 from scalesim.shape import Shape as Shape
-from scalesim.shape import SlidingWindow as SlidingWindow
 from scalesim.shape import count_params as count_params
 from scalesim.shape import parameter_table as parameter_table
 from scalesim.sweeps import Product as Product

@@ -132,7 +132,7 @@ def _loss(law: str, given: Given) -> dict[str, Any] | None:
     from scalesim.laws.base import fields_of
 
     shape = given.shape
-    plain = shape.latent is None and shape.window is None and shape.moe is None and shape.layers_per_kv == 1
+    plain = shape.is_plain and shape.window is None
     # A trained model's own data decide its loss: a law of other data says nothing about it.
     if not plain or not shape.gated_ffn or given.max_context is not None:
         return None

@@ -107,12 +107,12 @@ def forward_flops(
     choose("logits", logits, ("all", "last", "none"))
     s, new, past, batch = to_float((shape, new, past, batch_size))
     tokens = batch * new
-    found: dict[str, Num] = dict.fromkeys(("qkv", "scores", "output", "ffn", "router", "logits"), 0.0)
+    found: dict[str, Num] = dict.fromkeys(("qkv", "scores", "output", "ffn", "router"), 0.0)
+    predicted = {"all": tokens, "last": batch, "none": 0.0}[logits]
     for p in parameter_table(s):
-        if p.operator:
-            times = {"all": tokens, "last": batch, "none": 0.0}[logits] if p.operator == "logits" else tokens
+        if p.operator and p.operator != "logits":
             kind = _KINDS.get(p.operator, "ffn" if p.group == "ffn" else "qkv")
-            found[kind] = found[kind] + 2.0 * times * (1.0 if p.layers is None else p.layers) * p.active
+            found[kind] = found[kind] + 2.0 * tokens * (1.0 if p.layers is None else p.layers) * p.active
     for block in s.blocks:
         if block.mixer is not None:
             once = tokens * block.mixer.step_flops + sum(
@@ -120,10 +120,10 @@ def forward_flops(
                 for score in block.mixer.scores(decode=absorbed)
             )
             found["scores"] = found["scores"] + block.count * once
-    return ForwardFlops(**found)
+    return ForwardFlops(**found, logits=2.0 * predicted * s.d_model * s.vocab_size)
 
 
-_KINDS = {"output projection": "output", "router": "router", "logits": "logits"}
+_KINDS = {"output projection": "output", "router": "router"}
 
 
 def score_flops(score: Scores, new: Num, past: Num, *, causal: bool = True) -> Num:

@@ -7,14 +7,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from scalesim.cost.cache import Kept, kept_tokens, pool_layout, state_bytes
 from scalesim.cost.latency import RESERVE
-from scalesim.cost.memory import (
-    activation_bytes,
-    kept_tokens,
-    serving_memory,
-    state_bytes,
-    weight_bytes,
-)
+from scalesim.cost.memory import activation_bytes, serving_memory, weight_bytes
 from scalesim.cost.numbers import larger, to_float
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.errors import Unreachable
@@ -95,7 +90,12 @@ def largest_context(
     sequences = job.batch_size / parallel.expert if parallel.expert > 1 else job.batch_size
     kept = kept_tokens(to_float(shape), kv_bits=job.kv_bits, parallel=parallel)
     fixed = weight_bytes(to_float(shape), weight_bits=job.weight_bits, parallel=parallel)
-    fixed = fixed + sequences * state_bytes(to_float(shape), parallel=parallel)
+    if job.kv_pool:
+        layout = pool_layout(to_float(shape), kv_bits=job.kv_bits, parallel=parallel)
+        kept, held_state = [Kept(layout.per_token, None)], layout.per_sequence
+    else:
+        held_state = state_bytes(to_float(shape), parallel=parallel)
+    fixed = fixed + sequences * held_state
 
     def held(length: Num, chunk: Num) -> Num:
         one = replace(job, prefill_chunk=chunk, context_length=length, batch_size=sequences)

@@ -8,9 +8,10 @@ from typing import Any
 
 import jax
 
+from scalesim.cost.cache import kv_bytes_per_token
 from scalesim.cost.capacity import largest_batch, largest_context, usable_bytes
 from scalesim.cost.latency import RESERVE, Serving, decode_operators, prefill_operators, serving
-from scalesim.cost.memory import MemoryUse, kv_bytes_per_token, serving_memory, weight_bytes
+from scalesim.cost.memory import MemoryUse, serving_memory, weight_bytes
 from scalesim.cost.numbers import to_float
 from scalesim.cost.operators import Operator
 from scalesim.cost.parallel import ONE_DEVICE, Parallel

@@ -1,27 +1,18 @@
-"""Bytes: of weights, of the KV cache at any length, and of what a step holds beside them."""
+"""Bytes on one accelerator: of weights, of caches, and of what a step holds beside them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
-from scalesim.cost.numbers import larger, smaller
+from scalesim.cost.cache import kv_cache_bytes, pool_bytes
+from scalesim.cost.numbers import in_bytes, larger, smaller
 from scalesim.cost.parallel import ONE_DEVICE, Parallel, held_heads
 from scalesim.pytree import register
 from scalesim.shape import Shape, count_params, parameter_table
 from scalesim.workload import Workload
 
-__all__ = [
-    "MemoryUse",
-    "activation_bytes",
-    "held_params",
-    "kept_tokens",
-    "kv_bytes_per_token",
-    "kv_cache_bytes",
-    "serving_memory",
-    "state_bytes",
-    "weight_bytes",
-]
+__all__ = ["MemoryUse", "activation_bytes", "held_params", "serving_memory", "weight_bytes"]
 
 Num = Any
 
@@ -41,83 +32,6 @@ class MemoryUse:
         return self.weights + self.kv_cache + self.activations
 
 
-class _Kept(NamedTuple):
-    """What the layers of one block keep of a sequence on one device: bytes a token of the last `window`."""
-
-    n_bytes: Num
-    window: Num | None
-
-
-def kept_tokens(shape: Shape, *, kv_bits: Num = 16, parallel: Parallel = ONE_DEVICE) -> list[_Kept]:
-    """Return the bytes a token that each kind of cache holds on one device, and its window."""
-    found = []
-    for block in shape.blocks:
-        for kept in () if block.mixer is None else block.mixer.cached():
-            values = kept.values
-            if parallel.tensor > 1 and kept.heads is not None:
-                values = values / kept.heads * held_heads(kept.heads, parallel)
-            n_bytes = _in_bytes(_share(block.count * values, parallel), kv_bits)
-            found.append(_Kept(n_bytes if kept.every == 1 else n_bytes / kept.every, kept.window))
-    return found
-
-
-def state_bytes(shape: Shape, *, parallel: Parallel = ONE_DEVICE) -> Num:
-    """Return the bytes that a sequence keeps on one device whatever its length: recurrent states, filters.
-
-    >>> state_bytes(Shape(n_layer=2, d_model=64, n_head=2, n_kv_head=1, d_ff=128))
-    0
-    """
-    total = sum(block.count * block.mixer.state_bytes for block in shape.blocks if block.mixer is not None)
-    return total / parallel.tensor / parallel.pipeline if parallel.devices > 1 else total
-
-
-def _share(values: Num, parallel: Parallel) -> Num:
-    return values / parallel.pipeline if parallel.pipeline > 1 else values
-
-
-def _in_bytes(values: Num, bits: Num) -> Num:
-    """Bytes of so many values: exact where both are whole numbers and the result is one."""
-    if isinstance(values, int) and isinstance(bits, int) and bits % 8 == 0:
-        return values * (bits // 8)
-    return values * (bits / 8)
-
-
-def kv_bytes_per_token(shape: Shape, *, kv_bits: Num = 16, parallel: Parallel = ONE_DEVICE) -> Num:
-    """Return the bytes that one token adds to the KV cache, all layers together, on one device.
-
-    2 n_kv_head head_dim values a layer with keys and values of its own (kv_lora_rank + rope_dim with latent
-    attention, whatever n_head is), none in recurrent layers. Layers with a sliding window drop as many again
-    once it is full.
-
-    Args:
-        shape: the model.
-        kv_bits: bits a value.
-        parallel: over how many devices; a device holds max(1, n_kv_head / tensor) KV heads, and the whole
-            latent.
-
-    >>> llama3_8b = Shape(n_layer=32, d_model=4096, n_head=32, n_kv_head=8, head_dim=128, d_ff=14336)
-    >>> kv_bytes_per_token(llama3_8b)
-    131072
-    """
-    return sum(kept.n_bytes for kept in kept_tokens(shape, kv_bits=kv_bits, parallel=parallel))
-
-
-def kv_cache_bytes(shape: Shape, length: Num, *, kv_bits: Num = 16, parallel: Parallel = ONE_DEVICE) -> Num:
-    """Return the bytes of one sequence's KV cache and state at `length` tokens, on one device.
-
-    Global layers keep all tokens, sliding-window layers the last min(length, window), recurrent layers a
-    state of a constant size.
-
-    >>> from scalesim.models import known_model
-    >>> kv_cache_bytes(known_model("gemma-3-1b").shape, 32768) / 2**20
-    139.0
-    """
-    total = state_bytes(shape, parallel=parallel)
-    for kept in kept_tokens(shape, kv_bits=kv_bits, parallel=parallel):
-        total = total + kept.n_bytes * (length if kept.window is None else smaller(length, kept.window))
-    return total
-
-
 def weight_bytes(shape: Shape, *, weight_bits: Num = 16, parallel: Parallel = ONE_DEVICE) -> Num:
     """Return the bytes of the weights on one device, embeddings included.
 
@@ -132,7 +46,7 @@ def weight_bytes(shape: Shape, *, weight_bits: Num = 16, parallel: Parallel = ON
     True
     """
     matrices, others = held_params(shape, parallel)
-    return _in_bytes(matrices, weight_bits) + _in_bytes(others, larger(weight_bits, 16))
+    return in_bytes(matrices, weight_bits) + in_bytes(others, larger(weight_bits, 16))
 
 
 def held_params(shape: Shape, parallel: Parallel = ONE_DEVICE) -> tuple[Num, Num]:
@@ -198,7 +112,8 @@ def serving_memory(shape: Shape, workload: Workload, parallel: Parallel = ONE_DE
     sequences = job.batch_size / parallel.expert if parallel.expert > 1 else job.batch_size
 
     def cache(length: Num) -> Num:
-        return kv_cache_bytes(shape, length, kv_bits=job.kv_bits, parallel=parallel)
+        kept = pool_bytes if job.kv_pool else kv_cache_bytes
+        return kept(shape, length, kv_bits=job.kv_bits, parallel=parallel)
 
     own = cache(job.context_length)
     shared: Num = 0

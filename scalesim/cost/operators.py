@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from scalesim.cost.cache import kv_cache_bytes
 from scalesim.cost.flops import attended_pairs, score_flops
 from scalesim.cost.kernels import decode_attention_time, gemm_time, p_norm, prefill_attention_time
-from scalesim.cost.memory import kv_cache_bytes, weight_bytes
+from scalesim.cost.memory import weight_bytes
 from scalesim.cost.numbers import larger, smaller, to_float
 from scalesim.cost.parallel import (
     ONE_DEVICE,

@@ -30,7 +30,7 @@ class Family:
         extras: further tensors of the model.
     """
 
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
     layer: Callable[[Fields, Rules, int], Block] = layer
     names: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)

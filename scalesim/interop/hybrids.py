@@ -129,13 +129,13 @@ def gemma_4(f: Fields, rules: Rules, i: int) -> Block:
     d_ff = f.size("intermediate_size") * (2 if shared and f.flag("use_double_wide_mlp") else 1)
     extras: tuple[Parameter, ...] = ()
     ffn: FFN = Dense(d_ff=d_ff)
-    names = (f.optional("num_experts"), f.optional("moe_intermediate_size"), f.optional("top_k_experts"))
+    f.seen("num_experts", "moe_intermediate_size", "top_k_experts")
     norms = 4
     if f.flag("enable_moe_block"):
         n, width, top_k = (f.size(x) for x in ("num_experts", "moe_intermediate_size", "top_k_experts"))
         ffn, norms = MixtureOfExperts(n_expert=n, top_k=top_k, d_ff=width, d_ff_shared=d_ff), 7
         extras = (vector("bias", "router_scale", embed=d), vector("bias", "expert_scale", expert_out=n))
-    elif any(names):
+    elif f.config.get("num_experts"):
         raise InvalidInput("enable_moe_block must be true where a gemma4 config has experts, but is false.")
     per = f.count("hidden_size_per_layer_input")
     return Block(

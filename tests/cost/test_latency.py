@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import hardware_constants as measured
+from scalesim.cost.cache import kv_cache_bytes
 from scalesim.cost.flops import forward_flops
 from scalesim.cost.latency import (
     decode_operators,
@@ -18,7 +19,7 @@ from scalesim.cost.latency import (
     step_time,
     time_to_first_token,
 )
-from scalesim.cost.memory import kv_cache_bytes, weight_bytes
+from scalesim.cost.memory import weight_bytes
 from scalesim.cost.numbers import to_float
 from scalesim.cost.parallel import Parallel
 from scalesim.errors import InvalidInput

@@ -5,14 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from scalesim.cost.memory import (
-    activation_bytes,
-    kv_bytes_per_token,
-    kv_cache_bytes,
-    serving_memory,
-    state_bytes,
-    weight_bytes,
-)
+from scalesim.cost.cache import kv_bytes_per_token, kv_cache_bytes, state_bytes
+from scalesim.cost.memory import activation_bytes, serving_memory, weight_bytes
 from scalesim.cost.parallel import Parallel
 from scalesim.errors import InvalidInput
 from scalesim.models import known_model, known_models

@@ -170,7 +170,7 @@ def test_bfloat16_is_close_and_gives_float32_logits():
 @pytest.mark.parametrize("shape", [SMALL, replace(SMALL, window=8), alternating(8)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_caches_bytes_are_those_of_the_cost_model(shape, dtype):
-    from scalesim.cost.memory import kv_cache_bytes
+    from scalesim.cost.cache import kv_cache_bytes
 
     options = ModelOptions(dtype=dtype)
     cache = empty_cache(shape, 20, 3, options)

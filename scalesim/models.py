@@ -29,6 +29,7 @@ class KnownModel:
         kv_bytes_per_token: published bytes of cache a token, all layers, 16 bits a value.
         source: where the total was read.
         notes: known quirks.
+        weight_bits: mean bits of a value of the layers' matrices as it is published, scales included.
     """
 
     name: str
@@ -39,6 +40,7 @@ class KnownModel:
     kv_bytes_per_token: int
     source: str
     notes: str
+    weight_bits: float = 16.0
 
 
 def _key(name: str) -> str:

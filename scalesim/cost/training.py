@@ -81,7 +81,7 @@ def training_flops(shape: Shape, plan: TrainingPlan, *, hardware_flops: bool = F
     """
     sequence = forward_flops(shape, plan.context_length).total
     passes = 4.0 if hardware_flops and plan.recompute == "full" else 3.0
-    return passes * sequence * (plan.n_tokens / plan.context_length)
+    return passes * sequence * (plan.tokens(shape) / plan.context_length)
 
 
 def training_memory(shape: Shape, plan: TrainingPlan, parallel: Parallel = ONE_DEVICE) -> TrainingMemory:

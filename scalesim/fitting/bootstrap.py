@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -113,6 +114,8 @@ def _student(probability: float, freedom: int) -> float:
     >>> round(_student(0.05, 5), 3), round(_student(0.05, 100), 4)
     (-2.014, -1.6602)
     """
+    if freedom == 1:  # Cauchy's distribution, for which the expansion is 12% short
+        return math.tan(math.pi * (probability - 0.5))
     z = NormalDist().inv_cdf(probability)
     terms = (
         (z**3 + z) / 4,
@@ -231,9 +234,11 @@ def bootstrap(
 
 
 def with_bootstrap(fit: Fit, count: int = 4000, **options: Any) -> Fit:
-    """Return the fit with its bootstrap, whose standard errors replace the sandwich's."""
+    """Return the fit with its bootstrap, whose standard errors replace the sandwich's, and its rollout."""
+    from scalesim.fitting.rollout import rollout
+
     found = bootstrap(fit, count, **options)
-    return replace(fit, bootstrap=found, standard_errors=found.standard_errors)
+    return replace(fit, bootstrap=found, standard_errors=found.standard_errors, rollout=rollout(fit))
 
 
 def coefficients_of(setup: Setup, z: np.ndarray) -> dict[str, np.ndarray]:

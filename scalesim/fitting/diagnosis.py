@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.fitting.checkpoints import checkpoints
 from scalesim.fitting.compiling import quick_jit
+from scalesim.fitting.coordinates import slots_of
 from scalesim.fitting.noise import influence
 from scalesim.fitting.problem import Problem
 from scalesim.fitting.setup import Setup
 
-__all__ = ["diagnose", "local"]
+__all__ = ["diagnose", "identification", "local"]
 
 AT_BOUND = 9.0
 """A logit beyond this is within 1e-4 of the range's end."""
@@ -63,6 +65,8 @@ def diagnose(
     status, message = _status(setup, openings, agreeing, polished, gradient / scale)
     if held.any():
         message += f" On a bound: {', '.join(names[i] for i in np.flatnonzero(held))}."
+    if setup.points is not None and (correlated := checkpoints(setup.runs)):
+        message += f" {correlated}"
     return {
         "rms": rms,
         "condition": condition,
@@ -71,6 +75,30 @@ def diagnose(
         "status": status,
         "message": message,
     }
+
+
+def identification(fit: Any) -> tuple[str, ...]:
+    """Return what the evidence leaves open about a fit's coefficients, a sentence each.
+
+    A coefficient whose 90% interval covers the whole range in which its starts are drawn is one of which
+    the runs say nothing.
+    """
+    if getattr(fit, "unidentified", ()):
+        return (f"The fit is not identified: {' '.join(fit.unidentified)}",)
+    if getattr(fit, "status", "") == "unidentified":
+        return (f"The fit is not identified: {fit.message}",)
+    if not hasattr(fit, "intervals"):
+        return ()
+    intervals, said = fit.intervals, []
+    for slot in slots_of(fit.law):
+        low, high = slot.bounds or slot.spec.start
+        own = np.asarray(intervals.get(slot.name, (np.nan, np.nan)), float).T.reshape(-1, 2)
+        if np.any((own[:, 0] <= low) & (own[:, 1] >= high)):
+            found = f"{own[:, 0].min():.3g} to {own[:, 1].max():.3g}"
+            said.append(
+                f"{slot.name} is hardly known: its 90% interval, {found}, covers all of {low:g} to {high:g}."
+            )
+    return tuple(said)
 
 
 def _open_directions(jacobian: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:

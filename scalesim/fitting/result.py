@@ -43,6 +43,8 @@ class Fit:
         unidentified: directions that the evidence leaves open, a sentence each.
         provenance: what the law was fitted to.
         bootstrap: the distribution of the coefficients, if it was asked for.
+        rollout: the errors of its smaller runs' fits on the larger ones, which widen what it predicts
+            beyond its data; made with the bootstrap, or by `with_rollout`.
     """
 
     law: Law
@@ -59,6 +61,7 @@ class Fit:
     unidentified: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     bootstrap: Any = None
+    rollout: Any = None
     setup: Any = field(default=None, repr=False)
     z: Any = field(default=None, repr=False)
 
@@ -107,6 +110,7 @@ class Fit:
             "unidentified": list(self.unidentified),
             "provenance": self.provenance,
             "bootstrap": None if self.bootstrap is None else self.bootstrap.to_json(),
+            "rollout": None if self.rollout is None else self.rollout.to_json(),
         }
 
     def save(self, path: str | Path) -> None:
@@ -141,7 +145,12 @@ def load_fit(path: str | Path) -> Fit:
         from scalesim.fitting.bootstrap import Bootstrap
 
         spread = Bootstrap.from_json(raw["bootstrap"])
-    return Fit(law=law, bootstrap=spread, **kept)
+    errors = None
+    if raw.get("rollout") is not None:
+        from scalesim.fitting.rollout import Rollout
+
+        errors = Rollout.from_json(raw["rollout"])
+    return Fit(law=law, bootstrap=spread, rollout=errors, **kept)
 
 
 def named_fit(name: str) -> Fit:

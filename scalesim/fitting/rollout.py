@@ -1,0 +1,225 @@
+"""How a law's error grows beyond its runs: fits of the smaller ones, tried on the larger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from scalesim.errors import InvalidInput
+from scalesim.fitting.refit import predict_many, refit
+from scalesim.fitting.result import Fit
+from scalesim.laws.grouped import GROUP
+
+__all__ = ["Rollout", "RolloutFold", "rollout", "with_rollout"]
+
+CUTS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Shares of the runs, by training compute, that the folds keep."""
+STEP = 0.05
+"""Cuts nearer to each other than this, in log compute, are one."""
+NEAR = 0.1
+"""The least mean distance, in logs, over which a fold's error is taken to have grown."""
+
+
+@dataclass(frozen=True)
+class RolloutFold:
+    """One cut: the runs up to it fitted, those beyond it predicted.
+
+    Attributes:
+        cut: the most compute of a run that was kept.
+        kept, held_out: runs.
+        distance: mean log distance of the held-out runs beyond the kept ones (see `Rollout.distance`).
+        rms: root mean square of log L - log loss over the held-out runs.
+        nats: the same of L - loss.
+    """
+
+    cut: float
+    kept: int
+    held_out: int
+    distance: float
+    rms: float
+    nats: float
+
+
+@dataclass(frozen=True, eq=False)
+class Rollout:
+    """A law's errors on runs larger than those it was fitted to.
+
+    Attributes:
+        by: what was cut along, a phrase.
+        folds: by cut, the smallest first; none where there are too few runs or sizes.
+        scatter: standard deviation of log L - log loss over the runs fitted, coefficients counted.
+        ranges: least and greatest value of each field of the law, and of the compute.
+    """
+
+    by: str
+    folds: tuple[RolloutFold, ...]
+    scatter: float
+    ranges: dict[str, tuple[float, float]]
+
+    @property
+    def growth(self) -> float:
+        """The relative error of the law at a log distance of 1, beyond its scatter; nan without folds.
+
+        growth^2 is the mean over folds of max(rms^2 - scatter^2, 0) / distance: the error of a law that
+        leaves its data is taken for a random walk in the log distance.
+        """
+        if not self.folds:
+            return float("nan")
+        rate = [max(f.rms**2 - self.scatter**2, 0.0) / max(f.distance, NEAR) for f in self.folds]
+        return float(np.sqrt(np.mean(rate)))
+
+    @property
+    def nats(self) -> float:
+        """Root mean square error over the folds, each counting alike, nats; nan without folds."""
+        return float(np.sqrt(np.mean([f.nats**2 for f in self.folds]))) if self.folds else float("nan")
+
+    def distance(self, x: Mapping[str, Any]) -> np.ndarray:
+        """Return the log of the largest factor by which x leaves the range of a field or of the compute."""
+        return _distance(x, self.ranges)
+
+    def spread(self, x: Mapping[str, Any]) -> np.ndarray:
+        """Return the standard deviation of the law's relative error at x, growth * sqrt(distance)."""
+        return self.growth * np.sqrt(self.distance(x))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the errors as plain values."""
+        ranges = {name: list(ends) for name, ends in self.ranges.items()}
+        return {
+            "by": self.by,
+            "growth": self.growth,
+            "scatter": self.scatter,
+            "ranges": ranges,
+            "folds": [asdict(fold) for fold in self.folds],
+        }
+
+    @staticmethod
+    def from_json(raw: Mapping[str, Any]) -> Rollout:
+        """Return the errors that `to_json` wrote."""
+        ranges = {name: (float(low), float(high)) for name, (low, high) in raw["ranges"].items()}
+        folds = tuple(RolloutFold(**fold) for fold in raw["folds"])
+        return Rollout(str(raw["by"]), folds, float(raw["scatter"]), ranges)
+
+
+def rollout(fit: Fit) -> Rollout:
+    """Fit the smaller runs alone, at several cuts of training compute, and predict the larger ones.
+
+    The cuts keep 40% to 90% of the runs; each must leave a run more than there are coefficients, and two
+    of each group. Compute is 6 n_params n_tokens, or whichever of the two the law sees. Other evidence
+    than points is kept in every fold.
+
+    Raises:
+        InvalidInput: the fit has no measured points.
+
+    >>> import scalesim as ss
+    >>> N = np.geomspace(1e7, 1e10, 40)
+    >>> runs = ss.RunTable({"n_params": N}, 1.9 + (8e7 / N) ** 0.25)
+    >>> errors = rollout(ss.fit("power", runs))
+    >>> len(errors.folds), bool(errors.growth < 1e-4)
+    (6, True)
+    """
+    masks = cut_masks(fit)
+    return errors_of(fit, masks, _refitted(fit, masks))
+
+
+def with_rollout(fit: Fit) -> Fit:
+    """Return the fit with its errors on larger runs, which widen its predictions beyond the data."""
+    return replace(fit, rollout=rollout(fit))
+
+
+def cut_masks(fit: Fit) -> np.ndarray:
+    """Return which runs each fold holds out, (folds, rows); no fold where the law sees no size."""
+    runs = fit.setup.runs
+    size, _ = _compute(_fields(fit))
+    own = np.ones(len(runs), bool) if runs.weight is None else runs.weight > 0
+    kept: list[np.ndarray] = []
+    last = -np.inf
+    for share in CUTS if size is not None and own.any() else ():
+        assert size is not None
+        cut = float(np.quantile(np.log(size[own]), share, method="lower")) + STEP / 2
+        inside = np.log(size) <= cut
+        if cut - last < STEP or inside[own].all() or np.sum(inside & own) <= fit.setup.layout.size:
+            continue
+        if GROUP in fit.law.fields and not _in_each_group(runs.group, inside & own):
+            continue
+        kept.append(~inside & own)
+        last = cut
+    return np.array(kept, bool).reshape(-1, len(runs))
+
+
+def errors_of(fit: Fit, masks: np.ndarray, predicted: np.ndarray) -> Rollout:
+    """Return the errors of folds that held out `masks` and predicted these losses, both (folds, rows)."""
+    runs, x = fit.setup.runs, _fields(fit)
+    size, by = _compute(x)
+    own = np.ones(len(runs), bool) if runs.weight is None else runs.weight > 0
+    everything = {**x, **({} if size is None else {"flops": size})}
+    folds = []
+    for out, loss in zip(masks, predicted, strict=True):
+        inside = own & ~out
+        with np.errstate(invalid="ignore", divide="ignore"):
+            error = np.log(loss[out] / runs.loss[out])
+        if not np.all(np.isfinite(error)):
+            continue
+        away = _distance({k: v[out] for k, v in x.items()}, _ranges(everything, inside))
+        assert size is not None
+        folds.append(
+            RolloutFold(
+                cut=float(size[inside].max()),
+                kept=int(inside.sum()),
+                held_out=int(out.sum()),
+                distance=float(away.mean()),
+                rms=float(np.sqrt(np.mean(error**2))),
+                nats=float(np.sqrt(np.mean((loss[out] - runs.loss[out]) ** 2))),
+            )
+        )
+    residual = np.log1p(fit.residuals()[own] / runs.loss[own])
+    spare = max(len(residual) - fit.setup.layout.size, 1)
+    scatter = float(np.std(residual) * np.sqrt(len(residual) / spare))
+    return Rollout(by, tuple(folds), scatter, _ranges(everything, own))
+
+
+def _refitted(fit: Fit, masks: np.ndarray) -> np.ndarray:
+    runs = fit.setup.runs
+    if not len(masks):
+        return np.zeros((0, len(runs)))
+    weight = np.ones(len(runs)) if runs.weight is None else runs.weight
+    ends = refit(fit.setup, fit.z, weight=np.where(masks, 0.0, weight), keep=4)
+    points = fit.setup.problem.points.x
+    return predict_many(fit.setup, ends.z, {k: v[: len(runs)] for k, v in points.items()})
+
+
+def _fields(fit: Fit) -> dict[str, np.ndarray]:
+    if fit.setup is None:
+        raise InvalidInput("A fit read from a file has no runs; rollout(fit) needs one made in this session.")
+    runs = fit.setup.runs
+    return {name: runs[name] for name in fit.law.fields if name != GROUP}
+
+
+def _compute(x: Mapping[str, Any]) -> tuple[Any, str]:
+    """Return the training compute at x, and what that is in words; None where x has no size."""
+    if "n_params" in x and "n_tokens" in x:
+        return 6 * x["n_params"] * x["n_tokens"], "FLOPs (6 n_params n_tokens)"
+    for name in ("n_params", "n_tokens"):
+        if name in x:
+            return x[name], name
+    return None, "nothing: the law sees no size"
+
+
+def _ranges(x: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, tuple[float, float]]:
+    return {name: (float(v[rows].min()), float(v[rows].max())) for name, v in x.items()}
+
+
+def _distance(x: Mapping[str, Any], ranges: Mapping[str, tuple[float, float]]) -> np.ndarray:
+    size, _ = _compute(x)
+    away = np.zeros(np.broadcast_shapes(*(np.shape(v) for v in x.values())))
+    for name, values in {**x, "flops": size}.items():
+        if name in ranges and values is not None:
+            low, high = ranges[name]
+            away = np.maximum(away, np.maximum(np.log(values / high), np.log(low / values)))
+    return away
+
+
+def _in_each_group(group: np.ndarray, rows: np.ndarray) -> bool:
+    return all(np.sum(rows & (group == label)) >= 2 for label in np.unique(group))

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from scalesim.data.conventions import conventions
+from scalesim.data.readers import load_runs
 from scalesim.errors import InvalidInput
 from scalesim.fitting.coordinates import slots_of
 from scalesim.fitting.engine import fit
+from scalesim.fitting.evidence import Evidence, Points
 from scalesim.fitting.result import Fit
 from scalesim.fitting.setup import the_law
 from scalesim.fitting.validation import Validation, both_held_out
+from scalesim.laws.power import Chinchilla, Kaplan, PowerOfSum
+from scalesim.laws.terms import Constant
 
-__all__ = ["Comparison", "LawScore", "compare"]
+__all__ = ["BASE_FORMS", "Comparison", "LawScore", "compare"]
 
+BASE_FORMS = (PowerOfSum(), Chinchilla(), Kaplan() + Constant(E=0.5))
+"""The laws in parameters and tokens that stand for a base law, the one that extrapolates best first
+(`experiments/extrapolation.py`)."""
 FOLDS = 10
+TIE = 1.02
+"""Rollout errors within this factor of the least are taken as equal."""
+ONE_COUNT = (
+    "The table counts parameters in one way only, so whether it extrapolates better with or without "
+    "embeddings could not be tried; a second column of counts, or the shape, would do."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +41,12 @@ class LawScore:
 
     Attributes:
         name, fit: the law.
+        convention: the column that n_params is, where the table counts parameters in several ways.
         n_coefficients: free ones.
         rms: error on the runs it was fitted to, nats.
         held_out: rms error on groups left out in turn, nats.
-        rollout: rms error on the largest runs, fitted without them, nats.
+        rollout: rms error on the largest runs, fitted without them, nats: over several cuts of training
+            compute, each counting alike (`rollout`); nan where there are too few runs.
         aic, bic: n log(mean squared residual) + 2 k, and + k log n.
         worse_by: (low, middle, high): how much larger its mean squared held-out error is than the best
             law's, as a fraction, by a paired bootstrap over the groups (90%); zeros for the best.
@@ -38,6 +54,7 @@ class LawScore:
 
     name: str
     fit: Fit
+    convention: str
     n_coefficients: int
     rms: float
     held_out: float
@@ -57,54 +74,84 @@ class Comparison:
     """The table: laws by held-out error, the best first.
 
     Attributes:
-        scores: a line for each law.
+        scores: a line for each law, and each way of counting parameters.
         held_out_by: what was held out, a phrase.
         rollout_by: what the rollout was, a phrase.
+        notes: sentences about what could not be tried.
     """
 
     scores: tuple[LawScore, ...]
     held_out_by: str
     rollout_by: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def picked(self) -> LawScore:
+        """The law to extrapolate by: the least rollout error, and of those within 2% the fewest coefficients.
+
+        Where there is no rollout, the least held-out error.
+        """
+        finite = [score for score in self.scores if np.isfinite(score.rollout)]
+        if not finite:
+            return self.scores[0]
+        least = min(score.rollout for score in finite)
+        near = [score for score in finite if score.rollout <= TIE * least]
+        return min(near, key=lambda score: (score.n_coefficients, score.rollout))
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the table as plain values."""
         return [score.to_json() for score in self.scores]
 
 
-def compare(
-    laws: Sequence[Any], evidence: Any, *, share: float = 0.75, seed: int = 0, **options: Any
-) -> Comparison:
+def compare(laws: Sequence[Any], evidence: Any, *, seed: int = 0, **options: Any) -> Comparison:
     """Fit several laws to the same evidence and score what each has not seen.
+
+    A run table that counts parameters in several ways (with and without embeddings) has each law fitted
+    under each of them: which extrapolates is not known beforehand, and the fit alone does not tell.
 
     Args:
         laws: laws, classes or names, as `fit` takes them.
         evidence: as `fit` takes it. Without groups, ten folds of rows are held out instead.
-        share: the rollout fits the runs up to this quantile of n_params, and predicts the larger ones.
         seed: of folds and of the paired bootstrap.
         options: passed to `fit`; of fixed, bounds and priors each law takes those of its coefficients.
 
     >>> table = compare(["separablehead", "head"], "paper", fixed={"E": 1.97})
-    >>> table.scores[0].name
-    'HeadLaw'
+    >>> table.scores[0].name, table.picked.name
+    ('HeadLaw', 'HeadLaw')
     """
     if len(laws) < 2:
         raise InvalidInput(f"compare needs at least two laws, but has {len(laws)}.")
-    found = [fit(law, evidence, **_for(law, options)) for law in laws]
+    tables = _tables(evidence)
+    pairs = [(law, name) for law in laws for name in tables]
+    found = [fit(law, tables[name], **_for(law, options)) for law, name in pairs]
     runs = found[0].setup.runs
     by = "each group of runs in turn"
     if runs.group is None or len(set(runs.group)) < 2:
         folds = np.random.default_rng(seed).permutation(len(runs)) % min(FOLDS, len(runs))
         found = [_regrouped(f, folds) for f in found]
         by = f"{min(FOLDS, len(runs))} folds of rows"
-    axis = "n_params" if "n_params" in runs.columns else next(iter(runs.columns))
-    held, rolled = zip(*(both_held_out(f, axis, share) for f in found), strict=True)
+    held, rolled = zip(*map(both_held_out, found), strict=True)
     best = int(np.argmin([h.rms for h in held]))
-    scores = [
-        _score(f, h, r, _worse_by(h, held[best], seed) if i != best else (0.0, 0.0, 0.0))
-        for i, (f, h, r) in enumerate(zip(found, held, rolled, strict=True))
-    ]
+    several = len(tables) > 1
+    scores = []
+    for (_, convention), own, out, errors in zip(pairs, found, held, rolled, strict=True):
+        worse = (0.0, 0.0, 0.0) if out is held[best] else _worse_by(out, held[best], seed)
+        scores.append(_score(replace(own, rollout=errors), convention if several else "", out, worse))
     scores.sort(key=lambda score: score.held_out)
-    return Comparison(tuple(scores), by, f"the runs above the {share:.0%} quantile of {axis}")
+    cuts = f"the runs of most {rolled[0].by}, by fits of the smallest 40% to 90%"
+    notes = () if several or not _counted(found) else (ONE_COUNT,)
+    return Comparison(tuple(scores), by, cuts, notes)
+
+
+def _tables(evidence: Any) -> dict[str, Any]:
+    """Return the evidence under each way in which its run table counts parameters."""
+    if isinstance(evidence, Evidence | Points | list | tuple):
+        return {"": evidence}
+    return conventions(load_runs(evidence))
+
+
+def _counted(found: Sequence[Fit]) -> bool:
+    return any("n_params" in f.law.fields and "n_tokens" in f.law.fields for f in found)
 
 
 def _for(law: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -119,12 +166,12 @@ def _for(law: Any, options: dict[str, Any]) -> dict[str, Any]:
 
 def _regrouped(fit: Fit, folds: np.ndarray) -> Fit:
     setup = fit.setup
-    runs = dataclasses.replace(setup.runs, group=folds.astype(str))
-    points = dataclasses.replace(setup.points, runs=runs)
-    return dataclasses.replace(fit, setup=dataclasses.replace(setup, points=points))
+    runs = replace(setup.runs, group=folds.astype(str))
+    points = replace(setup.points, runs=runs)
+    return replace(fit, setup=replace(setup, points=points))
 
 
-def _score(fit: Fit, held: Validation, rolled: Validation, worse: tuple[float, float, float]) -> LawScore:
+def _score(fit: Fit, convention: str, held: Validation, worse: tuple[float, float, float]) -> LawScore:
     n, k = len(fit.setup.runs), fit.setup.layout.size
     residual = fit.residuals()
     if fit.setup.problem.points.log_space:
@@ -134,10 +181,11 @@ def _score(fit: Fit, held: Validation, rolled: Validation, worse: tuple[float, f
     return LawScore(
         name=_name(fit.law),
         fit=fit,
+        convention=convention,
         n_coefficients=k,
         rms=fit.rms,
         held_out=held.rms,
-        rollout=rolled.rms,
+        rollout=fit.rollout.nats,
         aic=float(deviance + 2 * k),
         bic=float(deviance + k * np.log(n)),
         worse_by=worse,

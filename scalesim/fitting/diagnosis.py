@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalesim.fitting.checkpoints import checkpoints
 from scalesim.fitting.compiling import quick_jit
 from scalesim.fitting.coordinates import slots_of
 from scalesim.fitting.noise import influence
@@ -65,8 +64,6 @@ def diagnose(
     status, message = _status(setup, openings, agreeing, polished, gradient / scale)
     if held.any():
         message += f" On a bound: {', '.join(names[i] for i in np.flatnonzero(held))}."
-    if setup.points is not None and (correlated := checkpoints(setup.runs)):
-        message += f" {correlated}"
     return {
         "rms": rms,
         "condition": condition,

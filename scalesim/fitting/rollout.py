@@ -121,7 +121,7 @@ def rollout(fit: Fit) -> Rollout:
     (6, True)
     """
     masks = cut_masks(fit)
-    return errors_of(fit, masks, _refitted(fit, masks))
+    return errors_of(fit, masks, predicted_without(fit, masks))
 
 
 def with_rollout(fit: Fit) -> Fit:
@@ -180,7 +180,8 @@ def errors_of(fit: Fit, masks: np.ndarray, predicted: np.ndarray) -> Rollout:
     return Rollout(by, tuple(folds), scatter, _ranges(everything, own))
 
 
-def _refitted(fit: Fit, masks: np.ndarray) -> np.ndarray:
+def predicted_without(fit: Fit, masks: np.ndarray) -> np.ndarray:
+    """Return every run's loss under fits without the runs in `masks`, nats, both (folds, rows)."""
     runs = fit.setup.runs
     if not len(masks):
         return np.zeros((0, len(runs)))

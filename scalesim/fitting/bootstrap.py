@@ -69,7 +69,7 @@ class Bootstrap:
         if self.freedom < 1:
             return plain
         scale = 1.0 if self.kind == "wild" else np.sqrt(self.units / self.freedom)
-        return NormalDist().cdf(scale * _student(plain, self.freedom))
+        return NormalDist().cdf(scale * student(plain, self.freedom))
 
     def intervals(self, level: float = 0.9) -> dict[str, list[Any]]:
         """Return each coefficient's expanded percentile interval (see `tail`), [low, high]."""
@@ -106,12 +106,12 @@ class Bootstrap:
         return Bootstrap(samples, objective, raw["kind"], raw["seed"], raw["asked"], *known)
 
 
-def _student(probability: float, freedom: int) -> float:
+def student(probability: float, freedom: int) -> float:
     """Return Student's t quantile, by the expansion about the normal one: within 2% from 2 degrees on.
 
     Abramowitz and Stegun, 26.7.5.
 
-    >>> round(_student(0.05, 5), 3), round(_student(0.05, 100), 4)
+    >>> round(student(0.05, 5), 3), round(student(0.05, 100), 4)
     (-2.014, -1.6602)
     """
     if freedom == 1:  # Cauchy's distribution, for which the expansion is 12% short

@@ -110,7 +110,7 @@ class Fit:
             "unidentified": list(self.unidentified),
             "provenance": self.provenance,
             "bootstrap": None if self.bootstrap is None else self.bootstrap.to_json(),
-            "rollout": None if self.rollout is None else self.rollout.to_json(),
+            "rollout_errors": None if self.rollout is None else self.rollout.to_json(),
         }
 
     def save(self, path: str | Path) -> None:
@@ -146,10 +146,10 @@ def load_fit(path: str | Path) -> Fit:
 
         spread = Bootstrap.from_json(raw["bootstrap"])
     errors = None
-    if raw.get("rollout") is not None:
+    if raw.get("rollout_errors") is not None:
         from scalesim.fitting.rollout import Rollout
 
-        errors = Rollout.from_json(raw["rollout"])
+        errors = Rollout.from_json(raw["rollout_errors"])
     return Fit(law=law, bootstrap=spread, rollout=errors, **kept)
 
 

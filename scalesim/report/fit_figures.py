@@ -86,13 +86,19 @@ def plot_isoflop(found: Any, path: str | Path) -> None:
             axes[0].semilogx(profile.n_params, profile.loss, ".", color=color, ms=4)
             grid = np.geomspace(profile.n_params.min(), profile.n_params.max(), 60)
             axes[0].plot(grid, profile.at(grid), color=color, lw=1, label=f"{profile.budget:.0e}")
-            axes[0].plot(profile.best_n_params, profile.best_loss, "o", mfc="white", mec=BASELINE, ms=4)
+            if profile.bracketed:
+                axes[0].plot(profile.best_n_params, profile.best_loss, "o", mfc="white", mec=BASELINE, ms=4)
         axes[0].set(xlabel="n_params", ylabel="loss (nats)", title="profiles")
-        budgets = np.array([p.budget for p in found.profiles])
-        best = np.array([p.best_n_params for p in found.profiles])
-        axes[1].loglog(budgets, best, "o", color=BASELINE, ms=4)
-        wide = np.geomspace(budgets.min(), budgets.max() * 10, 40)
-        axes[1].loglog(wide, found.n_params_at(wide), color=INK, lw=1.2)
+        axes[1].loglog(found.budgets, found.optima, "o", color=BASELINE, ms=4)
+        ends = [p for p in found.profiles if not p.bracketed]
+        at, edge = [p.budget for p in ends], [p.best_n_params for p in ends]
+        axes[1].loglog(at, edge, "o", mfc="none", mec=FAINT, ms=4, label="left out: at an end of its sizes")
+        wide = np.geomspace(found.budgets.min(), max(p.budget for p in found.profiles) * 10, 40)
+        sized = found.at(wide)
+        axes[1].loglog(wide, sized.n_params, color=INK, lw=1.2)
+        axes[1].fill_between(wide, sized.n_params_low, sized.n_params_high, color=FAINT, alpha=0.4, lw=0)
+        if ends:
+            axes[1].legend(fontsize=7)
         title = f"n_params ~ C^{found.exponent:.3f}"
         axes[1].set(xlabel="FLOPs", ylabel="best n_params", title=title)
         save(drawn, path)

@@ -16,6 +16,7 @@ from scalesim.fitting.coordinates import slots_of
 from scalesim.fitting.engine import fit
 from scalesim.fitting.evidence import Evidence, Points
 from scalesim.fitting.result import Fit
+from scalesim.fitting.rollout import best_rollout
 from scalesim.fitting.setup import the_law
 from scalesim.fitting.validation import Validation, both_held_out
 from scalesim.laws.power import Chinchilla, Kaplan, PowerOfSum
@@ -27,8 +28,6 @@ BASE_FORMS = (PowerOfSum(), Chinchilla(), Kaplan() + Constant(E=0.5))
 """The laws in parameters and tokens that stand for a base law, the one that extrapolates best first
 (`experiments/extrapolation.py`)."""
 FOLDS = 10
-TIE = 1.02
-"""Rollout errors within this factor of the least are taken as equal."""
 ONE_COUNT = (
     "The table counts parameters in one way only, so whether it extrapolates better with or without "
     "embeddings could not be tried; a second column of counts, or the shape, would do."
@@ -77,26 +76,16 @@ class Comparison:
         scores: a line for each law, and each way of counting parameters.
         held_out_by: what was held out, a phrase.
         rollout_by: what the rollout was, a phrase.
+        picked: the law, and the count of parameters, to extrapolate by: the first that was named, unless
+            another's rollout errors are clearly less (`best_rollout`).
         notes: sentences about what could not be tried.
     """
 
     scores: tuple[LawScore, ...]
     held_out_by: str
     rollout_by: str
+    picked: LawScore
     notes: tuple[str, ...] = ()
-
-    @property
-    def picked(self) -> LawScore:
-        """The law to extrapolate by: the least rollout error, and of those within 2% the fewest coefficients.
-
-        Where there is no rollout, the least held-out error.
-        """
-        finite = [score for score in self.scores if np.isfinite(score.rollout)]
-        if not finite:
-            return self.scores[0]
-        least = min(score.rollout for score in finite)
-        near = [score for score in finite if score.rollout <= TIE * least]
-        return min(near, key=lambda score: (score.n_coefficients, score.rollout))
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the table as plain values."""
@@ -137,10 +126,11 @@ def compare(laws: Sequence[Any], evidence: Any, *, seed: int = 0, **options: Any
     for (_, convention), own, out, errors in zip(pairs, found, held, rolled, strict=True):
         worse = (0.0, 0.0, 0.0) if out is held[best] else _worse_by(out, held[best], seed)
         scores.append(_score(replace(own, rollout=errors), convention if several else "", out, worse))
+    picked = scores[best_rollout(rolled)]
     scores.sort(key=lambda score: score.held_out)
     cuts = f"the runs of most {rolled[0].by}, by fits of the smallest 40% to 90%"
     notes = () if several or not _counted(found) else (ONE_COUNT,)
-    return Comparison(tuple(scores), by, cuts, notes)
+    return Comparison(tuple(scores), by, cuts, picked, notes)
 
 
 def _tables(evidence: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -17,8 +17,12 @@ __all__ = ["Rollout", "RolloutFold", "rollout", "with_rollout"]
 
 CUTS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of the runs, by training compute, that the folds keep."""
+SPARE = (3, 1)
+"""Runs kept beyond the number of coefficients, at least: the second where the first leaves no cut."""
 STEP = 0.05
 """Cuts nearer to each other than this, in log compute, are one."""
+TIE = 1.25
+"""Errors of laws within this factor of the least are taken as equal."""
 NEAR = 0.1
 """The least mean distance, in logs, over which a fold's error is taken to have grown."""
 
@@ -28,6 +32,7 @@ class RolloutFold:
     """One cut: the runs up to it fitted, those beyond it predicted.
 
     Attributes:
+        share: of the runs that the cut was to keep, by compute.
         cut: the most compute of a run that was kept.
         kept, held_out: runs.
         distance: mean log distance of the held-out runs beyond the kept ones (see `Rollout.distance`).
@@ -35,6 +40,7 @@ class RolloutFold:
         nats: the same of L - loss.
     """
 
+    share: float
     cut: float
     kept: int
     held_out: int
@@ -106,9 +112,9 @@ class Rollout:
 def rollout(fit: Fit) -> Rollout:
     """Fit the smaller runs alone, at several cuts of training compute, and predict the larger ones.
 
-    The cuts keep 40% to 90% of the runs; each must leave a run more than there are coefficients, and two
-    of each group. Compute is 6 n_params n_tokens, or whichever of the two the law sees. Other evidence
-    than points is kept in every fold.
+    The cuts keep 40% to 90% of the runs; each must leave three runs more than there are coefficients (or
+    one, where no cut leaves three), and two of each group. Compute is 6 n_params n_tokens, or whichever of
+    the two the law sees. Other evidence than points is kept in every fold.
 
     Raises:
         InvalidInput: the fit has no measured points.
@@ -120,8 +126,8 @@ def rollout(fit: Fit) -> Rollout:
     >>> len(errors.folds), bool(errors.growth < 1e-4)
     (6, True)
     """
-    masks = cut_masks(fit)
-    return errors_of(fit, masks, predicted_without(fit, masks))
+    shares, masks = cut_masks(fit)
+    return errors_of(fit, shares, masks, predicted_without(fit, masks))
 
 
 def with_rollout(fit: Fit) -> Fit:
@@ -129,34 +135,46 @@ def with_rollout(fit: Fit) -> Fit:
     return replace(fit, rollout=rollout(fit))
 
 
-def cut_masks(fit: Fit) -> np.ndarray:
-    """Return which runs each fold holds out, (folds, rows); no fold where the law sees no size."""
-    runs = fit.setup.runs
+def cut_masks(fit: Fit) -> tuple[tuple[float, ...], np.ndarray]:
+    """Return the share of each fold, and which runs it holds out (folds, rows); none if no size is seen."""
     size, _ = _compute(_fields(fit))
-    own = np.ones(len(runs), bool) if runs.weight is None else runs.weight > 0
-    kept: list[np.ndarray] = []
-    last = -np.inf
-    for share in CUTS if size is not None and own.any() else ():
-        assert size is not None
-        cut = float(np.quantile(np.log(size[own]), share, method="lower")) + STEP / 2
-        inside = np.log(size) <= cut
-        if cut - last < STEP or inside[own].all() or np.sum(inside & own) <= fit.setup.layout.size:
-            continue
-        if GROUP in fit.law.fields and not _in_each_group(runs.group, inside & own):
-            continue
-        kept.append(~inside & own)
-        last = cut
-    return np.array(kept, bool).reshape(-1, len(runs))
+    found: list[tuple[float, np.ndarray]] = []
+    for spare in SPARE:
+        if size is not None and not found:
+            found = list(_cuts(fit, np.log(size), fit.setup.layout.size + spare))
+    masks = np.array([out for _, out in found], bool).reshape(-1, len(fit.setup.runs))
+    return tuple(share for share, _ in found), masks
 
 
-def errors_of(fit: Fit, masks: np.ndarray, predicted: np.ndarray) -> Rollout:
+def _cuts(fit: Fit, log_size: np.ndarray, least: int) -> Iterator[tuple[float, np.ndarray]]:
+    """Yield the cuts that keep at least so many runs: the share, and which runs are held out."""
+    runs = fit.setup.runs
+    own, last = _own(fit), -np.inf
+    for share in CUTS:
+        cut = float(np.quantile(log_size[own], share, method="lower")) + STEP / 2
+        inside = own & (log_size <= cut)
+        enough = least <= inside.sum() < own.sum()
+        if GROUP in fit.law.fields:
+            enough = enough and all(np.sum(inside[runs.group == g]) >= 2 for g in np.unique(runs.group))
+        if enough and cut - last >= STEP:
+            last = cut
+            yield share, own & ~inside
+
+
+def _own(fit: Fit) -> np.ndarray:
+    """Return which runs count in the fit."""
+    runs = fit.setup.runs
+    return np.ones(len(runs), bool) if runs.weight is None else runs.weight > 0
+
+
+def errors_of(fit: Fit, shares: Sequence[float], masks: np.ndarray, predicted: np.ndarray) -> Rollout:
     """Return the errors of folds that held out `masks` and predicted these losses, both (folds, rows)."""
     runs, x = fit.setup.runs, _fields(fit)
     size, by = _compute(x)
-    own = np.ones(len(runs), bool) if runs.weight is None else runs.weight > 0
+    own = _own(fit)
     everything = {**x, **({} if size is None else {"flops": size})}
     folds = []
-    for out, loss in zip(masks, predicted, strict=True):
+    for share, out, loss in zip(shares, masks, predicted, strict=True):
         inside = own & ~out
         with np.errstate(invalid="ignore", divide="ignore"):
             error = np.log(loss[out] / runs.loss[out])
@@ -166,6 +184,7 @@ def errors_of(fit: Fit, masks: np.ndarray, predicted: np.ndarray) -> Rollout:
         assert size is not None
         folds.append(
             RolloutFold(
+                share=share,
                 cut=float(size[inside].max()),
                 kept=int(inside.sum()),
                 held_out=int(out.sum()),
@@ -222,5 +241,16 @@ def _distance(x: Mapping[str, Any], ranges: Mapping[str, tuple[float, float]]) -
     return away
 
 
-def _in_each_group(group: np.ndarray, rows: np.ndarray) -> bool:
-    return all(np.sum(rows & (group == label)) >= 2 for label in np.unique(group))
+def best_rollout(errors: Sequence[Rollout]) -> int:
+    """Return which of several laws of the same runs to extrapolate by: the first, if none is clearly better.
+
+    Laws are judged by their rms errors in nats over the cuts that all of them have. On public sets the law
+    of least error was no better a choice than always the first of `BASE_FORMS`; it is where its error is
+    less by more than `TIE` (`experiments/extrapolation.py`).
+    """
+    shared = set.intersection(*({fold.share for fold in own.folds} for own in errors))
+    if not shared:
+        return 0
+    score = [np.sqrt(np.mean([f.nats**2 for f in own.folds if f.share in shared])) for own in errors]
+    near = [i for i, value in enumerate(score) if value <= TIE * min(score)]
+    return near[0]

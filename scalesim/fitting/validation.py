@@ -85,10 +85,10 @@ def both_held_out(fit: Fit) -> tuple[Validation, Rollout]:
     """Return `leave_one_group_out` and `rollout`, of one compiled call."""
     labels, index = np.unique(fit.setup.runs.group, return_inverse=True)
     groups = index[None, :] == np.arange(len(labels))[:, None]
-    cuts = cut_masks(fit)
+    shares, cuts = cut_masks(fit)
     predicted = predicted_without(fit, np.concatenate([groups, cuts]))
     held = _validation(fit, groups, tuple(map(str, labels)), predicted[: len(labels)])
-    return held, errors_of(fit, cuts, predicted[len(labels) :])
+    return held, errors_of(fit, shares, cuts, predicted[len(labels) :])
 
 
 def _largest(fit: Fit, by: str, share: float) -> np.ndarray:

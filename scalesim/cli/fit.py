@@ -13,6 +13,7 @@ import tyro
 from scalesim.cli.common import parse, print_json
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput
+from scalesim.faces import plain
 
 if TYPE_CHECKING:
     from scalesim.fitting import Comparison, Fit
@@ -144,9 +145,10 @@ def _with_bootstrap(found: Fit, options: Options) -> Fit:
             path=options.resume,
             progress=progress,
         )
-    if len(found.bootstrap) < count:
+    spread = found.bootstrap
+    if spread is not None and len(spread) < count:
         print(
-            f"scalesim: {len(found.bootstrap)} of {count} resamples are used: "
+            f"scalesim: {len(spread)} of {count} resamples are used: "
             "the others were interrupted or had no finite fit.",
             file=sys.stderr,
         )
@@ -199,9 +201,10 @@ def _isoflop(found: Fit, runs: Any, budgets: list[float]) -> dict[str, dict[str,
 
     answers: dict[str, dict[str, Any]] = {}
     lawful = solvable(found.law)
-    for approach in (1, 2, 3) if lawful else (1, 2):
+    approaches: tuple[Literal[1, 2, 3], ...] = (1, 2, 3) if lawful else (1, 2)
+    for approach in approaches:
         try:
-            answer = isoflop(runs, approach, fit=found)
+            answer = isoflop(runs, approach, fit=found if approach == 3 else None)
         except InvalidInput as error:
             answers[f"approach {approach}"] = {"said": str(error)}
             continue
@@ -267,22 +270,20 @@ def _plot(found: Fit, options: Options) -> None:
 
 def _json(found: Fit, table: Comparison | None, sizes: dict[str, Any]) -> dict[str, Any]:
     from scalesim.fitting.diagnosis import identification
-    from scalesim.fitting.result import as_json
 
-    report = found.to_json()
+    report = found.to_dict()
     if report["bootstrap"] is not None:
         for bulky in ("samples", "objectives"):
             del report["bootstrap"][bulky]
     if table is not None:
-        report["comparison"] = table.to_json()
+        compared = table.to_dict()
+        report["comparison"], report["picked"] = compared["scores"], compared["picked"]
         report["held_out"], report["rollout"] = table.held_out_by, table.rollout_by
-        picked = table.picked
-        report["picked"] = {"name": picked.name, "convention": picked.convention}
-        report["comparison_notes"] = list(table.notes)
+        report["comparison_notes"] = compared["notes"]
     report["identification"] = list(identification(found))
     if sizes:
         report["isoflop"] = sizes
-    return as_json(report)
+    return plain(report)
 
 
 def _print(found: Fit, table: Comparison | None) -> None:

@@ -10,6 +10,7 @@ import tyro
 from scalesim.cli.common import parse, print_json
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput
+from scalesim.faces import plain
 
 __all__ = ["Options", "run"]
 
@@ -41,7 +42,6 @@ def run(args: list[str]) -> int:
     options = parse(Options, "predict", args, _REPEATS)
     use_compilation_cache()
     from scalesim.fitting import named_fit, predict
-    from scalesim.fitting.result import as_json
     from scalesim.units import parse_context, parse_count
 
     fit = named_fit(options.law)
@@ -84,7 +84,7 @@ def run(args: list[str]) -> int:
             "predictions": lines,
             "notes": list(found.notes),
         }
-        print_json(as_json(report))
+        print_json(plain(report))
     else:
         _print(lines, options.level)
         for note in found.notes:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from scalesim.cost.numbers import smaller, to_float
 from scalesim.errors import choose
 from scalesim.pytree import register
 from scalesim.shape import Shape, layer_counts
+from scalesim.types import Num
 
 __all__ = ["ForwardFlops", "attended_pairs", "forward_flops"]
 
-Num = Any
 Logits = Literal["all", "last", "none"]
 
 

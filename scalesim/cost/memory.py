@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from scalesim.cost.numbers import larger, smaller
 from scalesim.cost.parallel import ONE_DEVICE, Parallel, kv_heads_per_device
 from scalesim.pytree import register
 from scalesim.shape import Shape, count_params, layer_counts, parameter_table
+from scalesim.types import Num
 from scalesim.workload import Workload
 
 __all__ = [
@@ -19,8 +19,6 @@ __all__ = [
     "serving_memory",
     "weight_bytes",
 ]
-
-Num = Any
 
 
 @register

@@ -6,7 +6,7 @@ This is to time what `parameter_table` is to size: latency sums it, reports prin
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -25,11 +25,11 @@ from scalesim.cost.parallel import (
 from scalesim.hardware import Hardware
 from scalesim.pytree import register, static
 from scalesim.shape import LayerCounts, Shape, layer_counts
+from scalesim.types import Num
 from scalesim.workload import Workload
 
 __all__ = ["Operator", "elementwise_values", "forward_operators"]
 
-Num = Any
 
 # Reads and writes of a sampler as engines have it (vLLM's `Sampler`): to float32 1.5, temperature 2,
 # softmax 2, log-softmax 2, exponential noise 1, the division by it 3, argmax 1.

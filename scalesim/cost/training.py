@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 
@@ -13,6 +12,7 @@ from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.hardware import Hardware
 from scalesim.pytree import register
 from scalesim.shape import Shape
+from scalesim.types import Num
 from scalesim.workload import TrainingPlan
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "training_seconds",
 ]
 
-Num = Any
 
 MFU = (0.25, 0.40, 0.50)
 """Observed model FLOPs utilisation of dense models, low, typical and high: 38-43% for Llama 3 405B on 8K-16K
@@ -80,7 +79,7 @@ def training_flops(shape: Shape, plan: TrainingPlan, *, hardware_flops: bool = F
     """
     sequence = forward_flops(shape, plan.context_length).total
     passes = 4.0 if hardware_flops and plan.recompute == "full" else 3.0
-    return passes * sequence * (plan.n_tokens / plan.context_length)
+    return passes * sequence * (plan.tokens(shape) / plan.context_length)
 
 
 def training_memory(shape: Shape, plan: TrainingPlan, parallel: Parallel = ONE_DEVICE) -> TrainingMemory:

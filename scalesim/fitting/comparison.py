@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from scalesim.data.conventions import conventions
 from scalesim.data.readers import load_runs
 from scalesim.errors import InvalidInput
+from scalesim.faces import Face, Shown, plain
 from scalesim.fitting.coordinates import slots_of
 from scalesim.fitting.engine import fit
 from scalesim.fitting.evidence import Evidence, Points
-from scalesim.fitting.result import Fit
-from scalesim.fitting.rollout import best_rollout
-from scalesim.fitting.setup import the_law
+from scalesim.fitting.noise import Noise
+from scalesim.fitting.result import Fit, Origin, law_name
+from scalesim.fitting.rollout import Rollout, best_rollout
+from scalesim.fitting.setup import EvidenceLike, LawLike, the_law
 from scalesim.fitting.validation import Validation, both_held_out
 from scalesim.laws.power import Chinchilla, Kaplan, PowerOfSum
 from scalesim.laws.terms import Constant
 
 __all__ = ["BASE_FORMS", "Comparison", "LawScore", "compare"]
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from polars import DataFrame
+
+_T = TypeVar("_T")
 
 BASE_FORMS = (PowerOfSum(), Chinchilla(), Kaplan() + Constant(E=0.5))
 """The laws in parameters and tokens that stand for a base law, the one that extrapolates best first
@@ -62,14 +70,14 @@ class LawScore:
     bic: float
     worse_by: tuple[float, float, float]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the line as plain values."""
         line = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "fit"}
-        return {**line, "objective": self.fit.objective, "status": self.fit.status}
+        return plain({**line, "objective": self.fit.objective, "status": self.fit.status})
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Shown):
     """The table: laws by held-out error, the best first.
 
     Attributes:
@@ -87,12 +95,77 @@ class Comparison:
     picked: LawScore
     notes: tuple[str, ...] = ()
 
-    def to_json(self) -> list[dict[str, Any]]:
+    def _face(self) -> Face:
+        several = any(s.convention for s in self.scores)
+        rows = [
+            (
+                s.name,
+                *([s.convention] if several else []),
+                s.n_coefficients,
+                *(1e3 * v for v in (s.rms, s.held_out, s.rollout)),
+                s.aic,
+                _worse(s),
+            )
+            for s in self.scores
+        ]
+        counted = ["n_params is"] if several else []
+        of = f" with {self.picked.convention}" if self.picked.convention else ""
+        return Face(
+            f"{len(self.scores)} laws by held-out error, the best first (rms, millinats)",
+            ("law", *counted, "coefficients", "fitted", "held out", "rollout", "AIC", "worse by (90%)"),
+            rows,
+            (
+                f"Held out: {self.held_out_by}. Rollout: {self.rollout_by}.",
+                f"To extrapolate: {self.picked.name}{of}.",
+                *self.notes,
+            ),
+        )
+
+    def plot(self) -> Figure:
+        """Draw each law's errors: on the runs fitted, on those held out, and on the largest."""
+        from scalesim.report.fit_figures import draw_comparison
+
+        return draw_comparison(self)
+
+    def to_polars(self) -> DataFrame:
+        """Return a row for each law."""
+        import polars
+
+        rows = [score.to_dict() for score in self.scores]
+        for row in rows:
+            row["worse_by_low"], row["worse_by"], row["worse_by_high"] = row["worse_by"]
+        return polars.DataFrame(rows)
+
+    def to_dict(self) -> dict[str, Any]:
         """Return the table as plain values."""
-        return [score.to_json() for score in self.scores]
+        scores = [score.to_dict() for score in self.scores]
+        return {
+            "scores": scores,
+            "held_out_by": self.held_out_by,
+            "rollout_by": self.rollout_by,
+            "picked": {"name": self.picked.name, "convention": self.picked.convention},
+            "notes": list(self.notes),
+        }
 
 
-def compare(laws: Sequence[Any], evidence: Any, *, seed: int = 0, **options: Any) -> Comparison:
+def _worse(score: LawScore) -> str:
+    low, _, high = score.worse_by
+    return f"{low:+.0%} .. {high:+.0%}" if any(score.worse_by) else ""
+
+
+def compare(
+    laws: Sequence[LawLike],
+    evidence: EvidenceLike,
+    *,
+    seed: int = 0,
+    noise: Noise | None = None,
+    fixed: Mapping[str, float | None] | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    priors: Mapping[str, tuple[float, float]] | None = None,
+    per_group: Sequence[str] = (),
+    by: str | Sequence[str] | None = None,
+    starts: int = 64,
+) -> Comparison:
     """Fit several laws to the same evidence and score what each has not seen.
 
     A run table that counts parameters in several ways (with and without embeddings) has each law fitted
@@ -102,7 +175,8 @@ def compare(laws: Sequence[Any], evidence: Any, *, seed: int = 0, **options: Any
         laws: laws, classes or names, as `fit` takes them.
         evidence: as `fit` takes it. Without groups, ten folds of rows are held out instead.
         seed: of folds and of the paired bootstrap.
-        options: passed to `fit`; of fixed, bounds and priors each law takes those of its coefficients.
+        noise, per_group, by, starts: as `fit` takes them.
+        fixed, bounds, priors: as `fit` takes them; each law takes those of its coefficients.
 
     >>> table = compare(["separablehead", "head"], "paper", fixed={"E": 1.97})
     >>> table.scores[0].name, table.picked.name
@@ -112,7 +186,20 @@ def compare(laws: Sequence[Any], evidence: Any, *, seed: int = 0, **options: Any
         raise InvalidInput(f"compare needs at least two laws, but has {len(laws)}.")
     tables = _tables(evidence)
     pairs = [(law, name) for law in laws for name in tables]
-    found = [fit(law, tables[name], **_for(law, options)) for law, name in pairs]
+    found = [
+        fit(
+            law,
+            tables[name],
+            noise=noise,
+            fixed=_own(law, fixed),
+            bounds=_own(law, bounds),
+            priors=_own(law, priors),
+            per_group=per_group,
+            by=by,
+            starts=starts,
+        )
+        for law, name in pairs
+    ]
     runs = found[0].setup.runs
     by = "each group of runs in turn"
     if runs.group is None or len(set(runs.group)) < 2:
@@ -125,7 +212,7 @@ def compare(laws: Sequence[Any], evidence: Any, *, seed: int = 0, **options: Any
     scores = []
     for (_, convention), own, out, errors in zip(pairs, found, held, rolled, strict=True):
         worse = (0.0, 0.0, 0.0) if out is held[best] else _worse_by(out, held[best], seed)
-        scores.append(_score(replace(own, rollout=errors), convention if several else "", out, worse))
+        scores.append(_score(own, convention if several else "", out, errors, worse))
     picked = scores[best_rollout(rolled)]
     scores.sort(key=lambda score: score.held_out)
     cuts = f"the runs of most {rolled[0].by}, by fits of the smallest 40% to 90%"
@@ -144,49 +231,40 @@ def _counted(found: Sequence[Fit]) -> bool:
     return any("n_params" in f.law.fields and "n_tokens" in f.law.fields for f in found)
 
 
-def _for(law: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options with only those coefficients that the law has."""
+def _own(law: LawLike, options: Mapping[str, _T] | None) -> dict[str, _T]:
+    """Return the options of those coefficients that the law has."""
     names = {slot.name.rpartition(".")[2] for slot in slots_of(the_law(law))}
-    chosen = dict(options)
-    for key in ("fixed", "bounds", "priors"):
-        if chosen.get(key):
-            chosen[key] = {k: v for k, v in chosen[key].items() if k.rpartition(".")[2] in names}
-    return chosen
+    return {k: v for k, v in (options or {}).items() if k.rpartition(".")[2] in names}
 
 
 def _regrouped(fit: Fit, folds: np.ndarray) -> Fit:
     setup = fit.setup
     runs = replace(setup.runs, group=folds.astype(str))
-    points = replace(setup.points, runs=runs)
-    return replace(fit, setup=replace(setup, points=points))
+    points = None if setup.points is None else replace(setup.points, runs=runs)
+    return replace(fit, origin=Origin(replace(setup, points=points), fit.z))
 
 
-def _score(fit: Fit, convention: str, held: Validation, worse: tuple[float, float, float]) -> LawScore:
+def _score(
+    fit: Fit, convention: str, held: Validation, errors: Rollout, worse: tuple[float, float, float]
+) -> LawScore:
     n, k = len(fit.setup.runs), fit.setup.layout.size
     residual = fit.residuals()
-    if fit.setup.problem.points.log_space:
+    if fit.setup.rows.log_space:
         loss = fit.setup.runs.loss
         residual = np.log1p(residual / loss)
     deviance = n * np.log(np.mean(residual**2) + 1e-300)
     return LawScore(
-        name=_name(fit.law),
-        fit=fit,
+        name=law_name(fit.law),
+        fit=replace(fit, rollout=errors),
         convention=convention,
         n_coefficients=k,
         rms=fit.rms,
         held_out=held.rms,
-        rollout=fit.rollout.nats,
+        rollout=errors.nats,
         aic=float(deviance + 2 * k),
         bic=float(deviance + k * np.log(n)),
         worse_by=worse,
     )
-
-
-def _name(law: Any) -> str:
-    parts = [getattr(law, name) for name in ("base", "other") if hasattr(law, name)]
-    if parts:
-        return (" + " if type(law).__name__ == "Sum" else " * ").join(map(_name, parts))
-    return type(law).__name__
 
 
 def _worse_by(held: Validation, best: Validation, seed: int, draws: int = 2000) -> tuple[float, float, float]:

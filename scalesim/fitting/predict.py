@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from scalesim.errors import InvalidInput
+from scalesim.faces import Face, Shown
 from scalesim.fitting.diagnosis import identification
 from scalesim.fitting.result import Fit
 from scalesim.laws.base import FIELDS
 from scalesim.laws.grouped import GROUP
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
+    from polars import DataFrame
 
 __all__ = ["Prediction", "beyond", "evidence_ranges", "extrapolation_error", "predict"]
 
@@ -24,8 +30,8 @@ DRAWS = 1000
 """Draws of the law, at least: fewer resamples than this are taken in turn."""
 
 
-@dataclass(frozen=True, eq=False)
-class Prediction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction(Shown):
     """Predicted losses and their intervals, (m,) each, in nats a token.
 
     Attributes:
@@ -38,6 +44,7 @@ class Prediction:
             for "flops", 6 n_params n_tokens.
         extrapolation_error: standard deviation of the relative error that the distance beyond the data
             adds; 0 inside, nan where it is not known.
+        x: where it was asked, (m,) for each field.
         notes: what to know before these figures are used, a sentence each.
     """
 
@@ -49,10 +56,36 @@ class Prediction:
     level: float
     beyond: dict[str, np.ndarray]
     extrapolation_error: np.ndarray
+    x: dict[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    def _columns(self) -> dict[str, np.ndarray]:
+        intervals = {n: getattr(self, n) for n in ("low", "high", "run_low", "run_high")}
+        known = {k: v for k, v in intervals.items() if np.isfinite(v).any()}
+        return {**self.x, "loss": self.loss, **known}
 
-def predict(fit: Fit, x: Mapping[str, Any], *, level: float = 0.9) -> Prediction:
+    def _face(self) -> Face:
+        columns = self._columns()
+        rows = list(zip(*(v.tolist() for v in columns.values()), strict=True))
+        far = {k: float(v.max()) for k, v in self.beyond.items() if v.max() > 1}
+        said = [f"{k} leaves the runs' range by a factor {v:.3g}." for k, v in far.items()]
+        title = f"{len(self.loss):,} predicted losses, nats; {self.level:.0%} intervals"
+        return Face(title, tuple(columns), rows, (" ".join((*said, *self.notes)),))
+
+    def plot(self) -> Figure:
+        """Draw the losses and their intervals over the field that varies most."""
+        from scalesim.report.fit_figures import draw_prediction
+
+        return draw_prediction(self)
+
+    def to_polars(self) -> DataFrame:
+        """Return a row for each prediction."""
+        import polars
+
+        return polars.DataFrame(self._columns())
+
+
+def predict(fit: Fit, x: Mapping[str, ArrayLike], *, level: float = 0.9) -> Prediction:
     """Predict the loss at x, with intervals from the fit's bootstrap and its rollout.
 
     A draw of the law is law_i(x) exp(growth sqrt(d) z_i): law_i a resample's, z_i normal, d the log of the
@@ -96,7 +129,7 @@ def predict(fit: Fit, x: Mapping[str, Any], *, level: float = 0.9) -> Prediction
             scatter = _scatter(fit, len(drawn))
             run_low, run_high = np.quantile(drawn + scatter[:, None], [tail, 1 - tail], axis=0)
     far = beyond(fit, arrays)
-    return Prediction(loss, low, high, run_low, run_high, level, far, error, _notes(fit, far))
+    return Prediction(loss, low, high, run_low, run_high, level, far, error, arrays, _notes(fit, far))
 
 
 def extrapolation_error(fit: Any, x: Mapping[str, Any]) -> np.ndarray:
@@ -141,7 +174,7 @@ def _notes(fit: Any, far: Mapping[str, np.ndarray]) -> tuple[str, ...]:
 
 def _scatter(fit: Fit, count: int) -> np.ndarray:
     """Return residuals as of new runs, nats (count,): the fit's own, or normal with its rms."""
-    if fit.setup is not None and fit.setup.points is not None:
+    if fit.origin is not None and fit.setup.points is not None:
         own = fit.residuals()
         # Fitted residuals are too small: p coefficients have been taken out of them.
         spare = max(len(own) - fit.setup.layout.size, 1)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from scalesim.errors import InvalidInput
+from scalesim.faces import Face, Shown, plain
 from scalesim.fitting.refit import predict_many, refit
 from scalesim.fitting.result import Fit
 from scalesim.laws.grouped import GROUP
@@ -49,8 +49,8 @@ class RolloutFold:
     nats: float
 
 
-@dataclass(frozen=True, eq=False)
-class Rollout:
+@dataclass(frozen=True, eq=False, repr=False)
+class Rollout(Shown):
     """A law's errors on runs larger than those it was fitted to.
 
     Attributes:
@@ -90,23 +90,26 @@ class Rollout:
         """Return the standard deviation of the law's relative error at x, growth * sqrt(distance)."""
         return self.growth * np.sqrt(self.distance(x))
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the errors as plain values."""
-        ranges = {name: list(ends) for name, ends in self.ranges.items()}
-        return {
-            "by": self.by,
-            "growth": self.growth,
-            "scatter": self.scatter,
-            "ranges": ranges,
-            "folds": [asdict(fold) for fold in self.folds],
-        }
+    def _face(self) -> Face:
+        rows = [(f.cut, f.kept, f.held_out, f.distance, 1e3 * f.nats) for f in self.folds]
+        return Face(
+            f"Error beyond the runs: {100 * self.growth:.2g}% of the loss times the root of the log distance",
+            ("fitted up to", "kept", "held out", "log distance", "rms, millinats"),
+            rows,
+            (f"Cut along {self.by}; the scatter inside is {100 * self.scatter:.2g}%.",),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the errors as plain values that JSON can hold; what is not a finite number is None."""
+        return {**super().to_dict(), "growth": plain(self.growth)}
 
     @staticmethod
-    def from_json(raw: Mapping[str, Any]) -> Rollout:
-        """Return the errors that `to_json` wrote."""
+    def from_dict(raw: Mapping[str, Any]) -> Rollout:
+        """Return the errors that `to_dict` wrote."""
         ranges = {name: (float(low), float(high)) for name, (low, high) in raw["ranges"].items()}
         folds = tuple(RolloutFold(**fold) for fold in raw["folds"])
-        return Rollout(str(raw["by"]), folds, float(raw["scatter"]), ranges)
+        scatter = np.nan if raw["scatter"] is None else float(raw["scatter"])
+        return Rollout(str(raw["by"]), folds, scatter, ranges)
 
 
 def rollout(fit: Fit) -> Rollout:
@@ -117,7 +120,7 @@ def rollout(fit: Fit) -> Rollout:
     the two the law sees. Other evidence than points is kept in every fold.
 
     Raises:
-        InvalidInput: the fit has no measured points.
+        InvalidInput: the fit has no measured points, or was loaded without them.
 
     >>> import scalesim as ss
     >>> N = np.geomspace(1e7, 1e10, 40)
@@ -206,13 +209,10 @@ def predicted_without(fit: Fit, masks: np.ndarray) -> np.ndarray:
         return np.zeros((0, len(runs)))
     weight = np.ones(len(runs)) if runs.weight is None else runs.weight
     ends = refit(fit.setup, fit.z, weight=np.where(masks, 0.0, weight), keep=4)
-    points = fit.setup.problem.points.x
-    return predict_many(fit.setup, ends.z, {k: v[: len(runs)] for k, v in points.items()})
+    return predict_many(fit.setup, ends.z, fit.setup.x)
 
 
 def _fields(fit: Fit) -> dict[str, np.ndarray]:
-    if fit.setup is None:
-        raise InvalidInput("A fit read from a file has no runs; rollout(fit) needs one made in this session.")
     runs = fit.setup.runs
     return {name: runs[name] for name in fit.law.fields if name != GROUP}
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from scalesim.shape.checks import is_whole
+from scalesim.types import Num
 
 if TYPE_CHECKING:
     from scalesim.shape.shape import Shape
 
 __all__ = ["LayerCounts", "layer_counts"]
-
-Num = Any
 
 
 class LayerCounts(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,13 @@ import numpy as np
 
 from scalesim.errors import choose
 from scalesim.shape.layers import LayerCounts, layer_counts
+from scalesim.types import Num
 
 if TYPE_CHECKING:
     from scalesim.shape.shape import Shape
 
 __all__ = ["Convention", "Parameter", "count_params", "parameter_table"]
 
-Num = Any
 Group = Literal["embedding", "unembedding", "attention", "ffn", "norm", "bias"]
 Convention = Literal["total", "active", "non_embedding", "embedding", "paper"]
 

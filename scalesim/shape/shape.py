@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from scalesim.errors import InvalidInput, choose
 from scalesim.pytree import register, static
 from scalesim.shape.checks import check_sizes
 from scalesim.shape.parameters import count_params
 from scalesim.shape.variants import LatentAttention, MixtureOfExperts, SlidingWindow
+from scalesim.types import Num
 
 __all__ = ["Shape"]
 
-Num = Any  # a Python number, a NumPy or JAX array, or a tracer
 
 _SIZES = ("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size")
 

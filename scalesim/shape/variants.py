@@ -6,15 +6,13 @@ Each is a small pytree in a field of `Shape`, None in the plain case: the dense 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from scalesim.errors import InvalidInput
 from scalesim.pytree import register, static
 from scalesim.shape.checks import check_sizes
+from scalesim.types import Num
 
 __all__ = ["LatentAttention", "MixtureOfExperts", "SlidingWindow"]
-
-Num = Any
 
 
 @register

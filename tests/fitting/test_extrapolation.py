@@ -118,7 +118,7 @@ def test_growth_is_a_random_walks():
     errors = Rollout("FLOPs", folds, 0.01, {"n_params": (1e7, 1e9)})
     assert errors.growth == pytest.approx(0.02)
     assert errors.spread({"n_params": 1e9 * np.exp(4.0)}) == pytest.approx(0.04)
-    assert Rollout.from_json(errors.to_json()).folds == folds
+    assert Rollout.from_dict(errors.to_dict()).folds == folds
 
 
 def test_the_first_law_is_taken_unless_another_is_clearly_better():
@@ -154,7 +154,7 @@ def test_compare_tries_every_count_of_parameters():
     assert (found.picked.name, found.picked.convention) == ("Chinchilla", "n_params_nonembed")
     best = {s.convention: s.rollout for s in found.scores if s.name == "Chinchilla"}
     assert best["n_params_nonembed"] < 0.5 * best["n_params"]
-    assert found.to_json()[0]["convention"]
+    assert found.to_dict()["scores"][0]["convention"]
 
 
 def test_counts_are_columns_that_count_parameters():
@@ -190,6 +190,11 @@ def test_a_coefficient_that_the_runs_leave_open_is_said():
     assert "not identified" in open_.notes[0]
 
 
-def test_a_rollout_needs_the_runs():
-    with pytest.raises(ss.InvalidInput, match="needs one made in this session"):
-        with_rollout(ss.named_fit("points"))
+def test_a_rollout_needs_the_runs(tmp_path):
+    found = ss.fit("chinchilla", grid())
+    found.save(tmp_path / "law.json")
+    with pytest.raises(ss.InvalidInput, match="read from a file"):
+        with_rollout(load_fit(tmp_path / "law.json"))
+    again = with_rollout(load_fit(tmp_path / "law.json", runs=grid()))
+    assert again.rollout.growth == pytest.approx(rollout(found).growth, rel=1e-6)
+    assert "Error beyond the runs" in repr(again.rollout)

@@ -193,14 +193,13 @@ def outcome(fitted: Fit, table: ss.RunTable, kept: np.ndarray) -> Row:
     held, before = ((s.run_low <= large.loss) & (large.loss <= s.run_high) for s in (wide, plain))
     rolled = fitted.rollout
     assert rolled is not None
-    size = rolled.ranges["flops"][1]
     compute = large["n_params"] * (6 * large["n_tokens"] if "n_tokens" in large.columns else 1.0)
     law_held, law_width = in_law(wide, large.loss, compute)
     plain_law, _ = in_law(plain, large.loss, compute)
     return {
         "kept": int(kept.sum()),
         "held_out": len(large),
-        "beyond": float(compute.max() / size),
+        "beyond": float(np.exp(rolled.distance(x).max())),
         "mean_error_percent": 100 * float(np.mean(np.abs(wide.loss / large.loss - 1))),
         "rollout": rolled,
         "rollout_nats": rolled.nats,
@@ -284,7 +283,9 @@ def averaged(sets: list[Row]) -> list[Row]:
         for name in names:
             by_family: dict[str, list[float]] = {}
             for row in own:
-                if name in row and np.isfinite(row[name]):
+                # Errors of the three forms are averaged over the sets that have all three.
+                comparable = "error" not in name or next(iter(FORMS)) + " error %" in row
+                if comparable and np.isfinite(row.get(name, np.nan)):
                     by_family.setdefault(families[row["set"]], []).append(row[name])
             if by_family:
                 line[name] = float(np.mean([np.mean(values) for values in by_family.values()]))

@@ -244,9 +244,8 @@ def _distance(x: Mapping[str, Any], ranges: Mapping[str, tuple[float, float]]) -
 def best_rollout(errors: Sequence[Rollout]) -> int:
     """Return which of several laws of the same runs to extrapolate by: the first, if none is clearly better.
 
-    Laws are judged by their rms errors in nats over the cuts that all of them have. On public sets the law
-    of least error was no better a choice than always the first of `BASE_FORMS`; it is where its error is
-    less by more than `TIE` (`experiments/extrapolation.py`).
+    Laws are judged by their rms errors in nats over the cuts that all of them have; another than the first
+    is taken where its error is less by more than `TIE` (docs/fitting.md has what that gains).
     """
     shared = set.intersection(*({fold.share for fold in own.folds} for own in errors))
     if not shared:

@@ -202,13 +202,13 @@ class Choices(Evidence):
 
     query: Any
     chosen: Num
-    costs: Callable[[Law, Any], jax.Array] = field(metadata={"static": True})
+    costs: Callable[[Law, Any], Num] = field(metadata={"static": True})
     temperature: Num = 0.005
     weight: Num = 1.0
 
     def log_costs(self, law: Law) -> jax.Array:
         """Return the log cost of every candidate for every query, (queries, candidates)."""
-        cost = jax.vmap(lambda q: self.costs(law, q))(self.query)
+        cost = jax.vmap(lambda q: jnp.asarray(self.costs(law, q)))(self.query)
         return jnp.where(jnp.isfinite(cost), cost, 1e3)
 
     def rows(self, law: Law, anneal: Num) -> Rows:

@@ -164,7 +164,7 @@ class Shape:
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is the paper's plain decoder: one kind of layer, grouped-query attention, a dense FFN."""
+        """Whether it is the paper's plain decoder: one kind of layer, of attention and a dense FFN."""
         return len(self.blocks) == 1 and type(self.mixer) is Attention and type(self.ffn) is Dense
 
     @property

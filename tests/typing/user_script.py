@@ -21,9 +21,14 @@ import scalesim as ss
 shape = ss.Shape(n_layer=16, d_model=2048, n_head=8, n_kv_head=1, d_ff=5461)
 total: float = ss.count_params(shape, "paper")
 names: list[str] = [p.name for p in ss.parameter_table(shape)]
-latent = ss.LatentAttention(kv_lora_rank=512)
-window = ss.SlidingWindow(window=1024, global_every=6)
+latent = ss.LatentAttention(n_head=16, kv_lora_rank=512)
+window = ss.Attention(n_head=16, n_kv_head=4, window=1024)
 experts = ss.MixtureOfExperts(n_expert=8, top_k=2, d_ff=1024)
+mixed = ss.Shape(
+    d_model=2048,
+    blocks=[ss.Block(mixer=window, ffn=experts), ss.Block(mixer=latent, ffn=ss.Dense(d_ff=5461))],
+)
+held: list[str] = [block.mixer for block in ss.counts(mixed).blocks]
 known: ss.KnownModel = ss.known_model("llama-3.1-8b")
 all_known: list[str] = [model.name for model in ss.known_models().values()]
 imported: ss.ImportedConfig = ss.from_huggingface({"model_type": "llama"})

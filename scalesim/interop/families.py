@@ -26,7 +26,7 @@ class Family:
         defaults: of fields left out.
         norm_bias: LayerNorm with a bias.
         positions: rows of a position table beyond max_position_embeddings (None: no table).
-        final_norm: a norm before the output: there, not there, or as a field says (there, where it is left out).
+        final_norm: a norm before the output: there, not there, or as a field says.
         extras: further tensors of the model.
     """
 

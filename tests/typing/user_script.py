@@ -28,7 +28,7 @@ mixed = ss.Shape(
     d_model=2048,
     blocks=[ss.Block(mixer=window, ffn=experts), ss.Block(mixer=latent, ffn=ss.Dense(d_ff=5461))],
 )
-held: list[str] = [block.mixer for block in ss.counts(mixed).blocks]
+kinds: list[str] = [block.mixer for block in ss.counts(mixed).blocks]
 known: ss.KnownModel = ss.known_model("llama-3.1-8b")
 all_known: list[str] = [model.name for model in ss.known_models().values()]
 imported: ss.ImportedConfig = ss.from_huggingface({"model_type": "llama"})

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from scalesim.cost.numbers import smaller, to_float
 from scalesim.errors import choose
 from scalesim.pytree import register
 from scalesim.shape import Shape, parameter_table
 from scalesim.shape.mixers import Scores
+from scalesim.types import Num
 
 __all__ = ["ForwardFlops", "attended_pairs", "forward_flops", "score_flops"]
 
-Num = Any
 Logits = Literal["all", "last", "none"]
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from scalesim.cost.cache import kv_cache_bytes, pool_bytes
 from scalesim.cost.numbers import in_bytes, larger, smaller
 from scalesim.cost.parallel import ONE_DEVICE, Parallel, held_heads
 from scalesim.pytree import register
 from scalesim.shape import Shape, count_params, parameter_table
+from scalesim.types import Num
 from scalesim.workload import Workload
 
 __all__ = ["MemoryUse", "activation_bytes", "held_params", "serving_memory", "weight_bytes"]
-
-Num = Any
 
 
 @register

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import add as operator_add
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +30,11 @@ from scalesim.hardware import Hardware
 from scalesim.pytree import register, static
 from scalesim.shape import Mixer, MixtureOfExperts, Parameter, Shape
 from scalesim.shape.mixers import Scores
+from scalesim.types import Num
 from scalesim.workload import Workload
 
 __all__ = ["Operator", "elementwise_values", "forward_operators"]
 
-Num = Any
 
 # Reads and writes of a sampler as engines have it (vLLM's `Sampler`): to float32 1.5, temperature 2,
 # softmax 2, log-softmax 2, exponential noise 1, the division by it 3, argmax 1.

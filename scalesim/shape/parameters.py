@@ -12,13 +12,13 @@ import numpy as np
 
 from scalesim.errors import choose
 from scalesim.pytree import register, static
+from scalesim.types import Num
 
 if TYPE_CHECKING:
     from scalesim.shape.shape import Shape
 
 __all__ = ["Convention", "Parameter", "count_params", "matrix", "parameter_table", "vector"]
 
-Num = Any
 Group = Literal["embedding", "attention", "ffn", "bias", "norm", "unembedding"]
 Convention = Literal["total", "active", "non_embedding", "embedding", "paper"]
 

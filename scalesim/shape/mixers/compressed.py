@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from scalesim.pytree import register, static
 from scalesim.shape.checks import check_sizes
 from scalesim.shape.mixers.base import Cached, Mixer, Scores
 from scalesim.shape.parameters import Parameter, matrix, vector
+from scalesim.types import Num
 
 __all__ = ["CompressedAttention"]
 
-Num = Any
 _SIZES = ("n_head", "head_dim", "q_lora_rank", "o_lora_rank", "o_groups", "window")
 
 

@@ -11,6 +11,7 @@ from scalesim.cost import MEASURES as MEASURES
 from scalesim.cost import AtMost as AtMost
 from scalesim.cost import Band as Band
 from scalesim.cost import Calibration as Calibration
+from scalesim.cost import Counts as Counts
 from scalesim.cost import ExpectedCost as ExpectedCost
 from scalesim.cost import HardwareAwareCost as HardwareAwareCost
 from scalesim.cost import LifetimePrice as LifetimePrice
@@ -24,6 +25,7 @@ from scalesim.cost import Timing as Timing
 from scalesim.cost import WeightedCost as WeightedCost
 from scalesim.cost import as_measure as as_measure
 from scalesim.cost import calibrate as calibrate
+from scalesim.cost import counts as counts
 from scalesim.cost import fits as fits
 from scalesim.cost import generation_time as generation_time
 from scalesim.cost import in_blocks as in_blocks
@@ -38,10 +40,12 @@ from scalesim.cost import max_time_per_token as max_time_per_token
 from scalesim.cost import max_time_to_first_token as max_time_to_first_token
 from scalesim.cost import max_training_flops as max_training_flops
 from scalesim.cost import named_measure as named_measure
+from scalesim.cost import pool_bytes as pool_bytes
 from scalesim.cost import prefill_time as prefill_time
 from scalesim.cost import serving as serving
 from scalesim.cost import serving_cost as serving_cost
 from scalesim.cost import serving_memory as serving_memory
+from scalesim.cost import state_bytes as state_bytes
 from scalesim.cost import step_time as step_time
 from scalesim.cost import time_to_first_token as time_to_first_token
 from scalesim.cost import token_energy as token_energy

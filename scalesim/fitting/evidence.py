@@ -53,6 +53,8 @@ class Points:
         noise = {k: getattr(self.noise, k) for k in ("delta", "sigma", "space", "asymmetry", "use_error")}
         noise["delta"] = None if np.isinf(self.noise.delta) else self.noise.delta
         columns = {**self.runs.columns, "loss": self.runs.loss}
+        if {"n_params", "n_tokens"} <= set(columns) and "flops" not in columns:
+            columns["flops"] = 6 * columns["n_params"] * columns["n_tokens"]
         ranges = {k: [float(v.min()), float(v.max())] for k, v in columns.items()}
         return {
             "kind": "points",

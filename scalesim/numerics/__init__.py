@@ -17,4 +17,5 @@ __all__ = [
     "newton_root",
     "newton_system",
     "non_dominated",
+    "penalty_newton",
 ]

@@ -20,7 +20,16 @@ from scalesim.workload import Workload
 __all__ = ["Calibration", "Timing", "calibrate", "fit_constants"]
 
 Constants = TypeVar("Constants")
-_SHARES = ("compute", "bandwidth")  # between 0 and 1: no kernel beats the data sheet
+_SHARES = (  # between 0 and 1: no kernel beats the data sheet
+    "compute",
+    "bandwidth",
+    "quantise",
+    "attention_compute",
+    "attention_bandwidth",
+    "link",
+    "rest",
+    "cache_share",
+)
 _HUBER = 0.05  # relative errors beyond 5% count linearly, so that no odd kernel bends the fit
 
 
@@ -88,7 +97,8 @@ def fit_constants(
         prior: weight of the start.
         steps: at most so many Levenberg-Marquardt steps.
     """
-    names = [f.name for f in fields(start) if f.name not in fixed]  # type: ignore[arg-type]
+    stated = [f.name for f in fields(start) if getattr(start, f.name) is not None]  # type: ignore[arg-type]
+    names = [name for name in stated if name not in fixed]
     x0 = jnp.asarray([_encode(name, float(getattr(start, name))) for name in names])
     goal = jnp.log(jnp.asarray(seconds))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -9,9 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scalesim.efficiency import Efficiency
+from scalesim.constants import kind_class
+from scalesim.efficiency import Efficiency, measured_efficiency, shipped_constants
 
-__all__ = ["SHARES", "Sheet", "borrow", "distance", "weights_of"]
+__all__ = ["SHARES", "Sheet", "borrow", "distance", "measured_cards", "weights_of"]
 
 SHARES = (
     "compute",
@@ -69,7 +71,18 @@ def weights_of(sheet: Sheet, measured: Mapping[str, Sheet]) -> dict[str, float]:
     return {name: value / whole for name, value in raw.items()}
 
 
-def borrow(sheet: Sheet, measured: Mapping[str, tuple[Sheet, Efficiency]]) -> Efficiency:
+@functools.cache
+def measured_cards() -> Mapping[str, tuple[Sheet, Efficiency]]:
+    """Return data sheet and constants of every accelerator that was measured, by name."""
+    cards = shipped_constants()["cards"]
+    return {name: (Sheet(**card["sheet"]), measured_efficiency(name)) for name, card in cards.items()}
+
+
+def borrow(
+    sheet: Sheet,
+    measured: Mapping[str, tuple[Sheet, Efficiency]] | None = None,
+    reach: Mapping[str, float] | None = None,
+) -> Efficiency:
     """Return constants for an accelerator from its data sheet: means over those that were measured.
 
     A constant is the weighted mean of the measured ones (`weights_of`) in its logarithm (its logit, where it
@@ -78,19 +91,31 @@ def borrow(sheet: Sheet, measured: Mapping[str, tuple[Sheet, Efficiency]]) -> Ef
 
     Args:
         sheet: of the accelerator.
-        measured: data sheet and constants of each measured one, by name.
+        measured: data sheet and constants of each measured one, by name (those that are shipped).
+        reach: growth of the intervals' half width a doubling, by kind (those that are shipped).
     """
+    measured = measured_cards() if measured is None else measured
+    reach = shipped_constants()["reach"] if reach is None else reach
     weights = weights_of(sheet, {name: one[0] for name, one in measured.items()})
     nearest = max(weights, key=lambda name: weights[name])
     base = measured[nearest][1]
     many = [(weights[name], one[1]) for name, one in measured.items()]
-    mixed = {
-        kind: _mean([(w, getattr(e, kind)) for w, e in many]) for kind in ("gemm", "decode", "prefill")
-    }
+    mixed = {kind: _mean([(w, getattr(e, kind)) for w, e in many]) for kind in ("gemm", "decode", "prefill")}
     others = []
     for name in sorted({name for _, e in many for name, _ in e.others}):
         known = [(w, dict(e.others)[name]) for w, e in many if name in dict(e.others)]
         others.append((name, _mean(known)))
+    # Intervals are the lenders', and wider the further those are.
+    spread = []
+    for key in sorted({key for _, e in many for key, _ in e.spread}):
+        lenders = [(w, name) for (w, e), name in zip(many, measured, strict=True) if key in dict(e.spread)]
+        width = np.average(
+            [dict(measured[name][1].spread)[key] for _, name in lenders],
+            axis=0,
+            weights=[w + 1e-9 for w, _ in lenders],
+        )
+        away = min(distance(sheet, measured[name][0]) for _, name in lenders)
+        spread.append((key, tuple(width + reach.get(kind_class(key), 0.0) * away)))
     said = ", ".join(f"{name} {weight:.0%}" for name, weight in weights.items() if weight >= 0.01)
     return replace(
         base,
@@ -98,6 +123,7 @@ def borrow(sheet: Sheet, measured: Mapping[str, tuple[Sheet, Efficiency]]) -> Ef
         others=tuple(others),
         source=f"borrowed by data sheets from {said}: {base.source}",
         error=(),
+        spread=tuple(spread),
         status="borrowed",
     )
 

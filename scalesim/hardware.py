@@ -7,12 +7,13 @@ import functools
 import importlib.resources
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from scalesim.borrowing import Sheet, borrow
 from scalesim.efficiency import Efficiency, measured_efficiency
 from scalesim.errors import InvalidInput, choose
 from scalesim.pytree import register, static
@@ -95,6 +96,7 @@ class Hardware:
         '9.894e+14'
         """
         peaks = {"bf16": "bf16_tflops", "fp8": "fp8_tflops", "int8": "int8_tops", "fp4": "fp4_tflops"}
+        peaks["fp8_block"] = peaks["fp8"]
         value = getattr(self, peaks[choose("compute", compute, peaks)])
         if value is None:
             has = [name for name in COMPUTE if getattr(self, peaks[name]) is not None]
@@ -138,8 +140,8 @@ class Hardware:
         """Return hardware from a plain dictionary with the fields above.
 
         `bf16_tflops`, `memory_gb` and `bandwidth_gbs` are needed, all else may be left out. `efficiency` is
-        the name of a measured accelerator whose constants to take ("a100", "h100"; "h100" if left out), or
-        a dictionary as `Efficiency.from_dict` takes it.
+        the name of a measured accelerator whose constants to take ("a100", "h100"; those of the measured ones
+        that it is like, by its figures, if left out), or a dictionary as `Efficiency.from_dict` takes it.
 
         Raises:
             InvalidInput: a field that is not known, or one that is needed and missing.
@@ -159,7 +161,10 @@ class Hardware:
             efficiency = measured_efficiency(efficiency)
         elif isinstance(efficiency, Mapping):
             efficiency = Efficiency.from_dict(efficiency)
-        return cls(**{**figures, "efficiency": efficiency})
+        made = cls(**{**figures, "efficiency": efficiency})
+        if figures.get("efficiency") is None:
+            return replace(made, efficiency=borrow(_sheet(figures)))
+        return made
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a plain dictionary of numbers, which `from_dict` takes and JSON holds."""
@@ -169,8 +174,21 @@ class Hardware:
 
 _FIGURES = tuple(f.name for f in fields(Hardware) if f.name not in ("name", "efficiency", "source"))
 
-# Whose measured constants an accelerator borrows; where it was not measured itself, the report says so.
-_MEASURED = {"A100-40GB-SXM": "a100", "A100-80GB-SXM": "a100", "H100-SXM": "h100", "H200-SXM": "h100"}
+
+def _sheet(figures: Mapping[str, Any]) -> Sheet:
+    """What of a data sheet tells whose constants an accelerator may borrow."""
+    link = figures.get("interconnect_gbs")
+    return Sheet(*(float(figures[name]) for name in ("bf16_tflops", "bandwidth_gbs")), link and float(link))
+
+
+# Accelerators whose kernels were measured; the others borrow, and the report says so.
+_MEASURED = {
+    "A100-80GB-SXM": "a100",
+    "H100-SXM": "h100",
+    "H200-SXM": "h200",
+    "B200-SXM": "b200",
+    "L40S": "l40s",
+}
 _COLUMNS = {
     "bf16_tflops": "bf16_dense_tflops",
     "fp8_tflops": "fp8_dense_tflops",
@@ -196,10 +214,8 @@ def hardware_catalogue() -> Mapping[str, Hardware]:
     for row in csv.DictReader(text.splitlines()):
         figures = {name: float(row[column]) if row[column] else None for name, column in _COLUMNS.items()}
         name = row["name"]
-        borrowed = _MEASURED.get(name)
-        efficiency = measured_efficiency(
-            borrowed or "h100", borrowed=name not in ("A100-80GB-SXM", "H100-SXM")
-        )
+        own = _MEASURED.get(name)
+        efficiency = borrow(_sheet(figures)) if own is None else measured_efficiency(own)
         # The table's sources joined: what the figures rest on travels with them.
         source = "; ".join(filter(None, (row["spec_source"], row["price_source"], row["caveats"])))
         catalogue[name.lower()] = Hardware(name=name, efficiency=efficiency, source=source, **figures)

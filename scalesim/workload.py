@@ -13,8 +13,8 @@ from scalesim.pytree import register, static
 __all__ = ["COMPUTE", "Compute", "ContextLengths", "Workload"]
 
 Num = Any
-Compute = Literal["bf16", "fp8", "int8", "fp4"]
-COMPUTE: tuple[str, ...] = ("bf16", "fp8", "int8", "fp4")
+Compute = Literal["bf16", "fp8", "fp8_block", "int8", "fp4"]
+COMPUTE: tuple[str, ...] = ("bf16", "fp8", "fp8_block", "int8", "fp4")
 
 
 def _check(field: str, value: Num, *, least: int = 1) -> None:
@@ -38,7 +38,8 @@ class Workload:
         prefix_length: tokens of the prompt that all sequences share: cached once, not computed again.
         prefill_chunk: prompt tokens that the engine computes at a time; bounds the activations' memory.
         weight_bits, activation_bits, kv_bits: bits a value of weights, activations and KV cache.
-        compute: number format of the matrix units, whose peak the hardware states.
+        compute: number format of the matrix units, whose peak the hardware states; "fp8_block" is FP8 with a
+            scale a block of 128 values.
 
     Raises:
         InvalidInput: a Python number that is not positive and finite, a generated_length or prefix_length

@@ -43,6 +43,7 @@ _FORMATS = {
     "w4a8_mxfp4_mxfp8": "mxfp4_fp8",
     "int8": "int8",
 }
+_OLDER = {"latency_ms": "latency", "kv_len": "step"}  # columns of another collection
 _ENDLESS = 1e9
 
 
@@ -67,10 +68,13 @@ def _heads(d: pl.DataFrame) -> dict[str, np.ndarray]:
 
 def _decode(d: pl.DataFrame) -> dict[str, np.ndarray]:
     heads = _heads(d)
-    return {**heads, "length": np.minimum(_column(d, "step") + _column(d, "isl"), heads["window"])}
+    length = _column(d, "step") + (_column(d, "isl") if "isl" in d.columns else 0.0)
+    return {**heads, "length": np.minimum(length, heads["window"])}
 
 
 def _prefill(d: pl.DataFrame) -> dict[str, np.ndarray]:
+    if "isl" not in d.columns:
+        return {**_heads(d), "new": _column(d, "seq_len"), "past": np.zeros(len(d))}
     return {**_heads(d), "new": _column(d, "isl"), "past": _column(d, "step")}
 
 
@@ -130,6 +134,8 @@ KINDS = {
     "gemm": "gemm",
     "generation_attention": "decode",
     "context_attention": "prefill",
+    "attn_decode": "decode",
+    "attn_prefill": "prefill",
     "mla_generation_module": "latent decode",
     "mla_context_module": "latent prefill",
     "mla_bmm": "batched gemm",
@@ -185,6 +191,7 @@ def _frame(path: str) -> pl.DataFrame:
         raise InvalidInput(f"kernels {path!r} is not a table: {str(error).splitlines()[0]}.") from None
     if not len(frame):
         raise InvalidInput(f"kernels {path!r} holds no rows.")
+    frame = frame.rename({old: new for old, new in _OLDER.items() if old in frame.columns})
     if "latency" not in frame.columns:
         raise InvalidInput(f"kernels {path!r} has no column 'latency' (milliseconds).")
     return frame
@@ -192,10 +199,8 @@ def _frame(path: str) -> pl.DataFrame:
 
 def _kind(path: str, frame: pl.DataFrame) -> str:
     """NCCL's and the engine's all-reduce have one op_name, so that the file's name counts first."""
-    stem = Path(path).stem.lower()
-    named = [
-        name for name in KINDS if stem == name or stem.endswith((f"_{name}", f"-{name}", f"{name}_perf"))
-    ]
+    stem = Path(path).stem.lower().removesuffix("_perf").removesuffix("_bf16")
+    named = [name for name in KINDS if stem == name or stem.endswith((f"_{name}", f"-{name}"))]
     if named:
         return KINDS[max(named, key=len)]
     name = str(frame["op_name"][0]) if "op_name" in frame.columns else stem
@@ -249,7 +254,11 @@ def _formats(kind: str, d: pl.DataFrame) -> list[str]:
         "batched gemm": ("bmm_dtype",),
         "experts": ("moe_dtype",),
     }[kind]
-    parts = [[_FORMATS[choose(name, str(v), _FORMATS)] for v in d[name].to_list()] for name in columns]
+    plain = columns[0] not in d.columns
+    parts = [
+        ["bf16"] * len(d) if plain else [_FORMATS[choose(name, str(v), _FORMATS)] for v in d[name].to_list()]
+        for name in columns
+    ]
     return ["/".join(row) for row in zip(*parts, strict=True)]
 
 

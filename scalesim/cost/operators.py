@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from scalesim.cost.chosen import cache_constants, format_of, product_constants
 from scalesim.cost.flops import attended_pairs
 from scalesim.cost.kernels import decode_attention_time, gemm_time, prefill_attention_time
 from scalesim.cost.memory import kv_cache_bytes, weight_bytes
@@ -25,7 +26,7 @@ from scalesim.cost.parallel import (
 from scalesim.hardware import Hardware
 from scalesim.pytree import register, static
 from scalesim.shape import LayerCounts, Shape, layer_counts
-from scalesim.workload import Workload
+from scalesim.workload import Compute, Workload
 
 __all__ = ["Operator", "elementwise_values", "forward_operators"]
 
@@ -79,6 +80,7 @@ class _Pass(NamedTuple):
     weight: Num  # bytes a value
     act: Num
     kv: Num
+    compute: Compute
 
     def gemm(
         self, name: str, layers: Num, tokens: Num, width: Num, depth: Num, *, weights: Num = 1.0
@@ -88,9 +90,19 @@ class _Pass(NamedTuple):
         rows = tokens / self.chunks
         flops = 2.0 * rows * width * depth
         matrix = self.weight * weights * width * depth
-        n_bytes = self.act * rows * (depth + width) + matrix
-        more = {"packed": matrix * (1 - 1 / rows), "launch": e.engine.launch}
-        once = gemm_time(flops, n_bytes, depth, self.peak, self.bandwidth, e.gemm, **more)
+        constants = product_constants(e, self.compute)
+        # In a narrow format activations are rounded before a product reads them.
+        narrow = None if self.compute == "bf16" else format_of(self.compute).weight_bytes
+        inputs = self.act if narrow is None else smaller(self.act, narrow)
+        n_bytes = rows * (inputs * depth + self.act * width) + matrix
+        more = {
+            "packed": matrix * (1 - 1 / rows),
+            "launch": e.engine.launch,
+            "host": e.engine.host,
+            "rows": rows,
+            "value_bytes": inputs,
+        }
+        once = gemm_time(flops, n_bytes, depth, self.peak, self.bandwidth, constants, **more)
         times = layers * self.chunks
         return self.operator(name, times * flops, times * n_bytes, times * once)
 
@@ -148,6 +160,7 @@ def forward_operators(
         w.weight_bits / 8,
         w.activation_bits / 8,
         w.kv_bits / 8,
+        workload.compute,
     )
     if s.latent is None:
         kv = kv_heads_per_device(s, parallel) * s.head_dim
@@ -237,12 +250,13 @@ def _attend(
             head_dim,
             p.peak,
             p.bandwidth,
-            e.decode,
+            cache_constants(e, "decode", p.kv),
             kv_bytes=p.kv,
             activation_bytes=p.act,
             caches=caches,
-            flops=flops,
+            flops=None if caches == 2 else flops,
             launch=e.engine.launch,
+            windowed=0.0 if window is None else 1.0,
         )
         once = once * (1 + e.engine.group * jnp.log(heads / kv_heads))
     else:
@@ -258,11 +272,12 @@ def _attend(
             head_dim,
             p.peak,
             p.bandwidth,
-            e.prefill,
+            cache_constants(e, "prefill", p.kv),
             longest=longest,
             kv_bytes=p.kv,
             activation_bytes=p.act,
             launch=e.engine.launch,
+            windowed=0.0 if window is None else 1.0,
         )
     return p.operator(name, layers * flops, layers * n_bytes, layers * once)
 

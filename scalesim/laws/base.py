@@ -100,7 +100,7 @@ def option(*, default: Any) -> Any:
 _L = TypeVar("_L", bound=type)
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(coefficient, option))
+@dataclass_transform(frozen_default=True, kw_only_default=True)  # every coefficient has a default
 def register_law(cls: _L) -> _L:
     """Turn a class of coefficients into a law: a frozen dataclass whose coefficients are pytree leaves.
 

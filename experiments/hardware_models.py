@@ -1,10 +1,10 @@
-"""Fit the constants of `scalesim/data/efficiency.json` to public measurements, and score them.
+"""Fit the engine's constants to public timings of whole models, and score them on models left out.
 
-Kernels (A100 and H100, BF16): half of the measurements fit, the other half scores. Engine (vLLM, one
-accelerator): two 7B models fit (Llama-2-7B, MHA, and Llama-3-8B, GQA), the others score. Writes
-results/hardware_constants.csv, a table of the errors, and with --write the constants.
+vLLM on one A100 and one H100: two 7B models fit (Llama-2-7B, MHA, and Llama-3-8B, GQA), the others score. The
+kernels' constants are those that ship. Writes results/hardware_models.csv and, with --write, the engine's
+constants into `scalesim/data/efficiency.json`; accelerators without such timings take the H100's.
 
-    python -m experiments.hardware_constants [--write]
+    python -m experiments.hardware_models [--write]
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import argparse
 import csv
 import itertools
 import json
-from dataclasses import replace
+import math
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,68 +24,15 @@ import numpy as np
 from experiments.common import RESULTS, write_csv
 from experiments.public_data import public_runs
 from scalesim.cost.calibration import Timing, calibrate
-from scalesim.cost.fitting import Machine, Table, fit_kernel, halves, kernel_errors, part
 from scalesim.cost.numbers import to_float
-from scalesim.efficiency import Efficiency, EngineConstants
-from scalesim.hardware import Hardware
+from scalesim.efficiency import Efficiency, EngineConstants, measured_efficiency
+from scalesim.hardware import Hardware, load_hardware
 from scalesim.models import known_model
 from scalesim.workload import Workload
 
-# Data sheet's peak FLOP/s and bandwidth of the measured accelerator; the kernels ran on 80 GB cards.
-PEAKS = {"a100": (312e12, 2039e9), "h100": (989.4e12, 3350e9)}
-SOURCE = "ai-dynamo/aiconfigurator @ 095f58a (kernels); argonne-lcf/LLM-Inference-Bench @ 4211f5d (engine)"
 FITTED = ("llama-2-7b", "llama-3-8b")
 PRIOR = 0.02
 HELD_OUT = {"a100": ("mistral-7b-v0.1",), "h100": ("mistral-7b-v0.1", "qwen2-7b")}
-
-# Columns of the public files, and what they are called here.
-NAMES = {
-    "batch_size": "batch",
-    "kv_len": "length",
-    "seq_len": "new",
-    "window_size": "window",
-    "num_heads": "n_head",
-    "num_key_value_heads": "n_kv_head",
-}
-
-
-def read(kind: str, device: str) -> Table:
-    """One file of kernel measurements as columns."""
-    path = public_runs() / "silicon" / f"{device}_sxm_{kind}_bf16.csv"
-    with path.open(encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    table = dict(zip(rows[0], np.asarray(rows[1:], float).T, strict=True))
-    table["seconds"] = table.pop("latency_ms") * 1e-3
-    named = {NAMES.get(name, name): column for name, column in table.items()}
-    if "window" in named:
-        named["window"] = np.where(named["window"] > 0, named["window"], 1e9)
-    if "length" in named:
-        named["length"] = np.minimum(named["length"], named["window"])
-    return named
-
-
-# Decode is never bound by compute in these data, and accelerators pack no matrices.
-FIXED = {"decode": ("compute", "head_pad", "unpack"), "gemm": ("packing",)}
-FILES = {"gemm": "gemm", "decode": "attn_decode", "prefill": "attn_prefill"}
-
-
-def on(device: str) -> Machine:
-    peak, bandwidth = PEAKS[device]
-    return Machine(peak=peak, bandwidth=lambda _: bandwidth)
-
-
-def kernel_rows(kind: str, device: str) -> Table:
-    """The measurements a form is for: heads beyond 256 fall back to another kernel, four times slower."""
-    table = read(FILES[kind], device)
-    return part(table, np.flatnonzero(table["head_dim"] <= 256)) if kind != "gemm" else table
-
-
-def fit(kind: str, device: str, table: Table) -> Any:
-    return fit_kernel(kind, table, on(device), fixed=FIXED.get(kind, ()))
-
-
-def errors(kind: str, device: str, constants: Any, table: Table) -> np.ndarray:
-    return kernel_errors(kind, table, on(device), constants)
 
 
 def shape_of(name: str) -> Any:
@@ -111,14 +59,8 @@ def timings(device: str, models: tuple[str, ...], framework: str = "vLLM") -> li
 
 def machine(device: str, efficiency: Efficiency) -> Hardware:
     """The accelerator that served the models: the A100 is the 40 GB one, by its bandwidth."""
-    memory, bandwidth = {"a100": (40.0, 1555.0), "h100": (80.0, 3350.0)}[device]
-    return Hardware(
-        name=device,
-        bf16_tflops=PEAKS[device][0] / 1e12,
-        memory_gb=memory,
-        bandwidth_gbs=bandwidth,
-        efficiency=efficiency,
-    )
+    card = load_hardware({"a100": "a100-40gb-sxm", "h100": "h100-sxm"}[device])
+    return replace(card, name=device, efficiency=efficiency)
 
 
 def predict(cases: list[Timing], hardware: Hardware) -> np.ndarray:
@@ -138,24 +80,6 @@ class Line(NamedTuple):
 
 def line(device: str, what: str, off: np.ndarray) -> Line:
     return Line(device, what, len(off), float(off.mean()), float(np.median(off)))
-
-
-def kernels(device: str) -> tuple[dict[str, Any], dict[str, float], list[Line]]:
-    """Fit every kernel: constants to ship, their errors to state, and the table's lines.
-
-    What ships is fitted to all; what is stated is the error of the half that fitted nothing.
-    """
-    constants: dict[str, Any] = {}
-    stated: dict[str, float] = {}
-    lines = []
-    for kind in FILES:
-        table = kernel_rows(kind, device)
-        fitted, scored = halves(table)
-        half = errors(kind, device, fit(kind, device, fitted), scored)
-        constants[kind] = fit(kind, device, table)
-        stated[kind] = float(np.median(half) if kind == "decode" else half.mean())
-        lines.append(line(device, kind, half))
-    return constants, stated, lines
 
 
 def miss(cases: list[Timing], hardware: Hardware) -> np.ndarray:
@@ -217,29 +141,44 @@ def other_engine(device: str, bare: Hardware) -> Line:
     return line(device, "model, held out, TensorRT-LLM", off)
 
 
+def ranked(device: str, hardware: Hardware) -> tuple[int, int]:
+    """How many pairs of timings at one workload, 5% or more apart, are ranked right; and how many there are."""
+    cases = timings(device, (*FITTED, *HELD_OUT[device]))
+    predicted, measured = predict(cases, hardware), np.asarray([case.seconds for case in cases])
+    right = pairs = 0
+    for i, j in itertools.combinations(range(len(cases)), 2):
+        gap = abs(math.log(measured[i] / measured[j]))
+        if cases[i].workload == cases[j].workload and gap >= math.log(1.05):
+            pairs += 1
+            right += (predicted[i] > predicted[j]) == (measured[i] > measured[j])
+    return right, pairs
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="replace scalesim/data/efficiency.json")
+    parser.add_argument("--write", action="store_true", help="change scalesim/data/efficiency.json")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    shipped, report, everything = {}, [], []
-    for device in PEAKS:
-        constants, stated, lines = kernels(device)
-        bare = machine(device, Efficiency(**constants, engine=EngineConstants(), source=SOURCE))
+    path = Path(__file__).parents[1] / "scalesim" / "data" / "efficiency.json"
+    shipped = json.loads(path.read_text(encoding="utf-8"))
+    report, everything = [], []
+    for device in HELD_OUT:
+        bare = machine(device, replace(measured_efficiency(device), engine=EngineConstants()))
         hardware, off, more = engine(device, bare)
-        report += [*lines, *more, other_pairs(device, bare), other_engine(device, bare)]
+        report += [*more, other_pairs(device, bare), other_engine(device, bare)]
         everything.append(off)
-        stated["model"] = float(off.mean())
-        error = tuple((name, round(value, 4)) for name, value in sorted(stated.items()))
-        final = replace(hardware.efficiency, error=error, source=SOURCE)
-        shipped[device] = jax.tree.map(lambda v: float(f"{v:.5g}"), final).to_dict()
+        right, pairs = ranked(device, hardware)
+        print(f"{device}: {right} of {pairs} pairs 5% or more apart ranked right, {right / pairs:.1%}")
+        found = {k: float(f"{v:.5g}") for k, v in asdict(hardware.efficiency.engine).items()}
+        for name in [device] if device == "a100" else [n for n in shipped["cards"] if n != "a100"]:
+            shipped["cards"][name]["efficiency"]["engine"] = found
+        shipped["cards"][device]["efficiency"]["error"]["model"] = round(float(off.mean()), 4)
     report.append(line("both", "model, held out", np.concatenate(everything)))
     for device, what, count, mean, median in report:
         print(f"{device}  {what:<78} {count:>6} rows  mean {mean:7.2%}  median {median:7.2%}")
-    write_csv(RESULTS / "hardware_constants.csv", [entry._asdict() for entry in report])
+    write_csv(RESULTS / "hardware_models.csv", [entry._asdict() for entry in report])
     if options.write:
-        path = Path(__file__).parents[1] / "scalesim" / "data" / "efficiency.json"
-        path.write_text(json.dumps(shipped, indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(shipped, indent=1) + "\n", encoding="utf-8")
         print(f"wrote {path.name}")
 
 

@@ -38,9 +38,11 @@ class Workload:
         generated_length: tokens generated a sequence; None: one step at the full context is looked at.
         prefix_length: tokens of the prompt that all sequences share: cached once, not computed again.
         prefill_chunk: prompt tokens that the engine computes at a time; bounds the activations' memory.
-        weight_bits, activation_bits, kv_bits: bits a value of weights, activations and KV cache.
+        weight_bits, activation_bits, kv_bits: bits a value of the layers' matrices (embeddings, norms and the
+            output table keep 16), of activations and of the KV cache.
         compute: number format of the matrix units, whose peak the hardware states; "fp8_block" is FP8 with a
             scale a block of 128 values.
+        kv_pool: count the pool that an engine sets aside for caches, rather than what they need.
 
     Raises:
         InvalidInput: a Python number that is not positive and finite, a generated_length or prefix_length
@@ -60,6 +62,7 @@ class Workload:
     activation_bits: Num = 16
     kv_bits: Num = 16
     compute: Compute = static("bf16")
+    kv_pool: bool = static(False)
 
     def __post_init__(self) -> None:
         for name in (

@@ -5,7 +5,8 @@ import importlib.resources
 
 import pytest
 
-from scalesim.cost.memory import kv_bytes_per_token, weight_bytes
+from scalesim.cost.cache import kv_bytes_per_token
+from scalesim.cost.memory import weight_bytes
 from scalesim.errors import InvalidInput
 from scalesim.models import known_model, known_models
 from scalesim.shape import count_params

@@ -14,7 +14,7 @@ from scalesim.constants import FORMATS, Format, GemmConstants
 from scalesim.efficiency import Efficiency
 from scalesim.workload import Compute
 
-__all__ = ["ALIKE", "cache_constants", "format_of", "product_constants"]
+__all__ = ["ALIKE", "between_caches", "cache_constants", "format_of", "product_constants"]
 
 Num = Any
 
@@ -45,7 +45,11 @@ def cache_constants(efficiency: Efficiency, kind: str, kv_bytes: Num) -> Any:
     Those of a two-byte cache, those of a one-byte cache, and in between a mean with weights that go from one
     to the other about 12 bits, half a bit wide: formats are few, but a relaxed search may ask for others.
     """
-    wide, narrow = efficiency.of(kind, "bf16"), efficiency.of(kind, "fp8")
+    return between_caches(efficiency.of(kind, "bf16"), efficiency.of(kind, "fp8"), kv_bytes)
+
+
+def between_caches(wide: Any, narrow: Any, kv_bytes: Num) -> Any:
+    """Return the constants for a cache of kv_bytes a value from those of two bytes and of one (or None)."""
     if narrow is None:
         return wide
     away = 64.0 * (1.5 - kv_bytes)

@@ -8,7 +8,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from scalesim.cost.memory import kv_cache_bytes, serving_memory
+from scalesim.cost.cache import kv_cache_bytes
+from scalesim.cost.memory import serving_memory
 from scalesim.cost.numbers import larger, to_float
 from scalesim.cost.operators import Operator, forward_operators
 from scalesim.cost.parallel import ONE_DEVICE, Parallel

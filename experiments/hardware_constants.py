@@ -3,7 +3,7 @@
 One half of every table, drawn here, fits; the other half scores: beside the plain data sheet, and beside what
 the other accelerators' constants say (each left out in turn). What ships is what was scored, but for tables
 of less than 400 rows, of which all fit. Writes results/hardware_constants.csv and, with --write, the
-constants; the engine's are fitted to whole models afterwards (`python -m experiments.hardware_models --write`).
+constants; the engine's are fitted to whole models afterwards (`experiments.hardware_models --write`).
 
     python -m experiments.hardware_constants [--write] [--cards h200,b200]
 """

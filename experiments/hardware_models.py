@@ -24,7 +24,9 @@ import numpy as np
 from experiments.common import RESULTS, write_csv
 from experiments.public_data import public_runs
 from scalesim.cost.calibration import Timing, calibrate
+from scalesim.cost.latency import decode_operators
 from scalesim.cost.numbers import to_float
+from scalesim.cost.spread import pass_interval
 from scalesim.efficiency import Efficiency, EngineConstants, measured_efficiency
 from scalesim.hardware import Hardware, load_hardware
 from scalesim.models import known_model
@@ -142,7 +144,7 @@ def other_engine(device: str, bare: Hardware) -> Line:
 
 
 def ranked(device: str, hardware: Hardware) -> tuple[int, int]:
-    """How many pairs of timings at one workload, 5% or more apart, are ranked right; and how many there are."""
+    """How many pairs of timings at one workload, 5% or more apart, are ranked right, of how many."""
     cases = timings(device, (*FITTED, *HELD_OUT[device]))
     predicted, measured = predict(cases, hardware), np.asarray([case.seconds for case in cases])
     right = pairs = 0
@@ -152,6 +154,18 @@ def ranked(device: str, hardware: Hardware) -> tuple[int, int]:
             pairs += 1
             right += (predicted[i] > predicted[j]) == (measured[i] > measured[j])
     return right, pairs
+
+
+def held(device: str, hardware: Hardware) -> float:
+    """The share of generations of models left out that the 90% interval of a token's time holds."""
+    inside = []
+    cases = timings(device, HELD_OUT[device])
+    for case, predicted in zip(cases, predict(cases, hardware), strict=True):
+        one = decode_operators(case.shape, case.workload, hardware, case.parallel)
+        whole = float(sum(o.time_s for o in one))
+        found = pass_interval(one, hardware, case.parallel, case.shape.n_layer)
+        inside.append(found.low / whole <= case.seconds / predicted <= found.high / whole)
+    return float(np.mean(inside))
 
 
 def main() -> None:
@@ -169,6 +183,9 @@ def main() -> None:
         everything.append(off)
         right, pairs = ranked(device, hardware)
         print(f"{device}: {right} of {pairs} pairs 5% or more apart ranked right, {right / pairs:.1%}")
+        print(
+            f"{device}: {held(device, hardware):.0%} of generations of models left out inside the 90% interval"
+        )
         found = {k: float(f"{v:.5g}") for k, v in asdict(hardware.efficiency.engine).items()}
         for name in [device] if device == "a100" else [n for n in shipped["cards"] if n != "a100"]:
             shipped["cards"][name]["efficiency"]["engine"] = found

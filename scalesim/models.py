@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import functools
 import importlib.resources
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from scalesim.cost.cache import kv_bytes_per_token
 from scalesim.errors import choose
+from scalesim.interop.huggingface import from_huggingface
 from scalesim.shape import Attention, Block, Dense, LatentAttention, Mixer, MixtureOfExperts, Shape
 from scalesim.shape.ffn import FFN
 
@@ -67,8 +71,29 @@ def known_model(name: str) -> KnownModel:
 @functools.cache
 def known_models() -> Mapping[str, KnownModel]:
     """Return every known model, by its short name."""
-    text = (importlib.resources.files("scalesim.data") / "models.csv").read_text(encoding="utf-8")
-    return {_key(row["model"]): _read(row) for row in csv.DictReader(text.splitlines())}
+    data = importlib.resources.files("scalesim.data")
+    table = csv.DictReader((data / "models.csv").read_text(encoding="utf-8").splitlines())
+    configs = (data / "model_configs.jsonl").read_text(encoding="utf-8").splitlines()
+    models = [*map(_read, table), *(_imported(json.loads(line)) for line in configs)]
+    return {_key(model.name): model for model in models}
+
+
+def _imported(row: Mapping[str, Any]) -> KnownModel:
+    """Read a line with a model's config.json, of which the fields that cost something are kept."""
+    found = from_huggingface(row["config"])
+    assert found.max_context is not None
+    said = (row["notes"], *found.notes)
+    return KnownModel(
+        name=row["model"],
+        shape=found.shape,
+        max_context=found.max_context,
+        published_params=row["published_params"],
+        published_excess=0,
+        kv_bytes_per_token=int(kv_bytes_per_token(found.shape)),
+        source="; ".join(filter(None, (row["source"], row["published_source"]))),
+        notes=" ".join(filter(None, said)),
+        weight_bits=found.weight_bits,
+    )
 
 
 def _read(row: Mapping[str, str]) -> KnownModel:

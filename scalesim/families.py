@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from scalesim.errors import InvalidInput, choose
-from scalesim.roots import newton_root
+from scalesim.numerics.roots import newton_root
 from scalesim.shape import Shape
 
 __all__ = [

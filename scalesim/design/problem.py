@@ -19,8 +19,8 @@ from scalesim.cost.measure import PLAN, AtMost, Measure, as_measure
 from scalesim.cost.paper import FIGURE_2
 from scalesim.families import FIGURE, HeadRule, ShapeFamily
 from scalesim.laws.base import Law, fields_of
+from scalesim.numerics.roots import newton_root
 from scalesim.pytree import register, static
-from scalesim.roots import newton_root
 from scalesim.shape import Shape
 from scalesim.workload import TrainingPlan, Workload
 

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from scalesim.design.newton import minimise
 from scalesim.design.problem import FreeVariables, Priced, Problem, Query
 from scalesim.families import HeadRule, ShapeFamily
 from scalesim.laws.base import Law
+from scalesim.numerics.penalty import minimise
 from scalesim.pytree import register
 from scalesim.shape import Shape
 

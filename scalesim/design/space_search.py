@@ -17,11 +17,11 @@ import numpy as np
 
 from scalesim.design.feasibility import contradiction, nearest_to_all
 from scalesim.design.integer import best_first, box_moves, pair_moves
-from scalesim.design.newton import ITERATIONS
 from scalesim.design.problem import FreeVariables, Priced, Problem, Query, stack_queries
 from scalesim.design.relaxation import Compared, Relaxed, Solved, Solver, descend
 from scalesim.families import HeadRule, ShapeFamily
-from scalesim.roots import newton_root
+from scalesim.numerics.penalty import ITERATIONS
+from scalesim.numerics.roots import newton_root
 from scalesim.shape import Shape
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from hypothesis.extra import numpy as hnp
 import scalesim as ss
 from scalesim.cost import LOSS, Measure, max_params
 from scalesim.design import PAPER, Lattice, buildable, frontier
-from scalesim.design.pareto import non_dominated
 from scalesim.design.picks import Table, pick
 from scalesim.errors import InvalidInput, Unreachable
+from scalesim.numerics.pareto import non_dominated
 
 FIT = ss.named_fit("default")
 LONG = ss.Workload(context_length=131072)

@@ -232,7 +232,7 @@ def hardware_catalogue() -> Mapping[str, Hardware]:
 def load_hardware(hardware: str | Mapping[str, Any] | Hardware) -> Hardware:
     """Return hardware from the catalogue by name, from a JSON file's path, or from a plain dictionary.
 
-    A name may leave out the form (`a100` is A100-80GB-SXM, `h100` H100-SXM).
+    A name may leave out the form (`a100` is A100-80GB-SXM, `h100` H100-SXM, `gb200` GB200-NVL72).
 
     Raises:
         InvalidInput: the name is not in the catalogue, or the dictionary has an unknown or missing field.
@@ -247,9 +247,13 @@ def load_hardware(hardware: str | Mapping[str, Any] | Hardware) -> Hardware:
     if hardware.endswith(".json"):
         return Hardware.from_dict(_read_json(hardware))
     catalogue = hardware_catalogue()
-    key = {"a100": "a100-80gb-sxm", "tpu-v6": "tpu-v6e"}.get(hardware.lower(), hardware.lower())
+    key = hardware.lower()
+    key = {"a100": "a100-80gb-sxm", "a100-sxm": "a100-80gb-sxm"}.get(key, key)
+    longer = [name for name in catalogue if name.startswith(key)]
     if f"{key}-sxm" in catalogue:
         key = f"{key}-sxm"
+    elif key not in catalogue and len(longer) == 1:
+        key = longer[0]
     return catalogue[choose("hardware", key, catalogue)]
 
 

@@ -97,6 +97,8 @@ class DecodeConstants:
         unpack: FLOPs that a cached value costs beyond its products (rearranging it, where a kernel must).
         group_tile: query heads of one KV head that are computed at the least.
         window_us: fixed time that a sliding window adds.
+        window_reload: the read grows by window_reload (g - 1) where a layer has a sliding window: kernels
+            that mask a window may read a cache once for each query head.
         wide: growth of the time with head_dim, wide log(1 + (head_dim / 256)^4).
         odd: growth of the time for a head_dim between powers of two, odd sin^2(pi log2 head_dim).
     """
@@ -115,6 +117,7 @@ class DecodeConstants:
     unpack: Num = 0.0
     group_tile: Num | None = None
     window_us: Num | None = None
+    window_reload: Num | None = None
     wide: Num | None = None
     odd: Num | None = None
     cache_mb: Num | None = None

@@ -157,7 +157,7 @@ _QUANTISED = {
 }
 _CACHED = {"cache_mb": 40.0, "cache_share": 0.5}
 _ATTENTION = {
-    "decode": {"group_tile": 8.0, "window_us": 1.0, "wide": 0.1, "odd": 0.1},
+    "decode": {"group_tile": 8.0, "window_us": 1.0, "window_reload": 0.01, "wide": 0.1, "odd": 0.1},
     "prefill": {
         "part_rows": 20.0,
         "prompt_us": 1.0,

@@ -139,7 +139,7 @@ def decode_attention_time(
 
     The cache is read once whatever n_head is, but the bandwidth reached falls with the group size
     g = n_head / n_kv_head: t = launch + split T / (T + 200) + window_us + || bytes (1 + log(g) / group_scale)
-    / (share bandwidth), serial T g^-serial_exponent, (flops (1 + head_pad / head_dim) + unpack values) /
+    (1 + window_reload (g - 1)) / (share bandwidth), serial T g^-serial_exponent, (flops (1 + head_pad / head_dim) + unpack values) /
     (compute peak) ||_p (1 + wide log(1 + (head_dim / 256)^4) + odd sin^2(pi log2 head_dim)).
 
     Args:
@@ -159,6 +159,8 @@ def decode_attention_time(
     values = jnp.sqrt(jnp.square(length * head_dim) + jnp.square(c.tile))
     values = caches * batch * n_kv_head * values
     read = kv_bytes * values * (1 + jnp.log(group) / c.group_scale)
+    if c.window_reload is not None:
+        read = read * (1 + windowed * c.window_reload * (group - 1))
     queries = activation_bytes * 2.0 * batch * n_head * head_dim
     memory = (read + c.query_weight * queries) / (c.bandwidth * bandwidth)
     serial = c.serial_us * _US * length * jnp.exp(-c.serial_exponent * jnp.log(group))

@@ -137,8 +137,7 @@ class Efficiency:
         source = str(values.get("source", ""))
         widths = values.get("spread", {}).items()
         spread = tuple(sorted((name, tuple(map(float, width))) for name, width in widths))
-        parts = {"others": tuple(others), "source": source, "error": error, "spread": spread}
-        return cls(**made, **parts, status=status)
+        return cls(**made, others=tuple(others), source=source, error=error, spread=spread, status=status)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the constants as a nested dictionary of numbers, ready for JSON."""

@@ -185,7 +185,8 @@ _FIGURES = tuple(f.name for f in fields(Hardware) if f.name not in ("name", "eff
 def _sheet(figures: Mapping[str, Any]) -> Sheet:
     """What of a data sheet tells whose constants an accelerator may borrow."""
     link = figures.get("interconnect_gbs")
-    return Sheet(*(float(figures[name]) for name in ("bf16_tflops", "bandwidth_gbs")), link and float(link))
+    peak, bandwidth = (float(figures[name]) for name in ("bf16_tflops", "bandwidth_gbs"))
+    return Sheet(peak, bandwidth, None if link is None else float(link))
 
 
 # Accelerators whose kernels were measured; the others borrow, and the report says so.

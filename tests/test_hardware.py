@@ -57,7 +57,7 @@ def test_what_is_borrowed_is_like_the_nearest_and_less_certain():
 
 
 def test_a_short_name_is_enough_where_it_is_the_only_one():
-    names = {"gb200": "GB200-NVL72", "a100-sxm": "A100-80GB-SXM", "tpu7x": "TPU7x-Ironwood", "h100": "H100-SXM"}
+    names = {"gb200": "GB200-NVL72", "a100-sxm": "A100-80GB-SXM", "h100": "H100-SXM", "l4": "L4"}
     assert {short: load_hardware(short).name for short in names} == names
 
 

@@ -57,7 +57,7 @@ def between_caches(wide: Any, narrow: Any, kv_bytes: Num) -> Any:
     part = 1 / (1 + np.exp(-away)) if plain else jax.nn.sigmoid(away)
     if plain and min(part, 1 - part) < 1e-12:
         return wide if part < 0.5 else narrow
-    mixed = {}
+    mixed: dict[str, Any] = {}
     for field in fields(wide):
         a, b = getattr(wide, field.name), getattr(narrow, field.name)
         if a is None or b is None:

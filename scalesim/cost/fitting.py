@@ -335,14 +335,15 @@ def _latent_decode(t: Table, machine: Machine, c: LatentDecodeConstants) -> jax.
     bandwidth = _reached(machine, c, 1152.0 * t["batch"] * length)
     bits = {"value_bytes": machine.value_bytes, "kv_bytes": machine.kv_bytes or machine.value_bytes}
     parts = latent_decode_time(t["batch"], length, t["n_head"], _LATENT, peaks, bandwidth, c, **bits)
-    return sum(parts.values())
+    return jnp.asarray(sum(parts.values()))
 
 
 def _latent_prefill(t: Table, machine: Machine, c: LatentPrefillConstants) -> jax.Array:
     peaks, size = (machine.peak, machine.base_peak or machine.peak), machine.value_bytes
     bandwidth = _reached(machine, c, 2.0 * t["batch"] * t["new"] * 7168.0)
     where = (t["batch"], t["new"], t["past"], t["n_head"])
-    return sum(latent_prefill_time(*where, _LATENT, peaks, bandwidth, c, value_bytes=size).values())
+    parts = latent_prefill_time(*where, _LATENT, peaks, bandwidth, c, value_bytes=size)
+    return jnp.asarray(sum(parts.values()))
 
 
 def _experts(t: Table, machine: Machine, c: ExpertConstants) -> jax.Array:

@@ -108,8 +108,8 @@ def _known(groups: Sequence[KernelRows], hardware: Hardware) -> Iterator[tuple[K
 
 def _score(ratio: np.ndarray, inside: np.ndarray) -> KernelScore:
     off = np.abs(ratio - 1)
-    numbers = (off.mean(), np.median(off), (ratio - 1).mean(), inside.mean())
-    return KernelScore(len(ratio), *map(float, numbers))
+    mean, median, bias = (float(v) for v in (off.mean(), np.median(off), (ratio - 1).mean()))
+    return KernelScore(len(ratio), mean, median, bias, float(inside.mean()))
 
 
 def adjust_kernels(path: str, hardware: Hardware) -> tuple[Hardware, str]:

@@ -218,6 +218,7 @@ def _groups(kind: str, frame: pl.DataFrame) -> list[KernelRows]:
             names = np.array([_NCCL[choose("op_name", name, _NCCL)] for name in frame["op_name"]])
         else:
             names = np.array([_delta_kind(source) for source in frame["kernel_source"]])
+        reader: Callable[[pl.DataFrame], dict[str, np.ndarray]]
         reader = _delta if kind == "delta" else _collective
         keys = [(name, "") for name in names]
     else:

@@ -138,9 +138,10 @@ def decode_attention_time(
     """Return the seconds of attention of one new token to `length` cached ones, in one layer.
 
     The cache is read once whatever n_head is, but the bandwidth reached falls with the group size
-    g = n_head / n_kv_head: t = launch + split T / (T + 200) + window_us + || bytes (1 + log(g) / group_scale)
-    (1 + window_reload (g - 1)) / (share bandwidth), serial T g^-serial_exponent, (flops (1 + head_pad / head_dim) + unpack values) /
-    (compute peak) ||_p (1 + wide log(1 + (head_dim / 256)^4) + odd sin^2(pi log2 head_dim)).
+    g = n_head / n_kv_head: t = launch + split T / (T + 200) + window_us + by_head || bytes
+    (1 + log(g) / group_scale) (1 + window_reload (g - 1)) / (share bandwidth), serial T g^-serial_exponent,
+    (flops (1 + head_pad / head_dim) + unpack values) / (compute peak) ||_p, with
+    by_head = 1 + wide log(1 + (head_dim / 256)^4) + odd sin^2(pi log2 head_dim).
 
     Args:
         batch: sequences.

@@ -351,7 +351,7 @@ def _attend(
 
 
 def _recurrence(p: _Pass, mixer: Mixer, layers: Num, batch: Num) -> Operator:
-    """Recurrences and filters: by the roofline of matrix products, whose constants stand in for measured ones.
+    """Recurrences and filters: by the roofline of matrix products, whose constants stand in for others.
 
     The state is read and written once a pass, what goes in and comes out once.
     """

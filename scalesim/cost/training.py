@@ -39,8 +39,8 @@ million) and, outside this band, 15% for 8B (1.46 million).
 Mixtures of experts, 6 FLOPs an active parameter and token: 15% for JetMoE-8B (2.2B active, 1.25T tokens in
 30,000 H100 hours, arXiv 2404.07413); 18% for OLMoE-1B-7B (1.3B active, 5.1T tokens in about ten days of 256
 H100s, arXiv 2409.02060); 20% of the FP8 peak for Llama 4 Behemoth (390 TFLOP/s a GPU on 32K GPUs, Meta's
-announcement); 17% of the FP8 peak for DeepSeek-V3 (37B active, 14.8T tokens in 2.664 million H800 hours, arXiv
-2412.19437), which is 35% of the BF16 peak: state `compute` as it was trained."""
+announcement); 17% of the FP8 peak for DeepSeek-V3 (37B active, 14.8T tokens in 2.664 million H800 hours,
+arXiv 2412.19437), which is 35% of the BF16 peak: state `compute` as it was trained."""
 
 
 @register

@@ -208,7 +208,8 @@ def calibrate(
     What differs between two engines on one accelerator is what lies between the kernels, and the attention
     kernel: the constants of `EngineConstants`. They are fitted by least squares on
     log(predicted / measured), held near their start by `prior` (a constant e times its start costs as much
-    as that relative error of one measurement), so that a single measurement works too.
+    as that relative error of one measurement), so that a single measurement works too. Where each of three
+    or more, predicted from the others, comes out worse than before, the hardware stays as it was.
 
     Args:
         measurements: at least one.
@@ -242,15 +243,21 @@ def calibrate(
                 others[i] = 0.0
                 out.append(abs(float(model.times(model.fit(others))[i]) / seconds[i] - 1))
             left_out = float(np.mean(out))
-        adjusted = model.hardware(found)
+        # Timings that say nothing of the next one leave the hardware as it is.
+        kept = left_out is not None and left_out > float(before.mean())
+        adjusted = model.hardware(model.start if kept else found)
+        errors = before if kept else errors
     error = float(errors.mean())
     engine = replace(
         hardware.efficiency.engine,
         **{name: float(getattr(adjusted.efficiency.engine, name)) for name in constants},
     )
     source = f"{hardware.efficiency.source}; calibrated to {len(seconds)} timings"
-    efficiency = replace(hardware.efficiency, engine=engine, source=source, error=(("model", error),))
+    stated = error if left_out is None or kept else left_out
+    efficiency = replace(hardware.efficiency, engine=engine, source=source, error=(("model", stated),))
     tail = "" if left_out is None else f", {left_out:.1%} on a timing left out"
+    if kept:
+        tail = f": left as it was, for a timing left out would be missed by {left_out:.1%}"
     status = (
         f"{len(seconds)} timing{'' if len(seconds) == 1 else 's'} met within {error:.1%} on average{tail}."
     )

@@ -177,7 +177,7 @@ def read_kernel_table(path: str) -> tuple[KernelRows, ...]:
     try:
         groups = list(_groups(kind, frame))
     except pl.exceptions.ColumnNotFoundError as error:
-        name = re.split(r"[\s\"':;,]+", str(error).strip())[0]
+        name = re.findall(r"\w+", str(error))[0]
         raise InvalidInput(f"kernels {path!r} has no column {name!r}, which a table of {kind} has.") from None
     return tuple(groups)
 

@@ -1,4 +1,4 @@
-"""Tables of measured kernels: read, scored against the constants that ship, adjusted to, and what is refused."""
+"""Tables of measured kernels: read, scored against what ships, adjusted to, and what is refused."""
 
 import dataclasses
 

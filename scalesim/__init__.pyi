@@ -11,6 +11,7 @@ from scalesim.cost import MEASURES as MEASURES
 from scalesim.cost import AtMost as AtMost
 from scalesim.cost import Band as Band
 from scalesim.cost import Calibration as Calibration
+from scalesim.cost import Counts as Counts
 from scalesim.cost import ExpectedCost as ExpectedCost
 from scalesim.cost import HardwareAwareCost as HardwareAwareCost
 from scalesim.cost import LifetimePrice as LifetimePrice
@@ -24,6 +25,7 @@ from scalesim.cost import Timing as Timing
 from scalesim.cost import WeightedCost as WeightedCost
 from scalesim.cost import as_measure as as_measure
 from scalesim.cost import calibrate as calibrate
+from scalesim.cost import counts as counts
 from scalesim.cost import fits as fits
 from scalesim.cost import generation_time as generation_time
 from scalesim.cost import in_blocks as in_blocks
@@ -38,11 +40,13 @@ from scalesim.cost import max_time_per_token as max_time_per_token
 from scalesim.cost import max_time_to_first_token as max_time_to_first_token
 from scalesim.cost import max_training_flops as max_training_flops
 from scalesim.cost import named_measure as named_measure
+from scalesim.cost import pool_bytes as pool_bytes
 from scalesim.cost import prefill_time as prefill_time
 from scalesim.cost import serving as serving
 from scalesim.cost import serving_cost as serving_cost
 from scalesim.cost import serving_memory as serving_memory
 from scalesim.cost import speculative_step_time as speculative_step_time
+from scalesim.cost import state_bytes as state_bytes
 from scalesim.cost import step_time as step_time
 from scalesim.cost import time_to_first_token as time_to_first_token
 from scalesim.cost import token_energy as token_energy
@@ -97,6 +101,7 @@ from scalesim.families import ShapeFamily as ShapeFamily
 from scalesim.families import fixed_ratio as fixed_ratio
 from scalesim.families import named_baseline as named_baseline
 from scalesim.families import named_family as named_family
+from scalesim.fitting import BASE_FORMS as BASE_FORMS
 from scalesim.fitting import Bootstrap as Bootstrap
 from scalesim.fitting import Choices as Choices
 from scalesim.fitting import Comparison as Comparison
@@ -107,6 +112,7 @@ from scalesim.fitting import IsoFlop as IsoFlop
 from scalesim.fitting import Points as Points
 from scalesim.fitting import Prediction as Prediction
 from scalesim.fitting import Profile as Profile
+from scalesim.fitting import Rollout as Rollout
 from scalesim.fitting import Squared as Squared
 from scalesim.fitting import Suggestion as Suggestion
 from scalesim.fitting import Validation as Validation
@@ -123,9 +129,11 @@ from scalesim.fitting import named_fit as named_fit
 from scalesim.fitting import outlier_path as outlier_path
 from scalesim.fitting import predict as predict
 from scalesim.fitting import profile as profile
+from scalesim.fitting import rollout as rollout
 from scalesim.fitting import suggest_runs as suggest_runs
 from scalesim.fitting import with_bootstrap as with_bootstrap
 from scalesim.fitting import with_coefficients as with_coefficients
+from scalesim.fitting import with_rollout as with_rollout
 from scalesim.hardware import Hardware as Hardware
 from scalesim.hardware import hardware_catalogue as hardware_catalogue
 from scalesim.hardware import load_hardware as load_hardware

@@ -9,9 +9,10 @@ kernel timed in a loop finds its operands there, a model's layer does not.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from scalesim.pytree import register
+from scalesim.types import Num
 from scalesim.workload import Compute
 
 __all__ = [
@@ -28,8 +29,6 @@ __all__ = [
     "PrefillConstants",
     "kind_class",
 ]
-
-Num = Any
 
 
 @register

@@ -16,6 +16,7 @@ from typing import Any
 from scalesim.constants import CONSTANTS, DecodeConstants, GemmConstants, PrefillConstants, kind_class
 from scalesim.errors import InvalidInput, choose
 from scalesim.pytree import register, static
+from scalesim.types import Num
 
 __all__ = [
     "Efficiency",
@@ -23,8 +24,6 @@ __all__ = [
     "measured_efficiency",
     "shipped_constants",
 ]
-
-Num = Any
 
 
 @register

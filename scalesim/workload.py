@@ -10,10 +10,10 @@ import numpy as np
 from scalesim.errors import InvalidInput, choose
 from scalesim.pytree import register, static
 from scalesim.shape import Shape, count_params
+from scalesim.types import Num
 
 __all__ = ["COMPUTE", "Compute", "ContextLengths", "Traffic", "TrainingPlan", "Workload"]
 
-Num = Any
 Compute = Literal["bf16", "fp8", "fp8_block", "int8", "fp4"]
 COMPUTE: tuple[str, ...] = ("bf16", "fp8", "fp8_block", "int8", "fp4")
 

@@ -48,7 +48,7 @@ def given_shape(text: str) -> Given:
         InvalidInput: none of these.
     """
     if re.fullmatch(r"\d+(x\d+)+", text):
-        from scalesim.design import named_baseline
+        from scalesim.families import named_baseline
         from scalesim.shape import Shape
 
         shape = named_baseline(text)
@@ -67,7 +67,8 @@ def given_shape(text: str) -> Given:
         if find_config(text) is not None:
             return _imported(text)
         raise InvalidInput(
-            f"{error} A config.json, its folder, a hub id in your cache, or sizes such as 16x2048x32x8 would do too."
+            f"{error} A config.json, its folder, a hub id in your cache, or sizes such as 16x2048x32x8 would "
+            "do too."
         ) from None
     return Given(model.name, model.shape, model.max_context, model.weight_bits)
 

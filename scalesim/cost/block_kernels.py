@@ -19,6 +19,7 @@ from scalesim.constants import (
     LatentPrefillConstants,
 )
 from scalesim.cost.kernels import p_norm
+from scalesim.types import Num
 
 __all__ = [
     "SKEW",
@@ -30,7 +31,6 @@ __all__ = [
     "visited_experts",
 ]
 
-Num = Any
 _US = 1e-6
 
 SKEW = 0.5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +11,7 @@ from scalesim.cost.numbers import in_bytes, larger, smaller
 from scalesim.cost.parallel import ONE_DEVICE, Parallel, held_heads
 from scalesim.shape import Shape
 from scalesim.shape.mixers import Cached
+from scalesim.types import Num
 
 __all__ = [
     "Kept",
@@ -24,7 +25,6 @@ __all__ = [
     "state_bytes",
 ]
 
-Num = Any
 _BLOCK = 16  # tokens that an engine's page holds at the least (vLLM's default)
 
 

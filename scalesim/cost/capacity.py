@@ -15,12 +15,11 @@ from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.errors import Unreachable
 from scalesim.hardware import Hardware
 from scalesim.shape import Shape
+from scalesim.types import Num
 from scalesim.units import format_bytes
 from scalesim.workload import Workload
 
 __all__ = ["check_fits", "largest_batch", "largest_context", "usable_bytes"]
-
-Num = Any
 
 
 def usable_bytes(hardware: Hardware, reserve: Num = RESERVE) -> Num:

@@ -12,11 +12,11 @@ import numpy as np
 from scalesim.borrowing import SHARES
 from scalesim.constants import FORMATS, Format, GemmConstants
 from scalesim.efficiency import Efficiency
+from scalesim.types import Num
 from scalesim.workload import Compute
 
 __all__ = ["ALIKE", "between_caches", "cache_constants", "format_of", "product_constants"]
 
-Num = Any
 
 ALIKE: dict[str, tuple[str, ...]] = {
     "bf16": ("bf16",),

@@ -6,7 +6,7 @@ accelerator has constants for it: then its matrices and scores are priced one by
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from scalesim.cost.block_kernels import (
     delta_time,
@@ -21,11 +21,10 @@ from scalesim.cost.parallel import Parallel
 from scalesim.hardware import Hardware
 from scalesim.shape import MixtureOfExperts
 from scalesim.shape.mixers import DeltaNet, LatentAttention
+from scalesim.types import Num
 from scalesim.workload import Compute
 
 __all__ = ["Bytes", "Part", "delta_parts", "experts_part", "latent_parts"]
-
-Num = Any
 
 
 class Part(NamedTuple):

@@ -8,15 +8,14 @@ chosen by their error on measurements held out of the fit (`experiments/hardware
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax.numpy as jnp
 
 from scalesim.constants import DecodeConstants, GemmConstants, PrefillConstants
+from scalesim.types import Num
 
 __all__ = ["decode_attention_time", "gemm_time", "p_norm", "prefill_attention_time"]
 
-Num = Any
 _US = 1e-6
 _PI_BY_LOG_2 = math.pi / math.log(2.0)
 _LONG = 200.0  # cached tokens beyond which decode kernels split a head's cache over several blocks

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +16,7 @@ from scalesim.errors import InvalidInput
 from scalesim.hardware import Hardware
 from scalesim.pytree import register
 from scalesim.shape import Shape
+from scalesim.types import Num
 from scalesim.workload import Workload
 
 __all__ = [
@@ -31,7 +31,6 @@ __all__ = [
     "time_to_first_token",
 ]
 
-Num = Any
 
 RESERVE = 0.1
 """Share of memory that an engine leaves free for its runtime, graphs and fragmentation (vLLM's default)."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from scalesim.cost.cache import kv_cache_bytes, pool_bytes
 from scalesim.cost.numbers import in_bytes, larger, smaller
 from scalesim.cost.parallel import ONE_DEVICE, Parallel, held_heads
 from scalesim.pytree import register
 from scalesim.shape import Shape, count_params, parameter_table
+from scalesim.types import Num
 from scalesim.workload import Workload
 
 __all__ = ["MemoryUse", "activation_bytes", "held_params", "serving_memory", "weight_bytes"]
-
-Num = Any
 
 
 @register
@@ -79,8 +77,8 @@ def activation_bytes(shape: Shape, workload: Workload, *, parallel: Parallel = O
 
     Of the tokens computed at a time, min(batch prompt, prefill_chunk): the residual stream twice, queries,
     keys, values and the mixer's result, and the FFN's inner values (of as many experts as a token visits) of
-    the widest block; of each sequence, the logits in 32 bits. Attention itself keeps no score matrix. The workload's
-    batch is that of this device.
+    the widest block; of each sequence, the logits in 32 bits. Attention itself keeps no score matrix. The
+    workload's batch is that of this device.
     """
     tokens = smaller(workload.batch_size * workload.prompt_length, workload.prefill_chunk)
     tokens = larger(tokens, workload.batch_size)

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.types import Num
+
 __all__ = ["in_bytes", "larger", "smaller", "to_float"]
 
-Num = Any
 _PLAIN = (int, float)
 
 

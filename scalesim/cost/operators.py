@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import add as operator_add
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,11 +33,11 @@ from scalesim.pytree import register, static
 from scalesim.shape import Mixer, MixtureOfExperts, Parameter, Shape
 from scalesim.shape.ffn import FFN
 from scalesim.shape.mixers import DeltaNet, LatentAttention, Scores
+from scalesim.types import Num
 from scalesim.workload import Compute, Workload
 
 __all__ = ["Operator", "elementwise_values", "forward_operators"]
 
-Num = Any
 
 # Reads and writes of a sampler as engines have it (vLLM's `Sampler`): to float32 1.5, temperature 2,
 # softmax 2, log-softmax 2, exponential noise 1, the division by it 3, argmax 1.
@@ -351,7 +351,7 @@ def _attend(
 
 
 def _recurrence(p: _Pass, mixer: Mixer, layers: Num, batch: Num) -> Operator:
-    """Recurrences and filters: by the roofline of matrix products, whose constants stand in for others.
+    """Recurrences and filters: by the roofline of matrix products, whose constants stand for measured ones.
 
     The state is read and written once a pass, what goes in and comes out once.
     """

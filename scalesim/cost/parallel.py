@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 
@@ -13,10 +12,9 @@ from scalesim.cost.numbers import larger
 from scalesim.errors import InvalidInput
 from scalesim.hardware import Hardware
 from scalesim.shape import MixtureOfExperts, Shape
+from scalesim.types import Num
 
 __all__ = ["ONE_DEVICE", "Parallel", "all_reduce_time", "all_to_all_time", "held_heads", "send_time"]
-
-Num = Any
 
 
 @jax.tree_util.register_static

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from scalesim.cost.latency import step_time
 from scalesim.cost.operators import forward_operators
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.errors import InvalidInput
 from scalesim.hardware import Hardware
 from scalesim.shape import Shape
+from scalesim.types import Num
 from scalesim.workload import Workload
 
 __all__ = ["speculative_step_time"]
-
-Num = Any
 
 
 def speculative_step_time(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 
@@ -14,6 +13,7 @@ from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.hardware import Hardware
 from scalesim.pytree import register
 from scalesim.shape import MixtureOfExperts, Shape
+from scalesim.types import Num
 from scalesim.workload import TrainingPlan
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "training_seconds",
 ]
 
-Num = Any
 
 MFU: dict[str, tuple[float, float, float]] = {"dense": (0.25, 0.40, 0.50), "experts": (0.13, 0.18, 0.24)}
 """Observed model FLOPs utilisation by kind of model, low, typical and high.

@@ -18,14 +18,13 @@ from scalesim.faces import Face, Shown
 from scalesim.families import HeadRule
 from scalesim.pytree import register
 from scalesim.shape import Convention, Shape, count_params
+from scalesim.types import Num
 from scalesim.units import format_bytes, format_context, format_count, format_flops
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Candidate", "Design", "candidate", "plain_candidate", "plain_shape"]
-
-Num = Any
 
 
 @register
@@ -111,7 +110,7 @@ def plain_candidate(found: Candidate, real: bool) -> Candidate:
     plain: Candidate = jax.tree.map(float, found)
     shape = plain_shape(found.shape, real)
     if float(shape.n_head) % float(shape.n_kv_head):
-        shape = dataclasses.replace(shape, n_head=float(shape.n_head), n_kv_head=float(shape.n_kv_head))
+        shape = shape.replace(n_head=float(shape.n_head), n_kv_head=float(shape.n_kv_head))
     counts = ("n_params", "n_params_non_embedding", "n_params_total")
     rounded: dict[str, Any] = {name: round(getattr(plain, name), 3) for name in counts}
     return dataclasses.replace(plain, shape=shape, **rounded)

@@ -16,20 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from scalesim.design.feasibility import contradiction, nearest_to_all
-from scalesim.design.integer import best_first, box_moves, pair_moves
 from scalesim.design.problem import FreeVariables, Priced, Problem, Query, stack_queries
 from scalesim.design.relaxation import Compared, Relaxed, Solved, Solver, descend
 from scalesim.families import HeadRule, ShapeFamily
+from scalesim.numerics.best_first import best_first, box_moves, pair_moves
 from scalesim.numerics.penalty import ITERATIONS
 from scalesim.numerics.roots import newton_root
 from scalesim.shape import Shape
+from scalesim.types import Num
 
 if TYPE_CHECKING:
     from scalesim.design.space import Axes, DesignSpace
 
 __all__ = ["N_STARTS", "Moves", "build", "kronecker", "merits", "search_space", "under_all", "what_binds"]
 
-Num = Any
 
 N_STARTS = 12
 """Points from which the relaxation is descended."""
@@ -250,7 +250,7 @@ def _d_ff_for_loss(problem: Problem, query: Query, shape: Shape, space: DesignSp
     last = jnp.maximum(jnp.floor(high * shape.d_model / unit + 1e-9), first)
 
     def loss_at(tiles: Num) -> Num:
-        return problem.loss_of(replace(shape, d_ff=tiles * unit), query)
+        return problem.loss_of(shape.replace(d_ff=tiles * unit), query)
 
     def halve(_: int, ends: tuple[Num, Num]) -> tuple[Num, Num]:
         below, reaches = ends
@@ -262,7 +262,7 @@ def _d_ff_for_loss(problem: Problem, query: Query, shape: Shape, space: DesignSp
     widest = (high - low) * float(space.widths(problem.family).max()) / unit
     steps = int(np.ceil(np.log2(widest + 2.0))) + 1
     _, reaches = jax.lax.fori_loop(0, steps, halve, (first - 1.0, last))
-    return replace(shape, d_ff=jnp.maximum(reaches, first) * unit)
+    return shape.replace(d_ff=jnp.maximum(reaches, first) * unit)
 
 
 def search_space(

@@ -12,13 +12,13 @@ import numpy as np
 
 from scalesim.errors import choose
 from scalesim.pytree import register, static
+from scalesim.types import Num
 
 if TYPE_CHECKING:
     from scalesim.shape.shape import Shape
 
 __all__ = ["Convention", "Parameter", "count_params", "matrix", "parameter_table", "vector"]
 
-Num = Any
 Group = Literal["embedding", "attention", "ffn", "bias", "norm", "unembedding"]
 Convention = Literal["total", "active", "non_embedding", "embedding", "paper"]
 
@@ -121,7 +121,8 @@ def parameter_table(shape: Shape) -> tuple[Parameter, ...]:
     for p in table:
         known = all(isinstance(size, int | float) for size in p.shape)
         key = (p.name, p.shape if known else tuple(map(id, p.shape)), id(p.visited), p.per_layer)
-        rows[key] = replace(p, layers=rows[key].layers + p.layers) if key in rows and p.per_layer else p
+        same = rows.get(key)
+        rows[key] = p if same is None or same.layers is None else replace(p, layers=same.layers + p.layers)
     return tuple(sorted(rows.values(), key=lambda p: _ALL.index(p.group)))
 
 

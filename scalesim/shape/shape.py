@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 
@@ -14,10 +14,10 @@ from scalesim.shape.checks import check_sizes, is_whole
 from scalesim.shape.ffn import FFN, Dense
 from scalesim.shape.mixers import Attention, Mixer
 from scalesim.shape.parameters import Parameter, count_params, vector
+from scalesim.types import Num
 
 __all__ = ["PLAIN_SIZES", "Block", "Shape"]
 
-Num = Any  # a Python number, a NumPy or JAX array, or a tracer
 
 _NORMS = ("attention_norm", "ffn_norm", "attention_post_norm", "ffn_post_norm")
 # Where a plain decoder's options live in a block, by their names there.
@@ -82,7 +82,7 @@ class Shape:
         n_layer, n_head, n_kv_head, head_dim (64), d_ff, window, gated_ffn (True), qkv_bias, output_bias,
             ffn_bias, qk_norm, norms_per_layer (2): of the plain decoder (see `Attention`, `Dense`). Beside
             blocks each replaces what the blocks that have it say: of n_layer all counts in proportion, of
-            d_ff the kind of FFN that comes first. So `dataclasses.replace(shape, n_head=8)` works on any.
+            d_ff the kind of FFN that comes first; `shape.replace(n_head=8)` works on any.
 
     As attributes these are those of the first block that has them, n_layer that of all.
 
@@ -110,6 +110,17 @@ class Shape:
     final_norm: bool = static(True)
     order: tuple[tuple[int, int], ...] = static(())
     extras: tuple[Parameter, ...] = ()
+    if TYPE_CHECKING:  # no fields, but attributes, and names that `dataclasses.replace` takes
+        n_head: Num = 0
+        n_kv_head: Num = 0
+        head_dim: Num = 64
+        d_ff: Num = 0
+        window: Num | None = None
+        gated_ffn: bool = True
+        qkv_bias: bool = False
+        output_bias: bool = False
+        ffn_bias: bool = False
+        qk_norm: Literal["none", "head", "projection"] = "none"
 
     def __init__(
         self,
@@ -124,12 +135,24 @@ class Shape:
         order: tuple[tuple[int, int], ...] = (),
         extras: tuple[Parameter, ...] = (),
         n_layer: Num | None = None,
+        n_head: Num | None = None,
+        n_kv_head: Num | None = None,
+        head_dim: Num | None = None,
+        d_ff: Num | None = None,
+        window: Num | None = None,
+        gated_ffn: bool | None = None,
+        qkv_bias: bool | None = None,
+        output_bias: bool | None = None,
+        ffn_bias: bool | None = None,
+        qk_norm: Literal["none", "head", "projection"] | None = None,
         norms_per_layer: int | None = None,
-        **sizes: Any,
     ) -> None:
-        for name in sizes:
-            if name not in _PLAIN:
-                raise TypeError(f"Shape has no size or option {name!r}; it has {', '.join(_PLAIN)}.")
+        given = {
+            **{"n_head": n_head, "n_kv_head": n_kv_head, "head_dim": head_dim, "d_ff": d_ff},
+            **{"window": window, "gated_ffn": gated_ffn, "qkv_bias": qkv_bias, "output_bias": output_bias},
+            **{"ffn_bias": ffn_bias, "qk_norm": qk_norm},
+        }
+        sizes = {name: value for name, value in given.items() if value is not None}
         if blocks is None:
             blocks = (_plain(n_layer, norms_per_layer, sizes),)
         else:
@@ -162,9 +185,17 @@ class Shape:
             raise AttributeError(f"Shape has no attribute {name!r}.")
         return self._first(*_PLAIN[name], {"window": None, "qk_norm": "none"}.get(name, 0))
 
+    def replace(self, **changes: Any) -> Shape:
+        """Return it with other fields, or with other sizes of its blocks, as the constructor takes them.
+
+        >>> Shape(n_layer=2, d_model=64, n_head=4, n_kv_head=2, d_ff=128).replace(n_head=8).n_head
+        8
+        """
+        return replace(self, **changes)
+
     @property
     def is_plain(self) -> bool:
-        """Whether it is the paper's plain decoder: one kind of layer, grouped-query attention, a dense FFN."""
+        """Whether it is the paper's plain decoder: one kind of layer, of attention and a dense FFN."""
         return len(self.blocks) == 1 and type(self.mixer) is Attention and type(self.ffn) is Dense
 
     @property

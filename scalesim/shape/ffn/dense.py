@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from scalesim.pytree import register, static
 from scalesim.shape.checks import check_sizes
 from scalesim.shape.parameters import Parameter, matrix, vector
+from scalesim.types import Num
 
 __all__ = ["Dense"]
-
-Num = Any
 
 
 @register

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from scalesim.errors import InvalidInput, choose
 from scalesim.pytree import register, static
 from scalesim.shape.checks import check_sizes
 from scalesim.shape.mixers.base import Cached, Mixer, Scores
 from scalesim.shape.parameters import Parameter, matrix, vector
+from scalesim.types import Num
 
 __all__ = ["Attention"]
-
-Num = Any
 
 
 @register

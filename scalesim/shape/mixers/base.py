@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from scalesim.shape.parameters import Parameter
+from scalesim.types import Num
 
 __all__ = ["Cached", "Mixer", "Scores"]
-
-Num = Any
 
 
 class Cached(NamedTuple):

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from scalesim.pytree import register, static
 from scalesim.shape.checks import check_sizes
 from scalesim.shape.mixers.base import Cached, Mixer, Scores
 from scalesim.shape.parameters import Parameter, matrix, vector
+from scalesim.types import Num
 
 __all__ = ["CompressedAttention"]
 
-Num = Any
 _SIZES = ("n_head", "head_dim", "q_lora_rank", "o_lora_rank", "o_groups", "window")
 
 
@@ -63,17 +62,17 @@ class CompressedAttention(Mixer):
 
     def tensors(self, d: Num) -> list[Parameter]:
         q, h, low, groups = self.n_head, self.head_dim, self.q_lora_rank, self.o_groups
+        each = q * h // groups if isinstance(q * h, int) else q * h / groups
         table = [
             matrix("latent down projection", "q_a_proj", embed=d, latent=low),
             matrix("latent down projection", "kv_proj", embed=d, latent=h),
             matrix("query up projection", "q_b_proj", latent=low, heads=q, head_dim=h),
-            matrix("output down projection", "o_a_proj", heads=q * h / groups if isinstance(q * h, float)
-                   else q * h // groups, latent=groups * self.o_lora_rank),
+            matrix("output down projection", "o_a_proj", heads=each, latent=groups * self.o_lora_rank),
             matrix("output projection", "o_proj", latent=groups * self.o_lora_rank, embed=d),
             vector("norm", "q_a_norm", latent=low),
             vector("norm", "kv_norm", latent=h),
             vector("bias", "sinks", heads=q),
-        ]  # fmt: skip
+        ]
         if self.ratio:
             table += self._compressor(d, h, "")
         if self.n_index_head is not None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from scalesim.errors import InvalidInput
 from scalesim.pytree import register, static
 from scalesim.shape.checks import check_sizes
 from scalesim.shape.mixers.base import Mixer
 from scalesim.shape.parameters import Parameter, matrix, vector
+from scalesim.types import Num
 
 __all__ = ["DeltaNet"]
-
-Num = Any
 
 
 @register

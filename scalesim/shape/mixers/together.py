@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from scalesim.pytree import register
 from scalesim.shape.mixers.base import Cached, Mixer, Scores
 from scalesim.shape.parameters import Parameter
+from scalesim.types import Num
 
 __all__ = ["Together"]
-
-Num = Any
 
 
 @register

@@ -123,6 +123,7 @@ from scalesim.interop import save_weights as save_weights
 from scalesim.interop import to_huggingface as to_huggingface
 from scalesim.laws import AdditiveHeadLaw as AdditiveHeadLaw
 from scalesim.laws import AspectRatio as AspectRatio
+from scalesim.laws import AttentionLaw as AttentionLaw
 from scalesim.laws import Chinchilla as Chinchilla
 from scalesim.laws import ConditionalShape as ConditionalShape
 from scalesim.laws import Constant as Constant
@@ -133,6 +134,7 @@ from scalesim.laws import Grouped as Grouped
 from scalesim.laws import HeadLaw as HeadLaw
 from scalesim.laws import Kaplan as Kaplan
 from scalesim.laws import Law as Law
+from scalesim.laws import Mixture as Mixture
 from scalesim.laws import PowerLaw as PowerLaw
 from scalesim.laws import PowerOfSum as PowerOfSum
 from scalesim.laws import PowerTerm as PowerTerm

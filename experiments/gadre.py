@@ -34,8 +34,10 @@ def gadre_contrasts() -> ContrastTable:
         size = {"n_params": 12 * depth * width**2, "head_dim": width / n_head}
         return {"n_head": n_head, "n_kv_head": n_head, "n_layer": depth, "d_model": width, **size}
 
-    losses = [np.array([best[d, n, h] for d, n, h in of]) for of in ([(d, n, BASE) for d, n, _ in pairs], pairs)]
+    base = np.array([best[d, n, BASE] for d, n, _ in pairs])
+    other = np.array([best[key] for key in pairs])
     names = np.array([f"gadre_{d}x{n}_h{h}" for d, n, h in pairs])
     source = np.full(len(pairs), "mlfoundations/scaling@a003c49")
     corpora = np.array([f"OpenLM validation, {d} x {n}" for d, n, _ in pairs])
-    return ContrastTable(model(np.full(len(pairs), BASE, float)), model(heads), *losses, names, source, corpora)
+    models = model(np.full(len(pairs), BASE, float)), model(heads)
+    return ContrastTable(*models, base, other, names, source, corpora)

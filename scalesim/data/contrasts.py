@@ -1,11 +1,11 @@
-"""Comparisons of two models that differ in named ways: the shipped table, and the reading of the user's own."""
+"""Comparisons of two models that differ in named ways: the shipped table, and the user's own."""
 
 from __future__ import annotations
 
 import csv
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,21 @@ from scalesim.errors import InvalidInput
 
 __all__ = ["ContrastTable", "load_contrasts"]
 
-FIELDS = ("n_params", "n_head", "n_kv_head", "head_dim", "n_layer", "d_model", "d_ff", "n_tokens", "context_length")
+FIELDS = (
+    "n_params",
+    "n_head",
+    "n_kv_head",
+    "head_dim",
+    "n_layer",
+    "d_model",
+    "d_ff",
+    "n_tokens",
+    "context_length",
+)
 """What may be told of a model: `n_head_a` of one, `n_head_b` of the other, `n_head` of both alike."""
 _TEXT = ("id", "source", "corpus", "note", "equal_params")
 _OTHER_UNITS = {"ppl": "perplexity", "perplexity": "perplexity", "bpb": "bits", "bits": "bits", "bpc": "bits"}
+_COLUMNS = ("loss_a", "loss_b", "name", "source", "corpus")
 _LOSSES = (0.3, 12.0)
 """Nats a token of any text model: beyond, the unit is another."""
 _APART = 0.01
@@ -65,8 +76,7 @@ class ContrastTable:
     def take(self, rows: Any) -> ContrastTable:
         """Return some of the rows."""
         a, b = ({k: v[rows] for k, v in side.items()} for side in (self.a, self.b))
-        parts = (getattr(self, n)[rows] for n in ("loss_a", "loss_b", "name", "source", "corpus"))
-        return ContrastTable(a, b, *parts, notes=self.notes)
+        return replace(self, a=a, b=b, **{name: getattr(self, name)[rows] for name in _COLUMNS})
 
     def joined(self, other: ContrastTable) -> ContrastTable:
         """Return the rows of both; a field that either lacks is unknown (nan) in its rows."""
@@ -77,9 +87,8 @@ class ContrastTable:
             sides.append(
                 {n: np.concatenate([mine.get(n, unknown[0]), theirs.get(n, unknown[1])]) for n in names}
             )
-        columns = ("loss_a", "loss_b", "name", "source", "corpus")
-        parts = (np.concatenate([getattr(self, n), getattr(other, n)]) for n in columns)
-        return ContrastTable(sides[0], sides[1], *parts, notes=(*self.notes, *other.notes))
+        both = {n: np.concatenate([getattr(self, n), getattr(other, n)]) for n in _COLUMNS}
+        return replace(self, a=sides[0], b=sides[1], notes=(*self.notes, *other.notes), **both)
 
 
 def load_contrasts(path: str | Path | None = None) -> ContrastTable:
@@ -99,11 +108,11 @@ def load_contrasts(path: str | Path | None = None) -> ContrastTable:
     """
     where = str(path) if path is not None else "head_contrasts.csv"
     try:
-        opened = (files("scalesim.data") / where).open() if path is None else Path(path).open(encoding="utf-8-sig")
-        with opened as f:
-            lines = [line for line in f if line.strip() and not line.lstrip().startswith("#")]
+        source = files("scalesim.data") / where if path is None else Path(path)
+        text = source.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{where} cannot be read: {error}.") from None
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     reader = csv.DictReader(lines)
     rows = list(reader)
     if not rows:
@@ -144,7 +153,7 @@ def _table(rows: list[dict[str, str]], columns: list[str], where: str) -> Contra
                 value = float(text) if text or needed else np.nan
             except ValueError:
                 raise InvalidInput(f"{where}: {column} of {name} is {text!r}, which is no number.") from None
-            if not value > 0 and not np.isnan(value) or np.isinf(value):
+            if (not value > 0 and not np.isnan(value)) or np.isinf(value):
                 raise InvalidInput(f"{where}: {column} of {name} must be positive, but is {text}.")
             values.append(value)
         return np.array(values)
@@ -165,9 +174,9 @@ def _table(rows: list[dict[str, str]], columns: list[str], where: str) -> Contra
         pairs = [(sides["a"][f][i], sides["b"][f][i]) for f in sides["a"] if f in sides["b"]]
         if all(x == y or (np.isnan(x) and np.isnan(y)) for x, y in pairs):
             raise InvalidInput(f"{where}: the models of {name} differ in no field, so they compare nothing.")
-    text = {c: np.array([row.get(c, "") for row in rows]) for c in ("source", "corpus")}
-    table = ContrastTable(sides["a"], sides["b"], *losses, np.array(names), text["source"], text["corpus"])
-    return ContrastTable(**{**vars(table), "notes": tuple(_notes(table, where))})
+    source, corpus = (np.array([row.get(c, "") for row in rows]) for c in ("source", "corpus"))
+    table = ContrastTable(sides["a"], sides["b"], losses[0], losses[1], np.array(names), source, corpus)
+    return replace(table, notes=tuple(_notes(table, where)))
 
 
 def _notes(table: ContrastTable, where: str) -> list[str]:
@@ -176,7 +185,9 @@ def _notes(table: ContrastTable, where: str) -> list[str]:
     for source in dict.fromkeys(study):
         if np.sum(study == source) == 1:
             name = table.name[study == source][0]
-            notes.append(f"{where}: {source} has one comparison ({name}): its own noise cannot be told apart.")
+            notes.append(
+                f"{where}: {source} has one comparison ({name}): its own noise cannot be told apart."
+            )
     sides = [np.stack([side[f] for f in sorted(side)]) for side in (table.a, table.b)]
     for i in range(len(table)):
         for j in range(i):
@@ -190,7 +201,7 @@ def _notes(table: ContrastTable, where: str) -> list[str]:
                 if same and abs(ratio[i] - sign * ratio[j]) > _APART:
                     apart = 100 * abs(ratio[i] - sign * ratio[j])
                     notes.append(
-                        f"{where}: {table.name[j]} and {table.name[i]} compare the same two models and differ "
-                        f"by {apart:.1f}% of loss; both are kept, as two measurements."
+                        f"{where}: {table.name[j]} and {table.name[i]} compare the same two models and "
+                        f"contradict each other by {apart:.1f}% of loss; both are kept, as two measurements."
                     )
     return notes

@@ -32,7 +32,7 @@ from scalesim.fitting.result import Fit
 from scalesim.laws.attention import AttentionLaw, Mixture
 from scalesim.laws.base import Law
 
-__all__ = ["FORMS", "HOME", "Form", "Judged", "fit_form", "judge", "mixture", "stack"]
+__all__ = ["FORMS", "HOME", "OWN", "Form", "Judged", "fit_form", "judge", "mixture", "stack"]
 
 Num = Any
 
@@ -66,11 +66,12 @@ _PRIORS = {
     "c": (0.5, 0.35),
     "f": (0.5, 0.35),
 }
-_OWN = {"width_slope": 0.0, "cache_slope": 0.0, "head_slope": 0.0}
+OWN = {"width_slope": 0.0, "cache_slope": 0.0, "head_slope": 0.0}
+"""The slopes of a corpus like most, which fits hold."""
 
 
 def _form(u: float, w: float, r: float = 0.0, growth: bool = True) -> Form:
-    held = {"u": u, "w": w, "r": r, **_OWN}
+    held = {"u": u, "w": w, "r": r, **OWN}
     if growth:
         return Form(AttentionLaw, held, _PRIORS, {"c": (0.01, 1.0), "f": (0.01, 1.0)})
     priors = {name: prior for name, prior in _PRIORS.items() if name not in "cf"}
@@ -90,7 +91,7 @@ FORMS: dict[str, Form] = {
 
 @dataclass(frozen=True, eq=False)
 class FittedForm:
-    """A form fitted to one corpus's runs and to comparisons: the fit, its posterior's covariance, the spread."""
+    """A form fitted to one corpus's runs and to comparisons, with its posterior's covariance and spread."""
 
     fit: Fit
     covariance: np.ndarray
@@ -108,19 +109,20 @@ class FittedForm:
         return mean, slopes @ self.covariance @ slopes.T + covariance(self.law, table, self.spread)
 
     def losses(self, runs: RunTable) -> tuple[np.ndarray, np.ndarray]:
-        """Return the predicted log losses of runs (of the corpus fitted), and the law's part of their covariance."""
+        """Return the predicted log losses of runs of the corpus fitted, and the law's covariance of them."""
         x = {name: runs[name] for name in self.law.fields}
         mean, slopes = self._linear(lambda law: jnp.log(law.loss(x)))
         return mean, slopes @ self.covariance @ slopes.T
 
     def _linear(self, of: Any) -> tuple[np.ndarray, np.ndarray]:
-        problem, z = self.fit.setup.problem, jnp.asarray(self.fit.z)
+        problem = self.fit.setup.problem
         with jax.enable_x64(True):
+            z = jnp.asarray(self.fit.z)
             value, push = jax.linearize(lambda z: of(problem.law(z)), z)
             return np.asarray(value), np.asarray(jax.vmap(push)(jnp.eye(len(z)))).T
 
     def draws(self, count: int, rng: np.random.Generator) -> list[Law]:
-        """Return laws of new corpora: the posterior's normal about its mode, and each corpus's own head effect."""
+        """Return laws of new corpora: points of the posterior, each with a head effect of its own."""
         z = rng.multivariate_normal(self.fit.z, self.covariance, size=count)
         spread, found = self.spread, []
         wide, cached, sized = (s / np.log(2) * rng.normal(size=count) for s in spread.slopes)
@@ -164,9 +166,10 @@ def fit_form(
             replace(one_corpus(runs, law, spread, HOME, keep_runs), about=()),
             replace(contrasts(table, law, spread, keep), about=()),
         ]
-        options = {"fixed": form.fixed, "priors": form.priors, "bounds": form.bounds}
-        first = {} if start is None else {"starts": 8, "polish": 2}
-        found = fit(law, evidence, **options, **first)
+        options: dict[str, Any] = {"fixed": form.fixed, "priors": form.priors, "bounds": form.bounds}
+        if start is not None:
+            options |= {"starts": 8, "polish": 2}
+        found = fit(law, evidence, **options)
         law = found.law
         spread = estimate_spread(law, kept, runs if keep_runs is None else runs.take(keep_runs), HOME)
         start = FittedForm(found, np.zeros((0, 0)), spread)
@@ -285,8 +288,8 @@ def mixture(
     # Every member of a sampled mixture is the law drawn, so its weights do not matter.
     leaves = np.array([jax.tree.leaves(one) for one in drawn])[rng.permutation(samples)]
     slots = [slot.name for slot in slots_of(law)]
-    coefficients = {n: np.repeat(v[:, None], len(kept), axis=1) for n, v in zip(slots, leaves.T, strict=False)}
-    coefficients[slots[-1]] = np.tile(weights, (samples, 1))
+    wide = [np.repeat(values[:, None], len(kept), axis=1) for values in leaves.T]
+    coefficients = dict(zip(slots, [*wide, np.tile(weights, (samples, 1))], strict=True))
     spread = _mean_spread([member.spread for member in members], weights)
     bootstrap = Bootstrap(coefficients, np.zeros(samples), "posterior", seed, samples)
     miss = np.asarray(law.loss({name: runs[name] for name in law.fields})) - runs.loss
@@ -323,5 +326,3 @@ def _shared_out(weights: np.ndarray, count: int) -> list[int]:
 def _mean_spread(spreads: Sequence[Spread], weights: np.ndarray) -> Spread:
     squares = {name: np.dot(weights, [getattr(s, name) ** 2 for s in spreads]) for name in asdict(spreads[0])}
     return Spread(**{name: float(np.sqrt(v)) for name, v in squares.items()})
-
-

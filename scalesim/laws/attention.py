@@ -53,8 +53,12 @@ class AttentionLaw(Law):
     u: Num = coefficient((0.0, 1.0), positive=False, default=0.0)
     w: Num = coefficient((0.0, 1.0), positive=False, default=1.0)
     r: Num = coefficient((0.0, 1.0), positive=False, default=0.0)
-    width_slope: Num = coefficient((-0.01, 0.01), positive=False, default=0.0, meaning="own slope in attention width")
-    cache_slope: Num = coefficient((-0.01, 0.01), positive=False, default=0.0, meaning="own slope in cached values")
+    width_slope: Num = coefficient(
+        (-0.01, 0.01), positive=False, default=0.0, meaning="own slope in attention width"
+    )
+    cache_slope: Num = coefficient(
+        (-0.01, 0.01), positive=False, default=0.0, meaning="own slope in cached values"
+    )
     head_slope: Num = coefficient((-0.01, 0.01), positive=False, default=0.0, meaning="own slope in head_dim")
 
     def loss(self, x: X) -> Num:

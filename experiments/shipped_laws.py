@@ -17,9 +17,8 @@ from typing import Any
 import scalesim as ss
 from experiments.contrasts import comparisons, judged_forms
 from scalesim.data import paper_runs
-from scalesim.design import paper_evidence
-from scalesim.design.evidence import NOISE
-from scalesim.fitting import FORMS, Fit, Points, Squared, mixture
+from scalesim.design.evidence import paper_evidence, paper_points
+from scalesim.fitting import FORMS, Fit, mixture
 from scalesim.fitting.bootstrap import bootstrap
 from scalesim.laws import HeadLaw
 
@@ -42,7 +41,7 @@ def mixed() -> Fit:
 
 def main(names: list[str]) -> None:
     laws: dict[str, Any] = {
-        "points": lambda: fit_with_doubt(Points(paper_runs(), Squared(NOISE))),
+        "points": lambda: fit_with_doubt(paper_points()),
         "paper": lambda: fit_with_doubt(paper_evidence()),
         "default": mixed,
     }

@@ -8,6 +8,7 @@ import importlib.resources
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 
 from scalesim.efficiency import Efficiency, measured_efficiency
 from scalesim.errors import InvalidInput, choose
+from scalesim.faces import Face, Shown
 from scalesim.pytree import register, static
 from scalesim.workload import COMPUTE, Compute
 
@@ -24,8 +26,8 @@ Num = Any
 
 
 @register
-@dataclass(frozen=True, kw_only=True)
-class Hardware:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Hardware(Shown):
     """One accelerator, in the units of its data sheet: decimal giga and tera, dense (not sparse) peaks.
 
     Every figure is a leaf of the pytree: costs can be differentiated with respect to all of them.
@@ -76,6 +78,11 @@ class Hardware:
                 raise InvalidInput(f"{name} of {self.name} must be a number, but is {value!r}.")
             if isinstance(value, int | float) and not 0 < value < float("inf"):
                 raise InvalidInput(f"{name} of {self.name} must be above 0 and finite, but is {value!r}.")
+
+    def _face(self) -> Face:
+        rows = [(name, value) for name in _FIGURES if (value := getattr(self, name)) is not None]
+        source = f"Source: {self.source.split(';')[0]}." if self.source else ""
+        return Face(f"Hardware {self.name}", ("figure", "value"), rows, (source,), most=16)
 
     def need(self, name: str) -> Num:
         """Return a figure, or raise InvalidInput where the hardware states none."""
@@ -230,7 +237,7 @@ def load_hardware(hardware: str | Mapping[str, Any] | Hardware) -> Hardware:
     return catalogue[choose("hardware", key, catalogue)]
 
 
-def save_hardware(hardware: Hardware, path: str) -> None:
+def save_hardware(hardware: Hardware, path: str | Path) -> None:
     """Write hardware as a JSON file, which `load_hardware` reads.
 
     Raises:
@@ -240,7 +247,7 @@ def save_hardware(hardware: Hardware, path: str) -> None:
         with open(path, "w", encoding="utf-8") as file:
             file.write(json.dumps(hardware.to_dict(), indent=2) + "\n")
     except OSError as error:
-        raise InvalidInput(f"out {path!r} cannot be written: {error.strerror}.") from None
+        raise InvalidInput(f"out {str(path)!r} cannot be written: {error.strerror}.") from None
 
 
 def _read_json(path: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ def load_runs(
         convention: recount n_params from the shape's columns: "total", "non_embedding" or "paper".
         drop_largest: leave out the rows of the largest losses.
 
+    The tables that the package ships, and a `RunTable`, have their fields already: `columns` is refused.
+
     Without an n_tokens column, tokens are FLOPs / (6 n_params). The public sets that
     `scalesim.data.recognised` lists are known by their columns. Rows with a value that is missing, not
     finite or not positive are dropped, and `notes` of the result says how many and why.
@@ -84,10 +87,10 @@ def load_runs(
     >>> len(load_runs("paper")), load_runs({"N": [1e8], "C": [1.2e18], "loss": [3.4]})["n_tokens"].tolist()
     (46, [2000000000.0])
     """
-    if isinstance(source, RunTable):
-        return source.drop_largest(drop_largest)
     if isinstance(source, str) and source in _SHIPPED:
-        return _SHIPPED[source]().drop_largest(drop_largest)
+        source = _SHIPPED[source]()
+    if isinstance(source, RunTable):
+        return _chosen(source, columns, group, select, convention).drop_largest(drop_largest)
     table, name = read_columns(source)
     notes: list[str] = []
     recipe = next((r for r in RECIPES if r.fits(table)), None)
@@ -98,10 +101,7 @@ def load_runs(
     for column, wanted in (select or {}).items():
         if column not in table:
             raise InvalidInput(f"select names {column!r}, which is no column; they are {', '.join(table)}.")
-        keep = np.array([str(v) == str(wanted) for v in table[column]], bool)
-        if not keep.any():
-            known = ", ".join(sorted({str(v) for v in table[column]})[:8])
-            raise InvalidInput(f"no row has {column} = {wanted!r}; its values are {known}.")
+        keep = _matching(column, table[column], wanted)
         table = {k: v[keep] for k, v in table.items()}
     if len(next(iter(table.values()))) < rows:
         notes.append(f"{len(next(iter(table.values())))} of {rows} rows were selected.")
@@ -125,6 +125,51 @@ def load_runs(
         notes=tuple(notes),
     )
     return result.drop_largest(drop_largest)
+
+
+def _chosen(
+    runs: RunTable,
+    columns: Mapping[str, str] | None,
+    group: str | Sequence[str] | None,
+    select: Mapping[str, Any] | None,
+    convention: str | None,
+) -> RunTable:
+    """Return a table whose fields are known, with rows selected, grouped and recounted."""
+    if columns:
+        raise InvalidInput(
+            f"columns={dict(columns)} says what a file calls its fields, but the table ({runs.source}) has "
+            f"them already: {', '.join(runs.columns)}, loss."
+        )
+    rows = len(runs)
+    for column, wanted in (select or {}).items():
+        values = runs.group if column == "group" and runs.group is not None else runs[column]
+        runs = runs.take(_matching(column, values, wanted))
+    notes = list(runs.notes)
+    if len(runs) < rows:
+        notes.append(f"{len(runs)} of {rows} rows were selected.")
+    if group is not None:
+        runs = runs.with_group(group)
+    if convention is not None:
+        runs = runs.with_columns(n_params=_counted(runs.columns, convention))
+        notes.append(f"n_params was counted from the shape, {convention}.")
+    return replace(runs, notes=tuple(notes))
+
+
+def _matching(column: str, values: Any, wanted: Any) -> np.ndarray:
+    """Return which values are the one that is wanted, as numbers or as text.
+
+    Raises:
+        InvalidInput: none is.
+    """
+    try:
+        number = float(wanted)
+    except (TypeError, ValueError):
+        number = np.nan
+    keep = np.array([str(v) == str(wanted) or (_is_number(v) and v == number) for v in values], bool)
+    if not keep.any():
+        known = ", ".join(sorted({f"{v:g}" if isinstance(v, float) else str(v) for v in values})[:8])
+        raise InvalidInput(f"no row has {column} = {wanted!r}; its values are {known}.")
+    return keep
 
 
 def read_columns(source: Any) -> tuple[dict[str, np.ndarray], str]:

@@ -24,10 +24,12 @@ from jax.scipy.optimize import minimize
 from scalesim.data.contrasts import ContrastTable
 from scalesim.data.runs import RunTable
 from scalesim.errors import InvalidInput
-from scalesim.fitting.evidence import Evidence, Rows
+from scalesim.fitting.evidence import Evidence
 from scalesim.fitting.result import Fit
 from scalesim.laws.base import Law
+from scalesim.numerics.least_squares import Rows
 from scalesim.pytree import register
+from scalesim.types import Num
 
 __all__ = [
     "ContrastPrediction",
@@ -40,8 +42,6 @@ __all__ = [
     "predict_contrasts",
     "spread_of",
 ]
-
-Num = Any
 
 HEADS = ("n_head", "n_kv_head", "head_dim")
 READING = 2e-4
@@ -153,7 +153,7 @@ def _pieces(law: Law, table: ContrastTable) -> dict[str, np.ndarray]:
     }
 
 
-def _covariance(p: Mapping[str, Num], deviations: Num) -> Num:
+def _covariance(p: Mapping[str, Any], deviations: Any) -> Any:
     noise, slopes, effect, share = (
         deviations[0] ** 2,
         deviations[1:4] ** 2,
@@ -286,7 +286,7 @@ def _corpus_pieces(law: Law, runs: RunTable, keep: np.ndarray) -> dict[str, np.n
     return {"far": far - far[keep].mean(axis=0), "head": head}
 
 
-def _corpus_covariance(pieces: Mapping[str, Num], slopes: Num, effect: Num, noise: float) -> Num:
+def _corpus_covariance(pieces: Mapping[str, Any], slopes: Any, effect: Any, noise: float) -> Any:
     far, head = pieces["far"], pieces["head"]
     own = (far * slopes**2) @ far.T + effect**2 * head[:, None] * head[None, :]
     return own + noise**2 * np.eye(len(head))
@@ -334,7 +334,7 @@ def estimate_spread(
     return replace(guess, **{name: float(np.exp(v)) for name, v in zip(_GUESSES, logs, strict=True)})
 
 
-def _surprise(scatter: Num, miss: Num) -> Num:
+def _surprise(scatter: Any, miss: Any) -> Any:
     root = jnp.linalg.cholesky(scatter)
     scaled = jax.scipy.linalg.solve_triangular(root, miss, lower=True)
     return jnp.sum(jnp.log(jnp.diag(root))) + 0.5 * scaled @ scaled

@@ -34,8 +34,6 @@ from scalesim.laws.base import Law
 
 __all__ = ["FORMS", "HOME", "OWN", "Form", "Judged", "fit_form", "judge", "mixture", "stack"]
 
-Num = Any
-
 HOME = 0.0017
 """Scatter of the paper's losses about a smooth law, of log loss: 0.0045 nats, reading error and seed."""
 

@@ -6,21 +6,23 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from scalesim.caching import fingerprint
 from scalesim.sweeps.block import SIZES, Block, Source
-from scalesim.sweeps.checkpoint import Checkpoint, described, read_checkpoint, write_checkpoint
+from scalesim.sweeps.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from scalesim.sweeps.hosts import Hosts
 from scalesim.sweeps.keep import Kept, Margin
 from scalesim.sweeps.parts import write_part
 from scalesim.sweeps.screen import Question, exact, quick, screen, unreal
 from scalesim.sweeps.stream import Stream, check_real
 
-__all__ = ["Engine", "Progress"]
+__all__ = ["Engine", "SweepProgress"]
 
 SAMPLE = 1 << 16
 """Designs spread over the product, evaluated first: they set the bars, and show the screen's error."""
@@ -35,7 +37,7 @@ WORST_MARGIN = 1e-3
 
 
 @dataclass(frozen=True)
-class Progress:
+class SweepProgress:
     """How far a sweep is.
 
     Attributes:
@@ -81,7 +83,7 @@ class Engine:
     checkpoint: Path | None = None
     every: float = 5.0
     save_all: Path | None = None
-    progress: Callable[[Progress], None] | None = None
+    progress: Callable[[SweepProgress], None] | None = None
     round_seconds: float = 2.0
     devices: list[Any] = field(default_factory=jax.local_devices)
     hosts: Hosts = field(default_factory=Hosts.here)
@@ -95,9 +97,12 @@ class Engine:
         """Sweep to the end, from the checkpoint if there is one; interrupted, the checkpoint stays.
 
         Raises:
-            InvalidInput: the checkpoint is damaged or another question's, a design of a stream is not real.
+            InvalidInput: the checkpoint is damaged or another question's, another process was asked another
+                question, a design of a stream is not real.
             Unreachable: another process has gone.
         """
+        if self.hosts.count > 1:
+            self.hosts.agree(self._asked)
         began = self._resume()
         if self.finished:
             return
@@ -123,7 +128,7 @@ class Engine:
                 self._write()
                 written = time.monotonic()
             if self.progress:
-                self.progress(Progress(self.designs, self._total(), self.seconds))
+                self.progress(SweepProgress(self.designs, self._total(), self.seconds))
             # The slowest process sets the pace, and all reckon with the same figure.
             slowest = max(float(gathered[:, 1].max()), 1e-3)
             grown = int(blocks_a_round * min(4.0, self.round_seconds / slowest))
@@ -132,21 +137,25 @@ class Engine:
     def _total(self) -> int | None:
         return None if self.source.count is None else self.source.count * len(self.questions)
 
+    @cached_property
     def _asked(self) -> dict[str, str]:
+        """A fingerprint of each part of the question."""
         one, kept = self.questions[0], self.kept[0]
-        return {
+        asked = {
             "designs": self.source.identity,
-            "law": described(one.problem),
-            "objective": described(one.objective),
-            "workload": described([question.workload for question in self.questions]),
-            "target_loss": repr(float(kept.target)),
-            "top": str(len(kept.top)),
-            "span and resolution": f"{kept.low!r}, {kept.cells.shape[1]} cells of {kept.resolution!r}",
+            "law": one.problem,
+            "objective": one.query.objective,
+            "plan": one.query.plan,
+            "workload": [question.query.workload for question in self.questions],
+            "target_loss": float(kept.target),
+            "top": len(kept.top),
+            "span and resolution": (kept.low, kept.cells.shape[1], kept.resolution),
         }
+        return {part: fingerprint(value) for part, value in asked.items()}
 
     def _resume(self) -> float:
         """Take up the furthest state of any process; return when the sweep began, interruptions left out."""
-        state = read_checkpoint(self.checkpoint, self._asked()) if self.checkpoint else None
+        state = read_checkpoint(self.checkpoint, self._asked) if self.checkpoint else None
         empty = np.stack([kept.packed() for kept in self.kept])
         mine = np.zeros(5)
         if state is not None:
@@ -168,7 +177,8 @@ class Engine:
         sample = self.source.sample(SAMPLE)
         self._margins, self._dtypes, self._screens = [], [], []
         for i, question in enumerate(self.questions):
-            fast = replace(question, objective=quick(question.objective))
+            query = replace(question.query, objective=quick(question.query.objective))
+            fast = replace(question, query=query)
             if len(sample):
                 true = exact(question, sample[:, 1:])
                 self.kept[i] = self.kept[i].merged(np.concatenate([sample, true], axis=1))
@@ -244,7 +254,7 @@ class Engine:
         measures = [exact(question, sizes) for question in self.questions]
         assert self.save_all is not None
         write_part(
-            self.save_all, block.number, indices, sizes, measures, [q.workload for q in self.questions]
+            self.save_all, block.number, indices, sizes, measures, [q.query.workload for q in self.questions]
         )
 
     def _share(self, done: int, took: float) -> np.ndarray:
@@ -266,7 +276,7 @@ class Engine:
         write_checkpoint(
             self.checkpoint,
             Checkpoint(
-                question=self._asked(),
+                question=self._asked,
                 next_block=self.next_block,
                 seconds=self.seconds,
                 designs=self.designs,

@@ -123,6 +123,7 @@ from scalesim.fitting import contrasts as contrasts
 from scalesim.fitting import delta_path as delta_path
 from scalesim.fitting import equivalent_compute as equivalent_compute
 from scalesim.fitting import fit as fit
+from scalesim.fitting import fit_with_contrasts as fit_with_contrasts
 from scalesim.fitting import isoflop as isoflop
 from scalesim.fitting import leave_largest_out as leave_largest_out
 from scalesim.fitting import leave_one_group_out as leave_one_group_out

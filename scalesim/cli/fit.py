@@ -27,10 +27,15 @@ _REPEATS = ("--compare", "--fix", "--bound", "--column", "--select", "--group", 
 class Options:
     """A loss law from a table of runs, with its uncertainty."""
 
-    runs: tyro.conf.Positional[str]
-    """The table: .csv, .parquet, .jsonl or .json, or the name paper or own."""
-    law: str = "chinchilla"
-    """chinchilla, kaplan, power, head, gemstones, ... (any of scalesim.laws)."""
+    runs: tyro.conf.Positional[str | None] = None
+    """The table: .csv, .parquet, .jsonl or .json, or the name paper or own (with --contrasts paper by
+    default)."""
+    law: str | None = None
+    """chinchilla, kaplan, power, head, gemstones, ... (any of scalesim.laws; by default chinchilla, and with
+    --contrasts attention)."""
+    contrasts: Annotated[str | None, tyro.conf.arg(metavar="FILE.csv")] = None
+    """Pairs of models, in the columns of scalesim/data/head_contrasts.csv, as evidence beside the published
+    ones and the runs."""
     drop_largest: int = 0
     """Leave out this many runs of the largest losses."""
     loss: Literal["huber", "squared"] = "huber"
@@ -80,8 +85,10 @@ def run(args: list[str]) -> int:
     from scalesim.data import load_runs
     from scalesim.fitting import Huber, Squared, compare, fit
 
+    if options.runs is None and options.contrasts is None:
+        raise InvalidInput("fit needs a table of runs (a file, paper or own), or --contrasts FILE.")
     runs = load_runs(
-        options.runs,
+        options.runs or "paper",
         columns=_pairs(options.column, "column") or None,
         group=list(options.group) or None,
         select=_pairs(options.select, "select") or None,
@@ -96,12 +103,13 @@ def run(args: list[str]) -> int:
         "per_group": options.own,
         "starts": options.starts,
     }
-    found = fit(options.law, runs, **how)
+    law = options.law or ("chinchilla" if options.contrasts is None else "attention")
+    found = fit(law, runs, **how) if options.contrasts is None else _contrasted(law, runs, options, how)
     if options.bootstrap:
         found = _with_bootstrap(found, options)
     table = None
     if options.compare:
-        table = compare([options.law, *options.compare], runs, **how)
+        table = compare([law, *options.compare], runs, **how)
     sizes = _isoflop(found, runs) if options.isoflop else {}
     if options.save:
         found.save(options.save)
@@ -114,6 +122,20 @@ def run(args: list[str]) -> int:
         for approach, answer in sizes.items():
             print(f"{approach}: {answer['said']}")
     return 0 if found.status in ("converged", "few_starts_agree") else 1
+
+
+def _contrasted(law: str, runs: Any, options: Options, how: dict[str, Any]) -> Fit:
+    """Fit a law to runs and to comparisons: the published ones and the user's."""
+    from scalesim.data import load_contrasts
+    from scalesim.fitting import fit_with_contrasts
+
+    if options.compare or options.own:
+        raise InvalidInput("contrasts go with neither compare nor own; leave these out.")
+    table = load_contrasts(options.contrasts)
+    for note in table.notes:
+        print(f"scalesim: {note}", file=sys.stderr)
+    told = {name: how[name] for name in ("fixed", "bounds", "starts")}
+    return fit_with_contrasts(law, runs, load_contrasts().joined(table), **told)
 
 
 def _with_bootstrap(found: Fit, options: Options) -> Fit:

@@ -16,7 +16,7 @@ from scalesim.fitting.contrasts import (
 from scalesim.fitting.coordinates import coefficients, with_coefficients
 from scalesim.fitting.engine import fit
 from scalesim.fitting.evidence import Choices, Curves, Evidence, Points
-from scalesim.fitting.forms import FORMS, Form, Judged, fit_form, judge, mixture, stack
+from scalesim.fitting.forms import FORMS, Form, Judged, fit_form, fit_with_contrasts, judge, mixture, stack
 from scalesim.fitting.isoflop import IsoFlop, approach_two_bias, isoflop
 from scalesim.fitting.noise import Huber, Noise, Squared
 from scalesim.fitting.predict import Prediction, predict
@@ -66,6 +66,7 @@ __all__ = [
     "estimate_spread",
     "fit",
     "fit_form",
+    "fit_with_contrasts",
     "isoflop",
     "judge",
     "leave_largest_out",

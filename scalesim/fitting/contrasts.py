@@ -93,21 +93,33 @@ def side(law: Law, table: ContrastTable, of: Mapping[str, np.ndarray]) -> dict[s
     return {name: np.asarray(of[name], float) for name in law.fields}
 
 
-def sides(law: Law, table: ContrastTable) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def sides(
+    law: Law, table: ContrastTable, *, blind: bool = False
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return the fields of a law for both sides.
 
     Raises:
-        InvalidInput: a field is not told, or the models of a row differ in nothing that the law sees.
+        InvalidInput: a field is not told, or the models of a row differ in nothing that the law sees; with
+            `blind`, in nothing that any law of heads sees.
     """
     a, b = side(law, table, table.a), side(law, table, table.b)
-    same = np.all([a[name] == b[name] for name in law.fields], axis=0)
+    same = unseen(law, table)
+    if blind:
+        others = [name for name in ("n_params", *HEADS) if name in table.a and name in table.b]
+        same &= np.all([table.a[name] == table.b[name] for name in others], axis=0)
     if same.any():
         row = table.name[np.flatnonzero(same)[0]]
         raise InvalidInput(
             f"The models of comparison {row} differ in nothing that {type(law).__name__} sees "
-            f"({', '.join(law.fields)}): leave the row out, or fit a law that sees the difference."
+            f"({', '.join(law.fields)}): leave the row out, or use a law that sees the difference."
         )
     return a, b
+
+
+def unseen(law: Law, table: ContrastTable) -> np.ndarray:
+    """Say which rows compare models that are the same to a law, (rows,)."""
+    a, b = side(law, table, table.a), side(law, table, table.b)
+    return np.asarray(np.all([a[name] == b[name] for name in law.fields], axis=0))
 
 
 def log_ratio(law: Law, a: Mapping[str, Num], b: Mapping[str, Num]) -> Num:
@@ -119,7 +131,7 @@ def log_ratio(law: Law, a: Mapping[str, Num], b: Mapping[str, Num]) -> Num:
 def parts(law: Law, table: ContrastTable) -> tuple[np.ndarray, np.ndarray]:
     """Return what the sizes alone make of each comparison under a law, and what the rest does."""
     with jax.enable_x64(True):
-        a, b = sides(law, table)
+        a, b = sides(law, table, blind=True)
         total = np.asarray(log_ratio(law, a, b))
         size = (
             np.asarray(log_ratio(law, a, {**a, "n_params": b["n_params"]})) if "n_params" in a else 0 * total
@@ -358,6 +370,7 @@ class ContrastPrediction:
         low, high: where the measured 100 log(loss_b / loss_a) of another lab would be.
         measured: what the table holds.
         level: the probability that the intervals are to hold.
+        notes: what to know, a sentence each.
     """
 
     name: np.ndarray
@@ -367,6 +380,7 @@ class ContrastPrediction:
     high: np.ndarray
     measured: np.ndarray
     level: float
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return one entry a row, in order."""
@@ -403,7 +417,7 @@ def predict_contrasts(
     if not 0 < level < 1:
         raise InvalidInput(f"level must be between 0 and 1, but is {level}.")
     spread, rng = spread_of(fit), np.random.default_rng(seed)
-    a, b = sides(fit.law, table)
+    a, b = sides(fit.law, table, blind=True)
     size, head = parts(fit.law, table)
     with jax.enable_x64(True):
         drawn = (size + head)[None, :]
@@ -415,6 +429,15 @@ def predict_contrasts(
     noise = np.hypot(np.sqrt(2) * spread.noise, READING) * rng.normal(size=drawn.shape)
     tail = (1 - level) / 2
     low, high = 100 * np.quantile(drawn + share + noise, [tail, 1 - tail], axis=0)
+    alike = ", ".join(table.name[unseen(fit.law, table)])
+    told = f"{type(fit.law).__name__} sees no difference between the models of {alike}."
     return ContrastPrediction(
-        table.name, table.source, 100 * (size + head), low, high, 100 * table.log_ratio, level
+        table.name,
+        table.source,
+        100 * (size + head),
+        low,
+        high,
+        100 * table.log_ratio,
+        level,
+        (told,) if alike else (),
     )

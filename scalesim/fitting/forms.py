@@ -29,10 +29,22 @@ from scalesim.fitting.engine import fit
 from scalesim.fitting.evidence import Points
 from scalesim.fitting.noise import Squared
 from scalesim.fitting.result import Fit
+from scalesim.fitting.setup import LawLike, the_law
 from scalesim.laws.attention import AttentionLaw, Mixture
 from scalesim.laws.base import Law
 
-__all__ = ["FORMS", "HOME", "OWN", "Form", "Judged", "fit_form", "judge", "mixture", "stack"]
+__all__ = [
+    "FORMS",
+    "HOME",
+    "OWN",
+    "Form",
+    "Judged",
+    "fit_form",
+    "fit_with_contrasts",
+    "judge",
+    "mixture",
+    "stack",
+]
 
 HOME = 0.0017
 """Scatter of the paper's losses about a smooth law, of log loss: 0.0045 nats, reading error and seed."""
@@ -174,6 +186,42 @@ def fit_form(
     with jax.enable_x64(True):
         jacobian = np.asarray(local(found.setup.problem, jnp.asarray(found.z))[0])
     return FittedForm(found, np.linalg.inv(jacobian.T @ jacobian), spread)
+
+
+def fit_with_contrasts(
+    law: LawLike,
+    runs: RunTable,
+    table: ContrastTable,
+    *,
+    fixed: Mapping[str, float | None] | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    starts: int = 64,
+) -> Fit:
+    """Fit a law to one's own runs and to comparisons of others, and the spread between studies with it.
+
+    The level and the head effects of `runs` count in full, least squares of log losses with the scatter
+    `HOME`; what studies say of heads counts by how they differ. `AttentionLaw` takes the form "number of
+    heads, cached values" where `fixed` does not say otherwise.
+
+    >>> from scalesim.data import load_contrasts, paper_runs
+    >>> found = fit_with_contrasts("attention", paper_runs(), load_contrasts(), starts=16)
+    >>> found.rms < 0.005, found.provenance["evidence"][1]["sources"]
+    (True, 6)
+    """
+    template: Any = the_law(law)
+    form = Form(template, {}, {}, {})
+    if isinstance(template, AttentionLaw):
+        form = FORMS["number of heads, cached values"]
+    held = {**form.fixed, **(fixed or {})}
+    ranges = {name: span for name, span in {**form.bounds, **(bounds or {})}.items() if name not in held}
+    priors = {name: prior for name, prior in form.priors.items() if name not in held}
+    spread, found = Spread(), None
+    for _ in range(2):
+        evidence: list[Any] = [Points(runs, Squared(HOME, space="log")), contrasts(table, template, spread)]
+        found = fit(template, evidence, fixed=held, bounds=ranges, priors=priors, starts=starts)
+        template, spread = found.law, estimate_spread(found.law, table)
+    assert found is not None
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from scalesim.data import paper_runs
 from scalesim.data.contrasts import ContrastTable, load_contrasts
 from scalesim.fitting import Fit
 from scalesim.fitting.contrasts import parts, predict_contrasts
-from scalesim.fitting.forms import FORMS, OWN, Form, Judged, judge, mixture, stack
+from scalesim.fitting.forms import FORMS, OWN, Form, Judged, form_of, judge, mixture, stack
 from scalesim.fitting.result import named_fit
 from scalesim.laws import AdditiveHeadLaw, AttentionLaw, HeadLaw, Law, SeparableHeadLaw, SquashedHeadLaw
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, save
@@ -31,6 +31,7 @@ __all__ = ["comparisons", "judged_forms", "main"]
 _NOTHING = dict.fromkeys(("C", "F", "H", "c", "f", "u", "w", "r"), 0.0) | OWN
 _E = {"E": (1.9, 0.08)}
 OTHERS: dict[str, Form] = {
+    "numbers of heads, no growth": form_of(0.0, 0.0, growth=False),
     "no effect of heads": Form(AttentionLaw, {**_NOTHING, "k": 3.0, "m": 1.0, "h": 40.0}, _E, {}),
     "the paper's form": Form(HeadLaw, {"k": None, "g": None}, _E, {}),
     "additive": Form(AdditiveHeadLaw, {}, {**_E, "p": (0.5, 0.3), "q": (0.5, 0.3)}, {}),

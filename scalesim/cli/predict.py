@@ -117,7 +117,7 @@ def _contrasts(fit: Fit, options: Options) -> int:
     for line in found.to_json():
         interval = f"{line['low']:+.2f} .. {line['high']:+.2f}"
         numbers = (f"{line['measured']:+.2f}", f"{line['percent']:+.2f}", interval)
-        shown.add_row(line["name"], *numbers, line["source"])
+        shown.add_row(line["name"], *numbers, line["source"].split(",")[0])
     Console().print("100 log(loss of b / loss of a), in percent, on a corpus that the law has not seen:")
     Console().print(shown)
     return 0

@@ -227,7 +227,12 @@ class Contrasts(Evidence):
 
 
 def contrasts(
-    table: ContrastTable, law: Law, spread: Spread | None = None, keep: np.ndarray | None = None
+    table: ContrastTable,
+    law: Law,
+    spread: Spread | None = None,
+    keep: np.ndarray | None = None,
+    *,
+    blind: bool = False,
 ) -> Contrasts:
     """Return comparisons as evidence for a law.
 
@@ -236,6 +241,10 @@ def contrasts(
         law: one near the answer: how far studies differ is a fraction of what it says.
         spread: how far they scatter; `estimate_spread(law, table)` measures it.
         keep: which rows count, (rows,) booleans; the others have residuals of 0.
+        blind: accept rows that the law sees no difference in.
+
+    Raises:
+        InvalidInput: a row does not tell a field, or the law sees no difference in it.
 
     >>> from scalesim.data import load_contrasts
     >>> from scalesim.laws import HeadLaw
@@ -243,7 +252,7 @@ def contrasts(
     (22, 44)
     """
     spread = spread or Spread()
-    a, b = sides(law, table)
+    a, b = sides(law, table, blind=blind)
     keep = np.ones(len(table), bool) if keep is None else np.asarray(keep, bool)
     scatter = covariance(law, table, spread)
     whiten = np.zeros((len(table), len(table)))

@@ -80,7 +80,8 @@ OWN = {"width_slope": 0.0, "cache_slope": 0.0, "head_slope": 0.0}
 """The slopes of a corpus like most, which fits hold."""
 
 
-def _form(u: float, w: float, r: float = 0.0, growth: bool = True) -> Form:
+def form_of(u: float, w: float, r: float = 0.0, growth: bool = True) -> Form:
+    """Return the form of `AttentionLaw` with these u, w and r, whose terms may outgrow the reducible loss."""
     held = {"u": u, "w": w, "r": r, **OWN}
     if growth:
         return Form(AttentionLaw, held, _PRIORS, {"c": (0.01, 1.0), "f": (0.01, 1.0)})
@@ -89,12 +90,11 @@ def _form(u: float, w: float, r: float = 0.0, growth: bool = True) -> Form:
 
 
 FORMS: dict[str, Form] = {
-    "numbers of heads": _form(0.0, 0.0),
-    "number of heads, cached values": _form(0.0, 1.0),
-    "between number and width": _form(0.5, 0.5),
-    "attention width, cached values": _form(1.0, 1.0),
-    "width over the model's, cached values": _form(1.0, 1.0, r=1.0, growth=False),
-    "numbers of heads, no growth": _form(0.0, 0.0, growth=False),
+    "numbers of heads": form_of(0.0, 0.0),
+    "number of heads, cached values": form_of(0.0, 1.0),
+    "between number and width": form_of(0.5, 0.5),
+    "attention width, cached values": form_of(1.0, 1.0),
+    "width over the model's, cached values": form_of(1.0, 1.0, r=1.0, growth=False),
 }
 """The forms of `AttentionLaw` that are judged for the shipped mixture."""
 
@@ -114,7 +114,7 @@ class FittedForm:
 
     def ratios(self, table: ContrastTable) -> tuple[np.ndarray, np.ndarray]:
         """Return the predicted log ratios of comparisons by labs not fitted, and their covariance."""
-        a, b = sides(self.law, table)
+        a, b = sides(self.law, table, blind=True)
         mean, slopes = self._linear(lambda law: log_ratio(law, a, b))
         return mean, slopes @ self.covariance @ slopes.T + covariance(self.law, table, self.spread)
 
@@ -174,7 +174,7 @@ def fit_form(
     for _ in range(rounds):
         evidence = [
             replace(one_corpus(runs, law, spread, HOME, keep_runs), about=()),
-            replace(contrasts(table, law, spread, keep), about=()),
+            replace(contrasts(table, law, spread, keep, blind=True), about=()),
         ]
         options: dict[str, Any] = {"fixed": form.fixed, "priors": form.priors, "bounds": form.bounds}
         if start is not None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from scalesim.errors import InvalidInput, choose
 from scalesim.pytree import register, static
+from scalesim.types import Num
 
 __all__ = [
     "DecodeConstants",
@@ -24,8 +25,6 @@ __all__ = [
     "PrefillConstants",
     "measured_efficiency",
 ]
-
-Num = Any
 
 
 @register

@@ -18,11 +18,10 @@ from scalesim.efficiency import Efficiency, measured_efficiency
 from scalesim.errors import InvalidInput, choose
 from scalesim.faces import Face, Shown
 from scalesim.pytree import register, static
+from scalesim.types import Num
 from scalesim.workload import COMPUTE, Compute
 
 __all__ = ["Hardware", "hardware_catalogue", "load_hardware", "save_hardware"]
-
-Num = Any
 
 
 @register

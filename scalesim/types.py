@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import jax
-import numpy as np
-from jaxtyping import Float, Int
+from typing import Any
+
+from jaxtyping import Float
 
 __all__ = ["Num"]
 
-Num = float | np.ndarray | Float[jax.Array, "..."] | Int[jax.Array, "..."]
-"""A float (an int will do), or an array of any shape that broadcasts with its like."""
+Num = Float[Any, "..."]
+"""A Python number (an int will do), a NumPy or JAX array, or a tracer; of any shape that broadcasts.
+
+Type checkers read it as Any: the same function takes and returns each of these, and a user who passes floats
+is not made to narrow a union.
+"""

@@ -100,7 +100,7 @@ def test_one_class_is_compiled_once():
         ss.Chinchilla(),
         ss.load_hardware("h100-sxm"),
         ss.Traffic(prompt_tokens=1e12, generated_tokens=1e11),
-        ss.SlidingWindow(window=1024, global_every=6),
+        ss.Attention(n_head=8, n_kv_head=2, window=1024),
         ss.MixtureOfExperts(n_expert=8, top_k=2, d_ff=1024),
         ss.AtMost(measure=lambda shape, workload: shape.n_layer, limit=24.0),
     ],

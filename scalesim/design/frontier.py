@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Frontier", "frontier", "values_of"]
 
-Num = Any
 
 SPAN = 0.15
 """Nats on either side of a single target loss."""

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Distribution", "distribution"]
 
-Num = Any
 Named = tuple[float, ...]
 
 

@@ -101,6 +101,7 @@ def config_of(fields: Mapping[str, Any]) -> TrainConfig:
     """Make one run of plain fields, each by its own name."""
     from scalesim.model import ModelOptions
     from scalesim.shape import Shape
+    from scalesim.shape.shape import PLAIN_SIZES
     from scalesim.training.config import TrainConfig
     from scalesim.training.recipe import Recipe
 
@@ -114,8 +115,9 @@ def config_of(fields: Mapping[str, Any]) -> TrainConfig:
         TrainConfig: {},
     }
     homes = {f.name: kind for kind in kinds for f in dataclasses.fields(kind)}
-    for name in ("shape", "recipe", "options", "latent", "moe", "window"):
+    for name in ("shape", "recipe", "options", "blocks", "order", "extras", "final_norm"):
         homes.pop(name)
+    homes |= dict.fromkeys(PLAIN_SIZES, Shape)
     for name, value in fields.items():
         choose("field", name, homes)
         kinds[homes[name]][name] = value

@@ -172,7 +172,7 @@ def test_limits_pick_the_cheapest_and_say_what_is_next():
 
 @given(st.floats(1e-4, 0.05))
 def test_a_marginal_value_picks_the_best_of_all_at_it(marginal_value):
-    chosen = pick(KNOWN, marginal_value=worth)
+    chosen = pick(KNOWN, marginal_value=marginal_value)
     for loss, cost in KNOWN.values:
         percents = np.log(cost / chosen.values["cost"]) / np.log(1.01)
         assert chosen.values["loss"] - loss <= marginal_value * percents + 1e-12

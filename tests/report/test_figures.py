@@ -1,5 +1,7 @@
 """Figures by what is drawn: labels, marks where the answer says they are, and the objective's own name."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -72,7 +74,7 @@ def test_a_frontier_and_its_picks(design):
     (axis,) = front.plot([knee]).axes
     assert axis.get_xlabel() == "memory (GiB)"
     assert axis.get_ylabel() == "predicted loss (nats a token)"
-    drawn = np.concatenate([line.get_xydata() for line in axis.lines if "head" in line.get_label()])
+    drawn = np.concatenate([xy for label, xy in marks(axis).items() if re.search(r"query heads?$", label)])
     assert len(drawn) == len(front)
     at = [knee.values["memory"] / 2**30, knee.values["loss"]]
     assert any(np.allclose(line.get_xydata(), [at]) for line in axis.lines)

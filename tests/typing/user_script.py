@@ -21,12 +21,25 @@ import scalesim as ss
 shape = ss.Shape(n_layer=16, d_model=2048, n_head=8, n_kv_head=1, d_ff=5461)
 total: float = ss.count_params(shape, "paper")
 names: list[str] = [p.name for p in ss.parameter_table(shape)]
-latent = ss.LatentAttention(kv_lora_rank=512)
-window = ss.SlidingWindow(window=1024, global_every=6)
+grouped = ss.Attention(n_head=8, n_kv_head=4, window=1024)
+latent = ss.LatentAttention(n_head=16, kv_lora_rank=512)
 experts = ss.MixtureOfExperts(n_expert=8, top_k=2, d_ff=1024)
+linear = (
+    ss.DeltaNet,
+    ss.Mamba,
+    ss.Mamba2,
+    ss.LinearAttention,
+    ss.ShortConv,
+    ss.CompressedAttention,
+    ss.Together,
+)
+block = ss.Block(count=4, mixer=grouped, ffn=ss.Dense(d_ff=4096))
+mixed = ss.Shape(d_model=1024, vocab_size=32000, blocks=(block, ss.Block(mixer=latent, ffn=experts)))
 known: ss.KnownModel = ss.known_model("llama-3.1-8b")
 all_known: list[str] = [model.name for model in ss.known_models().values()]
 imported: ss.ImportedConfig = ss.from_huggingface({"model_type": "llama"})
+read: ss.ImportedConfig = ss.read_config("config.json")
+kept: type[ss.Quantised] = ss.Quantised
 written: dict[str, object] = ss.to_huggingface(known.shape)
 
 # Where it serves, and how it is trained.
@@ -83,6 +96,7 @@ blocks = ss.in_blocks(lambda s: ss.FIGURE_2(s, job), shape)
 # Laws and evidence.
 runs: ss.RunTable = ss.load_runs("paper")
 mine, table, curves = ss.own_runs(), ss.paper_choices(), ss.paper_curves()
+papers: ss.RunTable = ss.paper_runs()
 laws: list[ss.Law] = [
     ss.AdditiveHeadLaw(),
     ss.AspectRatio(),
@@ -124,6 +138,7 @@ Function = ss.law_from_function(lambda n_params, E: E + n_params**-0.3, {"E": (1
 fit: ss.Fit = ss.fit(ss.HeadLaw, runs, noise=ss.Squared(0.004), fixed={"k": None, "g": None})
 robust: ss.Fit = ss.fit("chinchilla", runs, noise=ss.Huber(), solver=optax.adam(1e-2))
 points = ss.Points(runs, ss.Squared(0.004))
+chosen: type[ss.Choices] = ss.Choices
 drawn = ss.Curves({"n_params": np.ones((1, 2))}, np.ones((1, 2)), sigma=0.02, weight=1)
 sure: ss.Fit = ss.with_bootstrap(fit, 200)
 spread: ss.Bootstrap = ss.bootstrap(fit, 200)
@@ -135,7 +150,7 @@ largest: ss.Validation = ss.leave_largest_out(fit)
 scores: ss.Comparison = ss.compare(["chinchilla", "kaplan"], runs)
 minima: ss.IsoFlop = ss.isoflop(runs)
 paths = ss.delta_path(fit), ss.outlier_path(fit)
-advised: list[ss.Suggestion] = ss.suggest_runs(fit, lambda law: law.E, {"n_params": np.ones(3)})
+advised: list[ss.Suggestion] = ss.suggest_runs(fit, lambda law: law.loss({}), {"n_params": np.ones(3)})
 values = ss.coefficients(fit.law)
 changed = ss.with_coefficients(fit.law, {"E": 1.9})
 
@@ -202,4 +217,4 @@ ss.run_grid(grid)
 machine: ss.Measured = ss.measure_hardware()
 weights = ss.load_weights("folder")
 ss.save_weights(weights.params, shape, "folder", max_context=8192)
-rooms = ss.cost, ss.laws, ss.model
+namespaces = ss.cost, ss.laws, ss.model, ss.numerics

@@ -136,13 +136,19 @@ def cautions(shape: Any) -> list[Caution]:
 
 
 def _properties(shape: Any) -> Iterator[str]:
-    if float(shape.n_head) >= 4 * float(shape.n_kv_head):
-        yield "few_kv_heads"
-    if float(shape.head_dim) < 64:
-        yield "small_heads"
-    if getattr(shape, "window", None) is not None:
-        yield "sliding_window"
-    if getattr(shape, "latent", None) is not None:
-        yield "latent"
-    if float(getattr(shape, "layers_per_kv", 1)) > 1:
-        yield "shared_kv"
+    """Tell which rows of the table of cautions a shape calls for."""
+    for mixer in (block.mixer for block in shape.blocks if block.mixer is not None):
+        kind = type(mixer).__name__
+        n_head, n_kv_head = (float(getattr(mixer, name, 1)) for name in ("n_head", "n_kv_head"))
+        if kind == "Attention" and n_head >= 4 * n_kv_head:
+            yield "few_kv_heads"
+        if kind == "Attention" and float(mixer.head_dim) < 64:
+            yield "small_heads"
+        if kind == "LatentAttention":
+            yield "latent"
+        if kind in ("LinearAttention", "DeltaNet", "Mamba", "Mamba2"):
+            yield "linear_layers"
+        if getattr(mixer, "window", None) is not None:
+            yield "sliding_window"
+        if getattr(mixer, "shared", False):
+            yield "shared_kv"

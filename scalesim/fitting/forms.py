@@ -338,7 +338,8 @@ def mixture(
     coefficients = dict(zip(slots, [*wide, np.tile(weights, (samples, 1))], strict=True))
     spread = _mean_spread([member.spread for member in members], weights)
     bootstrap = Bootstrap(coefficients, np.zeros(samples), "posterior", seed, samples)
-    miss = np.asarray(law.loss({name: runs[name] for name in law.fields})) - runs.loss
+    with jax.enable_x64(True):
+        miss = np.asarray(law.loss({name: runs[name] for name in law.fields})) - runs.loss
     comparisons = contrasts(table, members[0].law, spread).describe()
     return Fit(
         law=law,

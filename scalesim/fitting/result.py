@@ -367,14 +367,15 @@ def law_from_json(raw: dict[str, Any]) -> Law:
     if name not in REGISTRY:
         known = ", ".join(sorted(REGISTRY))
         raise InvalidInput(f"law {name!r} is not known; import the module that defines it. Known: {known}.")
+    numbers = {f.name for f in dataclasses.fields(REGISTRY[name]) if "coefficient" in f.metadata}
     values: dict[str, Any] = {}
     for key, value in raw.items():
         if isinstance(value, dict) and "type" in value:
             values[key] = law_from_json(value)
-        elif name == "Grouped" or not isinstance(value, list) or any(isinstance(v, str) for v in value):
-            values[key] = _tuples(value)
-        else:
+        elif key in numbers and isinstance(value, list):
             values[key] = np.asarray(value, float)
+        else:
+            values[key] = _tuples(value)
     return REGISTRY[name](**values)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 
 from scalesim.laws.base import Law, Num, X, coefficient, option, register_law
@@ -110,5 +111,6 @@ class Mixture(Law):
 
     def loss(self, x: X) -> Num:
         """Return the weighted mean of the members' losses at `x`."""
-        each = self.law.loss({name: jnp.asarray(value)[..., None] for name, value in x.items()})
-        return jnp.sum(jnp.asarray(self.weights) * each, axis=-1)
+        axes = jax.tree.map(lambda leaf: 0 if jnp.ndim(leaf) else None, self.law)
+        each = jax.vmap(lambda law: law.loss(x), in_axes=(axes,))(self.law)
+        return jnp.tensordot(jnp.asarray(self.weights), each, axes=1)

@@ -6,7 +6,7 @@ import pytest
 from scalesim.data import load_contrasts
 from scalesim.data.effects import cautions, effect_of, effects
 from scalesim.errors import InvalidInput
-from scalesim.shape import Shape
+from scalesim.shape import Attention, Block, Dense, Shape
 
 FIELDS = ("n_params", "n_head", "n_kv_head", "head_dim", "loss")
 HEADER = "id,source,corpus," + ",".join(f"{name}_{side}" for side in "ab" for name in FIELDS) + "\n"
@@ -101,6 +101,14 @@ def test_effects_weigh_studies_and_say_how_they_differ():
     assert low < found["latent attention"].percent < high
     with pytest.raises(InvalidInput, match="latent attention"):
         effect_of("latent attentoin")
+
+
+def test_cautions_look_into_every_block():
+    local = Block(count=5, mixer=Attention(n_head=8, n_kv_head=4, window=512), ffn=Dense(d_ff=4096))
+    full = Block(mixer=Attention(n_head=8, n_kv_head=4), ffn=Dense(d_ff=4096))
+    mixed = Shape(d_model=1024, vocab_size=32000, blocks=(local, full))
+    assert any("lose retrieval" in caution.text for caution in cautions(mixed))
+    assert cautions(Shape(d_model=1024, vocab_size=32000, blocks=(full,))) == []
 
 
 def test_cautions_come_with_the_shape_that_needs_them():

@@ -79,7 +79,7 @@ def test_the_shipped_mixture_describes_the_paper_and_asks_for_its_own_fields():
     runs = ss.paper_runs()
     miss = np.asarray(fit.law.loss({name: runs[name] for name in fit.law.fields})) - runs.loss
     assert np.sqrt(np.mean(miss**2)) == pytest.approx(fit.rms, rel=1e-4)
-    assert fit.rms < 0.0065
+    assert fit.rms <= 0.006
     assert fit.law.fields == ("n_params", "n_head", "n_kv_head", "head_dim")
     np.testing.assert_allclose(np.sum(fit.law.weights), 1.0)
 

@@ -96,6 +96,12 @@ class Fit(Shown):
 
     @cached_property
     def _made_from(self) -> Origin:
+        if self.origin is None and type(self.law).__name__ == "Mixture":
+            raise InvalidInput(
+                "this fit is a mixture of forms, each fitted for itself: its resamples are in `bootstrap`, but it "
+                "is not resampled, profiled or left out of as one law; a fit of one form would do, as "
+                "named_fit('paper') is."
+            )
         if self.origin is None:
             raise InvalidInput(
                 "this fit was read from a file, which keeps the law and what is known of it, not its runs; "

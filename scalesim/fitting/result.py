@@ -98,8 +98,8 @@ class Fit(Shown):
     def _made_from(self) -> Origin:
         if self.origin is None and type(self.law).__name__ == "Mixture":
             raise InvalidInput(
-                "this fit is a mixture of forms, each fitted for itself: its samples are in `bootstrap`, but it "
-                "cannot be resampled, profiled or validated as one law. A fit of one form can, as "
+                "this fit is a mixture of forms, each fitted for itself: `bootstrap` has its samples, "
+                "but it cannot be resampled, profiled or validated as one law. A fit of one form can, as "
                 "named_fit('paper')."
             )
         if self.origin is None:

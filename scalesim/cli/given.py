@@ -67,7 +67,8 @@ def given_shape(text: str) -> Given:
         if find_config(text) is not None:
             return _imported(text)
         raise InvalidInput(
-            f"{error} A config.json, its folder, a hub id in your cache, or sizes such as 16x2048x32x8 would do too."
+            f"{error} A config.json, its folder, a hub id in your cache, or sizes such as 16x2048x32x8 would "
+            "do too."
         ) from None
     return Given(model.name, model.shape, model.max_context, model.weight_bits)
 

@@ -35,6 +35,8 @@ linear = (
 )
 block = ss.Block(count=4, mixer=grouped, ffn=ss.Dense(d_ff=4096))
 mixed = ss.Shape(d_model=1024, vocab_size=32000, blocks=(block, ss.Block(mixer=latent, ffn=experts)))
+kinds: list[str] = [one.mixer for one in ss.counts(mixed).blocks]
+wider: ss.Shape = shape.replace(n_head=16)
 known: ss.KnownModel = ss.known_model("llama-3.1-8b")
 all_known: list[str] = [model.name for model in ss.known_models().values()]
 imported: ss.ImportedConfig = ss.from_huggingface({"model_type": "llama"})

@@ -106,7 +106,7 @@ def from_huggingface(config: Mapping[str, Any]) -> ImportedConfig:
     if "model_type" not in config:
         raise InvalidInput("model_type is missing from the config; 'llama' would do where it is one.")
     kind = str(config["model_type"])
-    text = config.get("text_config", config.get("language_config"))
+    text = next((config[n] for n in _PARTS if isinstance(config.get(n), Mapping)), None)
     if kind not in FAMILIES and isinstance(text, Mapping):
         # The language model alone: other parts have their own sizes.
         shared = ("tie_word_embeddings", "quantization_config", "dtype", "torch_dtype")
@@ -130,6 +130,7 @@ def from_huggingface(config: Mapping[str, Any]) -> ImportedConfig:
     return ImportedConfig(shape, kind, max_context(fields), fields.unknown(), notes + missing, quantised)
 
 
+_PARTS = ("text_config", "language_config", "llm_config")
 _LISTS = {"hybrid_override_pattern", "layers_block_type"}
 
 

@@ -97,6 +97,7 @@ from scalesim.families import ShapeFamily as ShapeFamily
 from scalesim.families import fixed_ratio as fixed_ratio
 from scalesim.families import named_baseline as named_baseline
 from scalesim.families import named_family as named_family
+from scalesim.fitting import BASE_FORMS as BASE_FORMS
 from scalesim.fitting import Bootstrap as Bootstrap
 from scalesim.fitting import Choices as Choices
 from scalesim.fitting import Comparison as Comparison
@@ -107,6 +108,7 @@ from scalesim.fitting import IsoFlop as IsoFlop
 from scalesim.fitting import Points as Points
 from scalesim.fitting import Prediction as Prediction
 from scalesim.fitting import Profile as Profile
+from scalesim.fitting import Rollout as Rollout
 from scalesim.fitting import Squared as Squared
 from scalesim.fitting import Suggestion as Suggestion
 from scalesim.fitting import Validation as Validation
@@ -123,9 +125,11 @@ from scalesim.fitting import named_fit as named_fit
 from scalesim.fitting import outlier_path as outlier_path
 from scalesim.fitting import predict as predict
 from scalesim.fitting import profile as profile
+from scalesim.fitting import rollout as rollout
 from scalesim.fitting import suggest_runs as suggest_runs
 from scalesim.fitting import with_bootstrap as with_bootstrap
 from scalesim.fitting import with_coefficients as with_coefficients
+from scalesim.fitting import with_rollout as with_rollout
 from scalesim.hardware import Hardware as Hardware
 from scalesim.hardware import hardware_catalogue as hardware_catalogue
 from scalesim.hardware import load_hardware as load_hardware

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Options", "run"]
 
-_REPEATS = ("--compare", "--fix", "--bound", "--column", "--select", "--group", "--own")
+_REPEATS = ("--compare", "--budget", "--fix", "--bound", "--column", "--select", "--group", "--own")
+
+BEST = "best"
+RESAMPLES = 200
+"""Of a law whose sizes for budgets are asked for, where --bootstrap does not say how many."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Options:
     runs: tyro.conf.Positional[str]
     """The table: .csv, .parquet, .jsonl or .json, or the name paper or own."""
     law: str = "chinchilla"
-    """chinchilla, kaplan, power, head, gemstones, ... (any of scalesim.laws)."""
+    """chinchilla, powerofsum, kaplan, power, head, gemstones, ... (any of scalesim.laws); or best: that of
+    the base laws which predicts the largest runs best from the smaller ones."""
     drop_largest: int = 0
     """Leave out this many runs of the largest losses."""
     loss: Literal["huber", "squared"] = "huber"
@@ -46,7 +51,8 @@ class Options:
     resume: Annotated[str | None, tyro.conf.arg(metavar="FILE.npz")] = None
     """Keep finished resamples here, and go on from what it holds."""
     compare: tuple[str, ...] = ()
-    """Other laws to set beside this one, by their error on runs left out."""
+    """Other laws to set beside this one, by their error on runs left out; each with every count of
+    parameters that the table has."""
     fix: tuple[str, ...] = ()
     """Coefficients held at a value: E=1.97."""
     bound: tuple[str, ...] = ()
@@ -63,6 +69,8 @@ class Options:
     """Starts to draw."""
     isoflop: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Also find the size that each budget wants, by three approaches; --plot then draws the profiles."""
+    budget: tuple[str, ...] = ()
+    """FLOPs, such as 1e24, whose size and tokens to state, with intervals; --isoflop goes with it."""
     profile: str | None = None
     """A coefficient whose profile the figure shows (E, if the law has it)."""
     save: Annotated[str | None, tyro.conf.arg(metavar="LAW.json")] = None
@@ -78,7 +86,7 @@ def run(args: list[str]) -> int:
     options = parse(Options, "fit", args, _REPEATS)
     use_compilation_cache()
     from scalesim.data import load_runs
-    from scalesim.fitting import Huber, Squared, compare, fit
+    from scalesim.fitting import BASE_FORMS, Huber, Squared, compare, fit
 
     runs = load_runs(
         options.runs,
@@ -96,13 +104,18 @@ def run(args: list[str]) -> int:
         "per_group": options.own,
         "starts": options.starts,
     }
-    found = fit(options.law, runs, **how)
-    if options.bootstrap:
-        found = _with_bootstrap(found, options)
+    budgets = [_number(text, "budget") for text in options.budget]
     table = None
-    if options.compare:
-        table = compare([options.law, *options.compare], runs, **how)
-    sizes = _isoflop(found, runs) if options.isoflop else {}
+    if options.law.lower() == BEST or options.compare:
+        given = BASE_FORMS if options.law.lower() == BEST else (options.law,)
+        table = compare([*given, *options.compare], runs, **how)
+    if table is not None and options.law.lower() == BEST:
+        found = table.picked.fit
+    else:
+        found = fit(options.law, runs, **how)
+    if options.bootstrap or budgets:
+        found = _with_bootstrap(found, options)
+    sizes = _isoflop(found, runs, budgets) if options.isoflop or budgets else {}
     if options.save:
         found.save(options.save)
     if options.plot:
@@ -113,25 +126,29 @@ def run(args: list[str]) -> int:
         _print(found, table)
         for approach, answer in sizes.items():
             print(f"{approach}: {answer['said']}")
+            for warning in answer.get("warnings", ()):
+                print(f"  {warning}")
+        _print_sizes(sizes)
     return 0 if found.status in ("converged", "few_starts_agree") else 1
 
 
 def _with_bootstrap(found: Fit, options: Options) -> Fit:
     from scalesim.fitting.bootstrap import with_bootstrap
 
-    with _progress("resamples", options.bootstrap) as progress:
+    count = options.bootstrap or RESAMPLES
+    with _progress("resamples", count) as progress:
         found = with_bootstrap(
             found,
-            options.bootstrap,
+            count,
             kind=options.kind,
             seed=options.seed,
             path=options.resume,
             progress=progress,
         )
     spread = found.bootstrap
-    if spread is not None and len(spread) < options.bootstrap:
+    if spread is not None and len(spread) < count:
         print(
-            f"scalesim: {len(spread)} of {options.bootstrap} resamples are used: "
+            f"scalesim: {len(spread)} of {count} resamples are used: "
             "the others were interrupted or had no finite fit.",
             file=sys.stderr,
         )
@@ -177,13 +194,14 @@ def _range(text: str) -> tuple[float, float]:
     return _number(low, "bound"), _number(high, "bound")
 
 
-def _isoflop(found: Fit, runs: Any) -> dict[str, dict[str, Any]]:
+def _isoflop(found: Fit, runs: Any, budgets: list[float]) -> dict[str, dict[str, Any]]:
     """Return what each approach says, and the bias of the second on this grid under the fitted law."""
     from scalesim.fitting import approach_two_bias, isoflop
-    from scalesim.laws import Chinchilla
+    from scalesim.fitting.isoflop import solvable
 
     answers: dict[str, dict[str, Any]] = {}
-    approaches: tuple[Literal[1, 2, 3], ...] = (1, 2, 3) if isinstance(found.law, Chinchilla) else (1, 2)
+    lawful = solvable(found.law)
+    approaches: tuple[Literal[1, 2, 3], ...] = (1, 2, 3) if lawful else (1, 2)
     for approach in approaches:
         try:
             answer = isoflop(runs, approach, fit=found if approach == 3 else None)
@@ -191,20 +209,57 @@ def _isoflop(found: Fit, runs: Any) -> dict[str, dict[str, Any]]:
             answers[f"approach {approach}"] = {"said": str(error)}
             continue
         said = f"n_params = {answer.scale:.4g} C^{answer.exponent:.4f}"
+        if approach < 3:
+            said += f", through {len(answer.budgets)} optima"
         entry = {"exponent": answer.exponent, "scale": answer.scale, "warnings": list(answer.warnings)}
-        if approach == 2 and isinstance(found.law, Chinchilla):
-            bias = approach_two_bias(runs, found.law)
-            said += f"; on this grid it is off by {bias['exponent_bias']:+.4f} if the fitted law is true"
-            entry["bias"] = bias
+        if approach == 2 and lawful:
+            with contextlib.suppress(InvalidInput):  # under this law no budget may have an inner minimum
+                bias = approach_two_bias(runs, found.law)
+                said += f"; on this grid it is off by {bias['exponent_bias']:+.4f} if the fitted law is true"
+                entry["bias"] = bias
+        if budgets:
+            sized = answer.at(budgets)
+            entry["budgets"] = [
+                {
+                    "flops": sized.flops[i],
+                    "n_params": sized.n_params[i],
+                    "n_params_interval": [sized.n_params_low[i], sized.n_params_high[i]],
+                    "n_tokens": sized.n_tokens[i],
+                    "n_tokens_interval": [sized.n_tokens_low[i], sized.n_tokens_high[i]],
+                    "extrapolation": sized.beyond[i],
+                }
+                for i in range(len(budgets))
+            ]
         answers[f"approach {approach}"] = {"said": said, **entry}
     return answers
+
+
+def _print_sizes(sizes: dict[str, Any]) -> None:
+    """Print what each approach wants of each budget."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from scalesim.units import format_count
+
+    lines = [(name, line) for name, answer in sizes.items() for line in answer.get("budgets", ())]
+    if not lines:
+        return
+    shown = Table("FLOPs", "approach", "n_params", "90%", "n_tokens", "90%", "beyond", box=None)
+    for name, line in sorted(lines, key=lambda pair: pair[1]["flops"]):
+        ranged = []
+        for k in ("n_params", "n_tokens"):
+            low, high = line[f"{k}_interval"]
+            ranged += [format_count(line[k]), f"{format_count(low, 2)} .. {format_count(high, 2)}"]
+        beyond = f"{line['extrapolation']:.3g}x" if line["extrapolation"] > 1 else ""
+        shown.add_row(f"{line['flops']:.3g}", name.removeprefix("approach "), *ranged, beyond)
+    Console().print(shown)
 
 
 def _plot(found: Fit, options: Options) -> None:
     from scalesim.fitting import isoflop, profile
     from scalesim.report.fit_figures import plot_fit, plot_isoflop
 
-    if options.isoflop:
+    if options.isoflop or options.budget:
         plot_isoflop(isoflop(found.setup.runs), options.plot or "")
         return
     name = options.profile or ("E" if "E" in found.coefficients else None)
@@ -214,13 +269,18 @@ def _plot(found: Fit, options: Options) -> None:
 
 
 def _json(found: Fit, table: Comparison | None, sizes: dict[str, Any]) -> dict[str, Any]:
+    from scalesim.fitting.diagnosis import identification
+
     report = found.to_dict()
     if report["bootstrap"] is not None:
         for bulky in ("samples", "objectives"):
             del report["bootstrap"][bulky]
     if table is not None:
-        report["comparison"] = table.to_dict()["scores"]
+        compared = table.to_dict()
+        report["comparison"], report["picked"] = compared["scores"], compared["picked"]
         report["held_out"], report["rollout"] = table.held_out_by, table.rollout_by
+        report["comparison_notes"] = compared["notes"]
+    report["identification"] = list(identification(found))
     if sizes:
         report["isoflop"] = sizes
     return plain(report)
@@ -229,6 +289,8 @@ def _json(found: Fit, table: Comparison | None, sizes: dict[str, Any]) -> dict[s
 def _print(found: Fit, table: Comparison | None) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from scalesim.fitting.diagnosis import identification
 
     console = Console()
     shown = Table("coefficient", "value", "standard error", "90% interval", box=None, header_style="bold")
@@ -250,15 +312,37 @@ def _print(found: Fit, table: Comparison | None) -> None:
         console.print(f"Errors from {len(found.bootstrap)} resamples ({found.bootstrap.kind}).")
     else:
         console.print("Errors from the curvature, which are rough; --bootstrap 1000 measures them.")
+    for sentence in identification(found):
+        console.print(sentence)
+    beyond = found.rollout
+    if beyond is not None and beyond.folds:
+        console.print(
+            f"Fits of the smaller runs miss the larger by {beyond.nats:.4f} nats rms ({len(beyond.folds)} "
+            f"cuts); a prediction d logs beyond the data carries {beyond.growth:.2%} sqrt(d) of its loss."
+        )
     if table is not None:
-        lines = Table("law", "k", "rms", "held out", "rollout", "AIC", "worse by (90%)", box=None)
-        for s in table.scores:
-            low, _, high = s.worse_by
-            worse = "" if not any(s.worse_by) else f"{low:+.0%} .. {high:+.0%}"
-            numbers = (f"{v:.4f}" for v in (s.rms, s.held_out, s.rollout))
-            lines.add_row(s.name, str(s.n_coefficients), *numbers, f"{s.aic:.1f}", worse)
-        console.print(f"\nHeld out: {table.held_out_by}. Rollout: {table.rollout_by}. Errors in nats, rms.")
-        console.print(lines)
+        _print_comparison(console, table)
+
+
+def _print_comparison(console: Any, table: Comparison) -> None:
+    from rich.table import Table
+
+    several = any(score.convention for score in table.scores)
+    heads = ("law", *(["n_params is"] if several else []), "k", "rms", "held out", "rollout", "AIC")
+    lines = Table(*heads, "worse by (90%)", box=None)
+    for s in table.scores:
+        low, _, high = s.worse_by
+        worse = "" if not any(s.worse_by) else f"{low:+.0%} .. {high:+.0%}"
+        numbers = (f"{v:.4f}" for v in (s.rms, s.held_out, s.rollout))
+        convention = [s.convention] if several else []
+        lines.add_row(s.name, *convention, str(s.n_coefficients), *numbers, f"{s.aic:.1f}", worse)
+    console.print(f"\nHeld out: {table.held_out_by}. Rollout: {table.rollout_by}. Errors in nats, rms.")
+    console.print(lines)
+    picked = table.picked
+    of = f" with {picked.convention}" if picked.convention else ""
+    console.print(f"To extrapolate: {picked.name}{of}, by the rollout.")
+    for note in table.notes:
+        console.print(note)
 
 
 def _of(errors: dict[str, Any], name: str, label: str, i: int) -> float | None:

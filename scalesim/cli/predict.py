@@ -75,12 +75,20 @@ def run(args: list[str]) -> int:
             line["loss_interval"] = [float(found.low[i]), float(found.high[i])]
             line["run_interval"] = [float(found.run_low[i]), float(found.run_high[i])]
         line["extrapolation"] = {name: float(v[i]) for name, v in found.beyond.items()}
+        line["extrapolation_error"] = float(found.extrapolation_error[i])
         lines.append(line)
     if options.json:
-        report = {"law": type(fit.law).__name__, "level": options.level, "predictions": lines}
+        report = {
+            "law": type(fit.law).__name__,
+            "level": options.level,
+            "predictions": lines,
+            "notes": list(found.notes),
+        }
         print_json(plain(report))
     else:
         _print(lines, options.level)
+        for note in found.notes:
+            print(note)
     return 0
 
 
@@ -88,7 +96,8 @@ def _print(lines: list[dict[str, Any]], level: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    fields = [k for k in lines[0] if k not in ("loss", "loss_interval", "run_interval", "extrapolation")]
+    results = ("loss", "loss_interval", "run_interval", "extrapolation", "extrapolation_error")
+    fields = [k for k in lines[0] if k not in results]
     table = Table(*fields, "loss", f"law {level:.0%}", f"a run {level:.0%}", "beyond the data", box=None)
     for line in lines:
         pairs = [line.get(k) for k in ("loss_interval", "run_interval")]

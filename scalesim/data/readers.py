@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from scalesim.data.conventions import parameter_counts
 from scalesim.data.own import own_runs
 from scalesim.data.paper import paper_runs
 from scalesim.data.recognised import RECIPES, Recipe
@@ -111,6 +112,7 @@ def load_runs(
     numbers = {k: _numbers(k, v) for k, v in found.items() if k != "group"}
     if "loss" not in numbers:
         raise InvalidInput(f"{name} has no column for the loss; name it by columns={{'loss': ...}}.")
+    numbers = {**parameter_counts(table, numbers), **numbers}
     kept = _usable(numbers, notes)
     numbers = {k: v[kept] for k, v in numbers.items()}
     _check_units(numbers, np.flatnonzero(kept))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scalesim.fitting.bootstrap import Bootstrap, bootstrap, with_bootstrap
-from scalesim.fitting.comparison import Comparison, compare
+from scalesim.fitting.comparison import BASE_FORMS, Comparison, compare
 from scalesim.fitting.coordinates import coefficients, with_coefficients
 from scalesim.fitting.engine import fit
 from scalesim.fitting.evidence import Choices, Curves, Evidence, Points
@@ -11,6 +11,7 @@ from scalesim.fitting.isoflop import IsoFlop, approach_two_bias, isoflop
 from scalesim.fitting.noise import Huber, Noise, Squared
 from scalesim.fitting.predict import Prediction, predict
 from scalesim.fitting.result import Fit, load_fit, named_fit
+from scalesim.fitting.rollout import Rollout, rollout, with_rollout
 from scalesim.fitting.sensitivity import (
     CoefficientPath,
     Profile,
@@ -23,6 +24,7 @@ from scalesim.fitting.sensitivity import (
 from scalesim.fitting.validation import Validation, leave_largest_out, leave_one_group_out
 
 __all__ = [
+    "BASE_FORMS",
     "Bootstrap",
     "Choices",
     "CoefficientPath",
@@ -36,6 +38,7 @@ __all__ = [
     "Points",
     "Prediction",
     "Profile",
+    "Rollout",
     "Squared",
     "Suggestion",
     "Validation",
@@ -53,7 +56,9 @@ __all__ = [
     "outlier_path",
     "predict",
     "profile",
+    "rollout",
     "suggest_runs",
     "with_bootstrap",
     "with_coefficients",
+    "with_rollout",
 ]

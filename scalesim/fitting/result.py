@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from scalesim.fitting.bootstrap import Bootstrap
+    from scalesim.fitting.rollout import Rollout
     from scalesim.fitting.sensitivity import Profile
 
 __all__ = [
@@ -71,6 +72,8 @@ class Fit(Shown):
         unidentified: directions that the evidence leaves open, a sentence each.
         provenance: what the law was fitted to.
         bootstrap: the distribution of the coefficients, if it was asked for.
+        rollout: the errors of its smaller runs' fits on the larger ones, which widen what it predicts
+            beyond its data; made with the bootstrap, or by `with_rollout`.
         origin: what it was made from, or a function that makes it again; None if that is not known.
     """
 
@@ -88,6 +91,7 @@ class Fit(Shown):
     unidentified: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     bootstrap: Bootstrap | None = None
+    rollout: Rollout | None = None
     origin: Origin | Callable[[], Origin] | None = field(default=None, repr=False)
 
     @cached_property
@@ -177,7 +181,12 @@ class Fit(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Return the fit as plain values that JSON can hold; what is not a finite number is None."""
         kept = {name: getattr(self, name) for name in _KEPT}
-        more = {"coefficients": self.coefficients, "intervals": self.intervals, "bootstrap": self.bootstrap}
+        more = {
+            "coefficients": self.coefficients,
+            "intervals": self.intervals,
+            "bootstrap": self.bootstrap,
+            "rollout_errors": self.rollout,
+        }
         if isinstance(self.origin, Origin):
             more["asked"] = {**self.setup.asked(), "z": self.z}
         return {"law": law_to_json(self.law), **plain({**kept, **more})}
@@ -228,7 +237,12 @@ def load_fit(path: str | Path, runs: EvidenceLike | None = None) -> Fit:
         from scalesim.fitting.bootstrap import Bootstrap
 
         spread = Bootstrap.from_dict(raw["bootstrap"])
-    found = Fit(law=law, bootstrap=spread, **kept)
+    errors = None
+    if raw.get("rollout_errors") is not None:
+        from scalesim.fitting.rollout import Rollout
+
+        errors = Rollout.from_dict(raw["rollout_errors"])
+    found = Fit(law=law, bootstrap=spread, rollout=errors, **kept)
     if runs is None:
         return found
     origin = _origin(found, runs, raw.get("asked"))

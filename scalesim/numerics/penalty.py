@@ -171,14 +171,14 @@ def _newton_step(
 def _bfgs(curvature: jax.Array, moved: jax.Array, turned: jax.Array) -> jax.Array:
     """Return a curvature (k, k, S) after a step, kept positive definite by Powell's damping."""
     ahead = (curvature * moved[None]).sum(1)
-    told, expected = (moved * turned).sum(0), (moved * ahead).sum(0)
-    trust = jnp.where(told >= 0.2 * expected, 1.0, 0.8 * expected / jnp.maximum(expected - told, 1e-300))
+    found, expected = (moved * turned).sum(0), (moved * ahead).sum(0)
+    trust = jnp.where(found >= 0.2 * expected, 1.0, 0.8 * expected / jnp.maximum(expected - found, 1e-300))
     turned = trust[None] * turned + (1.0 - trust)[None] * ahead
-    told = (moved * turned).sum(0)
+    found = (moved * turned).sum(0)
     updated = (
         curvature
         - ahead[:, None] * ahead[None] / jnp.maximum(expected, 1e-300)[None, None]
-        + turned[:, None] * turned[None] / jnp.maximum(told, 1e-300)[None, None]
+        + turned[:, None] * turned[None] / jnp.maximum(found, 1e-300)[None, None]
     )
     known = (expected > 1e-14) & jnp.isfinite(turned).all(0)
     return jnp.where(known[None, None], updated, curvature)

@@ -14,13 +14,13 @@ def quadratic(seed, axes, limits):
     rng = np.random.default_rng(seed)
     root, centre = rng.normal(size=(axes, axes)), rng.uniform(-0.5, 1.5, axes)
     curve = root @ root.T + 0.1 * np.eye(axes)
-    normal, room = rng.normal(size=(limits, axes)), rng.uniform(0.0, 0.3, limits)
+    normal, slack = rng.normal(size=(limits, axes)), rng.uniform(0.0, 0.3, limits)
 
     def functions(x, carried):
         away = x - centre[:, None]
         value = 0.5 * (away * jnp.tensordot(curve, away, 1)).sum(0)
-        told = jnp.tensordot(normal, x - 0.5, 1) - room[:, None]
-        return jnp.concatenate([value[None], told]), carried
+        limit = jnp.tensordot(normal, x - 0.5, 1) - slack[:, None]
+        return jnp.concatenate([value[None], limit]), carried
 
     return functions
 

@@ -140,7 +140,10 @@ Function = ss.law_from_function(lambda n_params, E: E + n_params**-0.3, {"E": (1
 fit: ss.Fit = ss.fit(ss.HeadLaw, runs, noise=ss.Squared(0.004), fixed={"k": None, "g": None})
 robust: ss.Fit = ss.fit("chinchilla", runs, noise=ss.Huber(), solver=optax.adam(1e-2))
 points = ss.Points(runs, ss.Squared(0.004))
-chosen: type[ss.Choices] = ss.Choices
+damped: ss.Fit = ss.fit("power", ss.paper_runs(), solver=ss.numerics.levenberg_marquardt(), steps=40)
+published = ss.Choices(
+    {"context": np.ones(2)}, np.zeros(2, int), lambda law, query: law.loss(query) * np.ones(3)
+)
 drawn = ss.Curves({"n_params": np.ones((1, 2))}, np.ones((1, 2)), sigma=0.02, weight=1)
 sure: ss.Fit = ss.with_bootstrap(fit, 200)
 spread: ss.Bootstrap = ss.bootstrap(fit, 200)

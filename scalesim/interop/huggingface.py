@@ -147,6 +147,8 @@ def _shape(kind: str, config: Mapping[str, Any]) -> tuple[Shape, Fields]:
     n_layer, d_model = f.size("num_hidden_layers"), f.size("hidden_size")
     f.seen("mtp_num_hidden_layers", "num_nextn_predict_layers", "mtp_transformer_layers", "num_mtp_modules")
     f.seen("use_mtp", "quantization_config", "compression_config", "pad_vocab_size_multiple")
+    if n_layer > 10_000:
+        raise InvalidInput(f"num_hidden_layers must be at most 10,000, but is {n_layer}.")
     blocks = [family.layer(f, family.rules, i) for i in range(n_layer)]
     rows = f.optional("max_position_embeddings")
     # Falcon and GPT-J may state `alibi` or rotary positions: only families with a table have `positions`.

@@ -145,7 +145,13 @@ def read_quantisation(config: Mapping[str, Any]) -> Quantised | None:
     )
     if method in ("awq", "gptq", "gptqmodel", "auto-round", "autoround", "intel/auto-round"):
         bits, group = _number(own, "bits", "w_bit"), own.get("group_size", own.get("q_group_size", 128))
-        return Quantised(method, bits, group if group > 0 else None, scale_bits=16.0 + bits, kept=kept)
+        return Quantised(
+            method,
+            bits,
+            group if isinstance(group, int) and group > 0 else None,
+            scale_bits=16.0 + bits,
+            kept=kept,
+        )
     if method in ("bitsandbytes", "bnb"):
         if own.get("load_in_8bit"):
             return Quantised(method, 8.0, None, scale_bits=32.0, kept=kept)

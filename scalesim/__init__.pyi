@@ -45,6 +45,7 @@ from scalesim.cost import prefill_time as prefill_time
 from scalesim.cost import serving as serving
 from scalesim.cost import serving_cost as serving_cost
 from scalesim.cost import serving_memory as serving_memory
+from scalesim.cost import speculative_step_time as speculative_step_time
 from scalesim.cost import state_bytes as state_bytes
 from scalesim.cost import step_time as step_time
 from scalesim.cost import time_to_first_token as time_to_first_token
@@ -55,6 +56,9 @@ from scalesim.cost import training_memory as training_memory
 from scalesim.cost import training_price as training_price
 from scalesim.cost import training_seconds as training_seconds
 from scalesim.cost import weight_bytes as weight_bytes
+from scalesim.cost.kernel_score import KernelScore as KernelScore
+from scalesim.cost.kernel_score import adjust_kernels as adjust_kernels
+from scalesim.cost.kernel_score import score_kernels as score_kernels
 from scalesim.data import RunTable as RunTable
 from scalesim.data import load_runs as load_runs
 from scalesim.data import own_runs as own_runs

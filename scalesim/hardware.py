@@ -7,13 +7,14 @@ import functools
 import importlib.resources
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from scalesim.borrowing import Sheet, borrow
 from scalesim.efficiency import Efficiency, measured_efficiency
 from scalesim.errors import InvalidInput, choose
 from scalesim.faces import Face, Shown
@@ -101,6 +102,7 @@ class Hardware(Shown):
         '9.894e+14'
         """
         peaks = {"bf16": "bf16_tflops", "fp8": "fp8_tflops", "int8": "int8_tops", "fp4": "fp4_tflops"}
+        peaks["fp8_block"] = peaks["fp8"]
         value = getattr(self, peaks[choose("compute", compute, peaks)])
         if value is None:
             has = [name for name in COMPUTE if getattr(self, peaks[name]) is not None]
@@ -144,8 +146,8 @@ class Hardware(Shown):
         """Return hardware from a plain dictionary with the fields above.
 
         `bf16_tflops`, `memory_gb` and `bandwidth_gbs` are needed, all else may be left out. `efficiency` is
-        the name of a measured accelerator whose constants to take ("a100", "h100"; "h100" if left out), or
-        a dictionary as `Efficiency.from_dict` takes it.
+        the name of a measured accelerator whose constants to take ("a100", "h100"; those of the measured ones
+        that it is like, by its figures, if left out), or a dictionary as `Efficiency.from_dict` takes it.
 
         Raises:
             InvalidInput: a field that is not known, or one that is needed and missing.
@@ -165,7 +167,10 @@ class Hardware(Shown):
             efficiency = measured_efficiency(efficiency)
         elif isinstance(efficiency, Mapping):
             efficiency = Efficiency.from_dict(efficiency)
-        return cls(**{**figures, "efficiency": efficiency})
+        made = cls(**{**figures, "efficiency": efficiency})
+        if figures.get("efficiency") is None:
+            return replace(made, efficiency=borrow(_sheet(figures)))
+        return made
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a plain dictionary of numbers, which `from_dict` takes and JSON holds."""
@@ -175,8 +180,22 @@ class Hardware(Shown):
 
 _FIGURES = tuple(f.name for f in fields(Hardware) if f.name not in ("name", "efficiency", "source"))
 
-# Whose measured constants an accelerator borrows; where it was not measured itself, the report says so.
-_MEASURED = {"A100-40GB-SXM": "a100", "A100-80GB-SXM": "a100", "H100-SXM": "h100", "H200-SXM": "h100"}
+
+def _sheet(figures: Mapping[str, Any]) -> Sheet:
+    """What of a data sheet tells whose constants an accelerator may borrow."""
+    link = figures.get("interconnect_gbs")
+    peak, bandwidth = (float(figures[name]) for name in ("bf16_tflops", "bandwidth_gbs"))
+    return Sheet(peak, bandwidth, None if link is None else float(link))
+
+
+# Accelerators whose kernels were measured; the others borrow, and the report says so.
+_MEASURED = {
+    "A100-80GB-SXM": "a100",
+    "H100-SXM": "h100",
+    "H200-SXM": "h200",
+    "B200-SXM": "b200",
+    "L40S": "l40s",
+}
 _COLUMNS = {
     "bf16_tflops": "bf16_dense_tflops",
     "fp8_tflops": "fp8_dense_tflops",
@@ -202,10 +221,8 @@ def hardware_catalogue() -> Mapping[str, Hardware]:
     for row in csv.DictReader(text.splitlines()):
         figures = {name: float(row[column]) if row[column] else None for name, column in _COLUMNS.items()}
         name = row["name"]
-        borrowed = _MEASURED.get(name)
-        efficiency = measured_efficiency(
-            borrowed or "h100", borrowed=name not in ("A100-80GB-SXM", "H100-SXM")
-        )
+        own = _MEASURED.get(name)
+        efficiency = borrow(_sheet(figures)) if own is None else measured_efficiency(own)
         # The table's sources joined: what the figures rest on travels with them.
         source = "; ".join(filter(None, (row["spec_source"], row["price_source"], row["caveats"])))
         catalogue[name.lower()] = Hardware(name=name, efficiency=efficiency, source=source, **figures)
@@ -215,7 +232,7 @@ def hardware_catalogue() -> Mapping[str, Hardware]:
 def load_hardware(hardware: str | Mapping[str, Any] | Hardware) -> Hardware:
     """Return hardware from the catalogue by name, from a JSON file's path, or from a plain dictionary.
 
-    A name may leave out the form (`a100` is A100-80GB-SXM, `h100` H100-SXM).
+    A name may leave out the form (`a100` is A100-80GB-SXM, `h100` H100-SXM, `gb200` GB200-NVL72).
 
     Raises:
         InvalidInput: the name is not in the catalogue, or the dictionary has an unknown or missing field.
@@ -230,9 +247,13 @@ def load_hardware(hardware: str | Mapping[str, Any] | Hardware) -> Hardware:
     if hardware.endswith(".json"):
         return Hardware.from_dict(_read_json(hardware))
     catalogue = hardware_catalogue()
-    key = {"a100": "a100-80gb-sxm", "tpu-v6": "tpu-v6e"}.get(hardware.lower(), hardware.lower())
+    key = hardware.lower()
+    key = {"a100": "a100-80gb-sxm", "a100-sxm": "a100-80gb-sxm"}.get(key, key)
+    longer = [name for name in catalogue if name.startswith(key)]
     if f"{key}-sxm" in catalogue:
         key = f"{key}-sxm"
+    elif key not in catalogue and len(longer) == 1:
+        key = longer[0]
     return catalogue[choose("hardware", key, catalogue)]
 
 

@@ -49,6 +49,7 @@ from scalesim.cost.paper import (
 )
 from scalesim.cost.parallel import Parallel
 from scalesim.cost.price import PerMillion, lifetime_price, token_energy, token_price
+from scalesim.cost.speculative import speculative_step_time
 from scalesim.cost.training import (
     MFU,
     Band,
@@ -120,6 +121,7 @@ __all__ = [
     "serving",
     "serving_cost",
     "serving_memory",
+    "speculative_step_time",
     "state_bytes",
     "step_time",
     "time_to_first_token",

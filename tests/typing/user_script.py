@@ -35,7 +35,10 @@ linear = (
 )
 block = ss.Block(count=4, mixer=grouped, ffn=ss.Dense(d_ff=4096))
 mixed = ss.Shape(d_model=1024, vocab_size=32000, blocks=(block, ss.Block(mixer=latent, ffn=experts)))
-kinds: list[str] = [one.mixer for one in ss.counts(mixed).blocks]
+in_all: ss.Counts = ss.counts(mixed)
+kinds: list[str] = [one.mixer for one in in_all.blocks]
+caches = ss.state_bytes(mixed), ss.pool_bytes(mixed, 8192)
+stored: ss.Quantised | None = ss.read_config("config.json").quantised
 wider: ss.Shape = shape.replace(n_head=16)
 known: ss.KnownModel = ss.known_model("llama-3.1-8b")
 all_known: list[str] = [model.name for model in ss.known_models().values()]

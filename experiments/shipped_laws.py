@@ -18,7 +18,7 @@ import scalesim as ss
 from experiments.contrasts import comparisons, judged_forms
 from scalesim.data import paper_runs
 from scalesim.design.evidence import paper_evidence, paper_points
-from scalesim.fitting import FORMS, Fit, mixture
+from scalesim.fitting import FORMS, Fit, mixture, rollout
 from scalesim.fitting.bootstrap import bootstrap
 from scalesim.laws import HeadLaw
 
@@ -31,7 +31,8 @@ def fit_with_doubt(evidence: Any) -> Fit:
     """Fit the joint law with E held at 1.97, and attach the bootstrap of the fit with E free."""
     held = ss.fit(HeadLaw, evidence, fixed={"E": 1.97, **HELD})
     free = ss.fit(HeadLaw, evidence, fixed=HELD)
-    return replace(held, bootstrap=bootstrap(free, RESAMPLES, kind="cluster"))
+    spread = bootstrap(free, RESAMPLES, kind="cluster")
+    return replace(held, bootstrap=spread, rollout=rollout(free))
 
 
 def mixed() -> Fit:

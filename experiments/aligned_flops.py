@@ -105,7 +105,7 @@ def loss_at(how: str, head: Any, tokens: Any, n_params: Any, heads: Any, n_token
 
 def laws_of(tokens: str) -> tuple[Any, Any, int]:
     """Return the fitted pair and R resampled pairs of head law and token law, as two stacked laws."""
-    head = ss.named_fit("default")
+    head = ss.named_fit("paper")
     base: Any = None if tokens == "hoffmann" else base_fit(tokens)
     law = HOFFMANN if base is None else base.law
     count = len(head.resamples) if base is None else min(len(head.resamples), len(base.resamples))
@@ -217,7 +217,7 @@ def exact() -> list[Row]:
     """Return what each configuration's FLOPs saving is at the size where it saves exactly 88% of memory."""
     rows = []
     memory, flops = (float(cost(BASE, JOB).total) for cost in (FIGURE_2.memory, FIGURE_2.flops))
-    law, n_base = ss.named_fit("default").law, float(ss.count_params(BASE, "paper"))
+    law, n_base = ss.named_fit("paper").law, float(ss.count_params(BASE, "paper"))
     budget = paper_training_flops(BASE, 20.0 * n_base, 131072.0).total
     with jax.enable_x64(True):
         for n_head, n_kv_head in PAPER.heads:

@@ -59,7 +59,14 @@ from scalesim.cost import weight_bytes as weight_bytes
 from scalesim.cost.kernel_score import KernelScore as KernelScore
 from scalesim.cost.kernel_score import adjust_kernels as adjust_kernels
 from scalesim.cost.kernel_score import score_kernels as score_kernels
+from scalesim.data import Caution as Caution
+from scalesim.data import ContrastTable as ContrastTable
+from scalesim.data import Effect as Effect
 from scalesim.data import RunTable as RunTable
+from scalesim.data import cautions as cautions
+from scalesim.data import effect_of as effect_of
+from scalesim.data import effects as effects
+from scalesim.data import load_contrasts as load_contrasts
 from scalesim.data import load_runs as load_runs
 from scalesim.data import own_runs as own_runs
 from scalesim.data import paper_choices as paper_choices
@@ -105,7 +112,9 @@ from scalesim.fitting import BASE_FORMS as BASE_FORMS
 from scalesim.fitting import Bootstrap as Bootstrap
 from scalesim.fitting import Choices as Choices
 from scalesim.fitting import Comparison as Comparison
+from scalesim.fitting import Contrasts as Contrasts
 from scalesim.fitting import Curves as Curves
+from scalesim.fitting import EquivalentCompute as EquivalentCompute
 from scalesim.fitting import Fit as Fit
 from scalesim.fitting import Huber as Huber
 from scalesim.fitting import IsoFlop as IsoFlop
@@ -113,14 +122,18 @@ from scalesim.fitting import Points as Points
 from scalesim.fitting import Prediction as Prediction
 from scalesim.fitting import Profile as Profile
 from scalesim.fitting import Rollout as Rollout
+from scalesim.fitting import Spread as Spread
 from scalesim.fitting import Squared as Squared
 from scalesim.fitting import Suggestion as Suggestion
 from scalesim.fitting import Validation as Validation
 from scalesim.fitting import bootstrap as bootstrap
 from scalesim.fitting import coefficients as coefficients
 from scalesim.fitting import compare as compare
+from scalesim.fitting import contrasts as contrasts
 from scalesim.fitting import delta_path as delta_path
+from scalesim.fitting import equivalent_compute as equivalent_compute
 from scalesim.fitting import fit as fit
+from scalesim.fitting import fit_with_contrasts as fit_with_contrasts
 from scalesim.fitting import isoflop as isoflop
 from scalesim.fitting import leave_largest_out as leave_largest_out
 from scalesim.fitting import leave_one_group_out as leave_one_group_out
@@ -128,6 +141,7 @@ from scalesim.fitting import load_fit as load_fit
 from scalesim.fitting import named_fit as named_fit
 from scalesim.fitting import outlier_path as outlier_path
 from scalesim.fitting import predict as predict
+from scalesim.fitting import predict_contrasts as predict_contrasts
 from scalesim.fitting import profile as profile
 from scalesim.fitting import rollout as rollout
 from scalesim.fitting import suggest_runs as suggest_runs
@@ -147,6 +161,7 @@ from scalesim.interop import save_weights as save_weights
 from scalesim.interop import to_huggingface as to_huggingface
 from scalesim.laws import AdditiveHeadLaw as AdditiveHeadLaw
 from scalesim.laws import AspectRatio as AspectRatio
+from scalesim.laws import AttentionLaw as AttentionLaw
 from scalesim.laws import Chinchilla as Chinchilla
 from scalesim.laws import ConditionalShape as ConditionalShape
 from scalesim.laws import Constant as Constant
@@ -157,6 +172,7 @@ from scalesim.laws import Grouped as Grouped
 from scalesim.laws import HeadLaw as HeadLaw
 from scalesim.laws import Kaplan as Kaplan
 from scalesim.laws import Law as Law
+from scalesim.laws import Mixture as Mixture
 from scalesim.laws import PowerLaw as PowerLaw
 from scalesim.laws import PowerOfSum as PowerOfSum
 from scalesim.laws import PowerTerm as PowerTerm

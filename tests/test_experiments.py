@@ -144,7 +144,7 @@ def test_the_claim_at_aligned_flops(tmp_path):
 
 
 def test_a_token_law_joined_to_heads_leaves_the_baseline_where_it_is():
-    head, tokens = ss.named_fit("default").law, aligned_flops.HOFFMANN
+    head, tokens = ss.named_fit("paper").law, aligned_flops.HOFFMANN
     heads, n_params = (32.0, 8.0), 7e8
     with jax.enable_x64(True):
         for joined in ("factor", "size"):

@@ -31,11 +31,16 @@ RESAMPLES = 200
 class Options:
     """A loss law from a table of runs, with its uncertainty."""
 
-    runs: tyro.conf.Positional[str]
-    """The table: .csv, .parquet, .jsonl or .json, or the name paper or own."""
-    law: str = "chinchilla"
-    """chinchilla, powerofsum, kaplan, power, head, gemstones, ... (any of scalesim.laws); or best: that of
-    the base laws which predicts the largest runs best from the smaller ones."""
+    runs: tyro.conf.Positional[str | None] = None
+    """The table: .csv, .parquet, .jsonl or .json, or the name paper or own (with --contrasts paper by
+    default)."""
+    law: str | None = None
+    """chinchilla, powerofsum, kaplan, power, head, gemstones, ... (any of scalesim.laws; by default
+    chinchilla, and with --contrasts attention); or best: that of the base laws which predicts the largest
+    runs best from the smaller ones."""
+    contrasts: Annotated[str | None, tyro.conf.arg(metavar="FILE.csv")] = None
+    """Pairs of models, in the columns of scalesim/data/head_contrasts.csv, as evidence beside the published
+    ones and the runs."""
     drop_largest: int = 0
     """Leave out this many runs of the largest losses."""
     loss: Literal["huber", "squared"] = "huber"
@@ -88,8 +93,10 @@ def run(args: list[str]) -> int:
     from scalesim.data import load_runs
     from scalesim.fitting import BASE_FORMS, Huber, Squared, compare, fit
 
+    if options.runs is None and options.contrasts is None:
+        raise InvalidInput("fit needs a table of runs (a file, paper or own), or --contrasts FILE.")
     runs = load_runs(
-        options.runs,
+        options.runs or "paper",
         columns=_pairs(options.column, "column") or None,
         group=list(options.group) or None,
         select=_pairs(options.select, "select") or None,
@@ -105,14 +112,14 @@ def run(args: list[str]) -> int:
         "starts": options.starts,
     }
     budgets = [_number(text, "budget") for text in options.budget]
-    table = None
-    if options.law.lower() == BEST or options.compare:
-        given = BASE_FORMS if options.law.lower() == BEST else (options.law,)
-        table = compare([*given, *options.compare], runs, **how)
-    if table is not None and options.law.lower() == BEST:
+    law = options.law or ("chinchilla" if options.contrasts is None else "attention")
+    best, table = law.lower() == BEST, None
+    if best or options.compare:
+        table = compare([*(BASE_FORMS if best else (law,)), *options.compare], runs, **how)
+    if table is not None and best:
         found = table.picked.fit
     else:
-        found = fit(options.law, runs, **how)
+        found = fit(law, runs, **how) if options.contrasts is None else _contrasted(law, runs, options, how)
     if options.bootstrap or budgets:
         found = _with_bootstrap(found, options)
     sizes = _isoflop(found, runs, budgets) if options.isoflop or budgets else {}
@@ -130,6 +137,20 @@ def run(args: list[str]) -> int:
                 print(f"  {warning}")
         _print_sizes(sizes)
     return 0 if found.status in ("converged", "few_starts_agree") else 1
+
+
+def _contrasted(law: str, runs: Any, options: Options, how: dict[str, Any]) -> Fit:
+    """Fit a law to runs and to comparisons: the published ones and the user's."""
+    from scalesim.data import load_contrasts
+    from scalesim.fitting import fit_with_contrasts
+
+    if options.compare or options.own:
+        raise InvalidInput("contrasts go with neither compare nor own; leave these out.")
+    table = load_contrasts(options.contrasts)
+    for note in table.notes:
+        print(f"scalesim: {note}", file=sys.stderr)
+    told = {name: how[name] for name in ("fixed", "bounds", "starts")}
+    return fit_with_contrasts(law, runs, load_contrasts().joined(table), **told)
 
 
 def _with_bootstrap(found: Fit, options: Options) -> Fit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from scalesim.numerics.descent import descend, newton
 from scalesim.numerics.least_squares import Rows, levenberg_marquardt
 from scalesim.numerics.pareto import non_dominated
-from scalesim.numerics.penalty import minimise
+from scalesim.numerics.penalty import minimise, penalty_newton
 from scalesim.numerics.roots import newton_root, newton_system
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "newton_root",
     "newton_system",
     "non_dominated",
+    "penalty_newton",
 ]

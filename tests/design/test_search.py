@@ -27,7 +27,7 @@ from scalesim.workload import ContextLengths, Workload
 
 from ..gradients import assert_gradients_agree
 
-FIT = ss.named_fit("default")
+FIT = ss.named_fit("paper")
 PROBLEM = Problem(law=FIT.law)
 LONG = Workload(context_length=131072.0)
 

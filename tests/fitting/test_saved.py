@@ -23,7 +23,7 @@ def grouped():
 
 
 def test_the_default_law_is_resampled_with_its_curves_and_choices():
-    found = ss.named_fit("default")
+    found = ss.named_fit("paper")
     assert np.sqrt(np.mean(found.residuals() ** 2)) == pytest.approx(found.rms, rel=1e-9)
     spread = ss.bootstrap(found, 4, kind="cluster", starts=4)
     assert np.isfinite(spread.objective).all()
@@ -42,6 +42,12 @@ def test_a_shipped_fit_does_what_a_fit_does():
     assert ss.outlier_path(found, 1).coefficients["b"][0] == pytest.approx(found.law.b, rel=1e-5)
     x = {"n_params": [1e9], "n_head": [8], "n_kv_head": [2]}
     assert ss.suggest_runs(found, lambda law: law.loss({k: v[0] for k, v in x.items()}), x, flops=1.0)
+
+
+def test_a_mixture_says_that_it_is_not_one_law():
+    for use in (lambda f: f.residuals(), lambda f: ss.bootstrap(f, 4), ss.leave_one_group_out):
+        with pytest.raises(ss.InvalidInput, match=r"mixture of forms.* named_fit\('paper'\)"):
+            use(ss.named_fit("default"))
 
 
 def test_a_loaded_fit_says_what_it_lacks_and_takes_its_runs(tmp_path, grouped):

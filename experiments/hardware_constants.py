@@ -41,7 +41,7 @@ from scalesim.efficiency import Efficiency, measured_efficiency
 from scalesim.hardware import Hardware, load_hardware
 
 SOURCES = {
-    "a100": "ai-dynamo/aiconfigurator @ 095f58a, TensorRT-LLM's kernels",
+    "a100": "ai-dynamo/aiconfigurator @ 095f58a, BF16 kernels",
     "h100": "ai-dynamo/aiconfigurator @ 095f58a, vLLM 0.24.0's kernels",
 }
 CARDS = {"a100": "a100-80gb-sxm", "h100": "h100-sxm", "h200": "h200-sxm", "b200": "b200-sxm", "l40s": "l40s"}

@@ -121,6 +121,8 @@ def print_serving(report: dict[str, Any], cost: ServingCost, hardware: Hardware,
     else:
         console.print(report["unfit"], highlight=False)
     console.print("\n".join(_figures(report, cost)), highlight=False)
+    if hardware.efficiency.status == "borrowed":
+        console.print("Borrowed constants: its kernels were not measured.", highlight=False)
 
 
 def _block_table(found: Counts) -> Table:

@@ -133,6 +133,13 @@ def test_an_accelerator_that_was_not_measured_is_less_certain(capsys):
     assert width("mi300x") > width("h100") > 1
 
 
+def test_an_accelerator_that_was_not_measured_says_so(capsys):
+    assert "its kernels were not measured" in call(capsys, "cost", "--hardware", "mi300x")[1]
+    said = call(capsys, "cost", "--hardware", "h100")[1]
+    assert "Borrowed constants" not in said
+    assert "(90%: " in said
+
+
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [

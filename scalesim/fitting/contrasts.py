@@ -309,7 +309,7 @@ def _corpus_pieces(law: Law, runs: RunTable, keep: np.ndarray) -> dict[str, np.n
 
 def _corpus_covariance(pieces: Mapping[str, Any], slopes: Any, effect: Any, noise: float) -> Any:
     far, head = pieces["far"], pieces["head"]
-    own = (far * slopes**2) @ far.T + effect**2 * head[:, None] * head[None, :]
+    own = far @ jnp.diag(jnp.asarray(slopes) ** 2) @ far.T + effect**2 * head[:, None] * head[None, :]
     return own + noise**2 * np.eye(len(head))
 
 

@@ -142,7 +142,7 @@ def test_what_a_law_cannot_see_is_refused_as_evidence_and_said_in_a_prediction()
     assert found.percent[found.name == "shazeer_lm1b_8x16"].tolist() == [0.0]
     assert "shazeer_lm1b_8x16" in found.notes[0]
     with pytest.raises(InvalidInput, match="needs n_tokens, which comparison"):
-        contrasts(load_contrasts().take([4]), ss.Chinchilla())
+        contrasts(load_contrasts().take([5]), ss.Chinchilla())
 
 
 def test_intervals_of_the_shipped_law_hold_the_noise_and_grow_with_the_level():

@@ -274,7 +274,7 @@ class _Asked:
             relaxed_free=free,
             designs=designs,
             gap_to_relaxed=None if bound is None or not reached else best.objective / bound.objective - 1,
-            gap_to_exhaustive=float(solved.own_cost) / least - 1 if reached else 0.0,
+            gap_to_exhaustive=max(float(solved.own_cost) / least - 1, 0.0) if reached else 0.0,
             evaluations=int(solved.evaluations),
             starts_agreeing=0 if solved.relaxed is None else int(solved.relaxed.starts_agreeing),
             extrapolation=outside,

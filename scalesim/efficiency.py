@@ -15,6 +15,7 @@ from typing import Any
 
 from scalesim.errors import InvalidInput, choose
 from scalesim.pytree import register, static
+from scalesim.schema import mapping, number, text
 
 __all__ = [
     "DecodeConstants",
@@ -187,20 +188,27 @@ class Efficiency:
             if given is None:
                 raise InvalidInput(f"efficiency.{group} is missing; a dictionary of its constants would do.")
             known = [f.name for f in fields(kind)]
-            for name in given:
+            for name, value in mapping(number())(given, f"efficiency.{group}").items():
                 choose(f"efficiency.{group}", name, known)
+                positive = name in _POSITIVE
+                number(0.0, _MOST, above=0.0 if positive else None)(value, f"efficiency.{group}.{name}")
             try:
                 made[group] = kind(**given)
             except TypeError as problem:
                 raise InvalidInput(f"efficiency.{group} is incomplete: {problem}.") from None
-        error = tuple(sorted(dict(values.get("error", {})).items()))
-        return cls(**made, source=str(values.get("source", "")), error=error)
+        error = tuple(sorted(mapping(number(0.0))(values.get("error", {}), "efficiency.error").items()))
+        return cls(**made, source=text(values.get("source", ""), "efficiency.source"), error=error)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the constants as a nested dictionary of numbers, ready for JSON."""
         out = asdict(self)
         out["error"] = dict(self.error)
         return out
+
+
+_POSITIVE = ("compute", "bandwidth", "sharpness", "scale", "stream", "link")
+"""Constants that something is divided by."""
+_MOST = 1e15
 
 
 @functools.cache
@@ -213,8 +221,8 @@ def measured_efficiency(name: str, *, borrowed: bool = False) -> Efficiency:
     Raises:
         InvalidInput: the name is neither.
     """
-    text = (importlib.resources.files("scalesim.data") / "efficiency.json").read_text(encoding="utf-8")
-    table = json.loads(text)
+    held = (importlib.resources.files("scalesim.data") / "efficiency.json").read_text(encoding="utf-8")
+    table = json.loads(held)
     efficiency = Efficiency.from_dict(table[choose("efficiency", name, table)])
     if borrowed:
         return replace(efficiency, source=f"borrowed from {name}: {efficiency.source}", error=())

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from scalesim.cli.common import parse, print_json, use_compilation_cache
+from scalesim.cli.common import pairs, parse, print_json, use_compilation_cache
 from scalesim.errors import InvalidInput
+from scalesim.files import check_writable
 
 if TYPE_CHECKING:
     from scalesim.fitting import Comparison, Fit
 
 __all__ = ["Options", "run"]
 
-_REPEATS = ("--compare", "--fix", "--bound", "--column", "--select", "--group", "--own")
+_REPEATS = ("--compare", "--fix", "--bound", "--column", "--unit", "--select", "--group", "--own")
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Options:
     """A loss law from a table of runs, with its uncertainty."""
 
     runs: tyro.conf.Positional[str]
-    """The table: .csv, .parquet, .jsonl or .json, or the name paper or own."""
+    """The table: .csv, .tsv, .parquet, .jsonl or .json, or the name paper or own."""
     law: str = "chinchilla"
     """chinchilla, kaplan, power, head, gemstones, ... (any of scalesim.laws)."""
     drop_largest: int = 0
@@ -55,6 +56,9 @@ class Options:
     """Columns that tell which runs belong together."""
     column: tuple[str, ...] = ()
     """What the table calls a field: n_tokens=tok_seen."""
+    unit: tuple[str, ...] = ()
+    """What a field is counted in: n_tokens=1e9, n_params=millions, flops=PF-days, loss=bits or perplexity; 1
+    says that the numbers are plain and right."""
     select: tuple[str, ...] = ()
     """Use only the rows with this value: experiment=misfitting."""
     starts: int = 64
@@ -74,23 +78,25 @@ class Options:
 def run(args: list[str]) -> int:
     """Run the command."""
     options = parse(Options, "fit", args, _REPEATS)
+    _check(options)
     use_compilation_cache()
     from scalesim.data import load_runs
     from scalesim.fitting import Huber, Squared, compare, fit
 
     runs = load_runs(
         options.runs,
-        columns=_pairs(options.column, "column") or None,
+        columns=pairs(options.column, "column") or None,
+        units=pairs(options.unit, "unit") or None,
         group=list(options.group) or None,
-        select=_pairs(options.select, "select") or None,
+        select=pairs(options.select, "select") or None,
         drop_largest=options.drop_largest,
     )
     for note in runs.notes:
         print(f"scalesim: {note}", file=sys.stderr)
     how: dict[str, Any] = {
         "noise": Huber(options.delta) if options.loss == "huber" else Squared(),
-        "fixed": {k: _number(v, "fix") for k, v in _pairs(options.fix, "fix").items()},
-        "bounds": {k: _range(v) for k, v in _pairs(options.bound, "bound").items()},
+        "fixed": {k: _number(v, "fix") for k, v in pairs(options.fix, "fix").items()},
+        "bounds": {k: _range(v) for k, v in pairs(options.bound, "bound").items()},
         "per_group": options.own,
         "starts": options.starts,
     }
@@ -101,23 +107,96 @@ def run(args: list[str]) -> int:
     if options.compare:
         table = compare([options.law, *options.compare], runs, **how)
     sizes = _isoflop(found, runs) if options.isoflop else {}
-    if options.save:
-        found.save(options.save)
+    _tell_outliers(found)
     if options.plot:
         _plot(found, options)
+    # The answer before the file: a disk that is full must not take it along.
     if options.json:
         print_json(_json(found, table, sizes))
     else:
         _print(found, table)
         for approach, answer in sizes.items():
             print(f"{approach}: {answer['said']}")
+    if options.save:
+        found.save(options.save)
     return 0 if found.status in ("converged", "few_starts_agree") else 1
+
+
+def _check(options: Options) -> None:
+    """Refuse options that would do nothing, and files that cannot be written, before the work."""
+    plain = Options(runs=options.runs)
+    needs = {
+        "bootstrap": ("kind", "seed", "resume"),
+        "plot": ("profile",),
+    }
+    for needed, names in needs.items():
+        for name in names:
+            if getattr(options, name) != getattr(plain, name) and not getattr(options, needed):
+                raise InvalidInput(f"--{name} does nothing without --{needed}.")
+    if options.loss == "squared" and options.delta != plain.delta:
+        raise InvalidInput("--delta is the threshold of --loss huber: it does nothing with --loss squared.")
+    if options.bootstrap < 0:
+        raise InvalidInput(f"bootstrap must be a whole number of 0 or more, but is {options.bootstrap}.")
+    for name, path in (("save", options.save), ("resume", options.resume), ("plot", options.plot)):
+        if path is not None:
+            check_writable(path, name)
+
+
+def outliers(found: Fit) -> list[dict[str, float]]:
+    """Return the rows that the law misses by far more than all others: runs that diverged, as a rule.
+
+    A row is one where |log residual| is above 0.1 and above 10 times the median's normal equivalent.
+    """
+    import numpy as np
+
+    setup = found.setup
+    if setup is None or getattr(setup, "runs", None) is None or len(setup.runs) < 8:
+        return []
+    losses = setup.runs.loss
+    predicted = losses + found.residuals()
+    with np.errstate(all="ignore"):
+        missed = np.abs(np.log(predicted / losses))
+    spread = 1.4826 * float(np.median(missed))
+    rows = np.flatnonzero((missed > 0.1) & (missed > 10 * spread))
+    if len(rows) > 0.2 * len(losses):
+        return []
+    return [{"row": int(i), "loss": float(losses[i]), "law": float(predicted[i])} for i in rows]
+
+
+def _tell_outliers(found: Fit) -> None:
+    rows = outliers(found)
+    if rows:
+        shown = ", ".join(
+            f"row {r['row']}: {r['loss']:.4g} where the law says {r['law']:.4g}" for r in rows[:5]
+        )
+        print(
+            f"scalesim: {len(rows)} rows are far from the law, as of runs that diverged ({shown}"
+            f"{', ...' if len(rows) > 5 else ''}).",
+            file=sys.stderr,
+        )
 
 
 def _with_bootstrap(found: Fit, options: Options) -> Fit:
     from scalesim.fitting.bootstrap import with_bootstrap
+    from scalesim.interrupts import saying
 
-    with _progress("resamples", options.bootstrap) as progress:
+    done = 0
+
+    def kept() -> str:
+        if options.resume is None:
+            return "No resamples are kept: --resume FILE.npz would keep them."
+        return (
+            f"{done} of {options.bootstrap} resamples are kept in {options.resume}; the same command goes on "
+            "from there."
+        )
+
+    with _progress("resamples", options.bootstrap) as show, saying(kept):
+
+        def progress(n: int) -> None:
+            nonlocal done
+            done = n
+            show(n)
+
         found = with_bootstrap(
             found,
             options.bootstrap,
@@ -129,7 +208,7 @@ def _with_bootstrap(found: Fit, options: Options) -> Fit:
     if len(found.bootstrap) < options.bootstrap:
         print(
             f"scalesim: {len(found.bootstrap)} of {options.bootstrap} resamples are used: "
-            "the others were interrupted or had no finite fit.",
+            "the others had no finite fit.",
             file=sys.stderr,
         )
     return found
@@ -148,16 +227,6 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
-
-
-def _pairs(entries: tuple[str, ...], option: str) -> dict[str, str]:
-    found = {}
-    for entry in entries:
-        name, equals, value = entry.partition("=")
-        if not (name and equals and value):
-            raise InvalidInput(f"{option} {entry!r} is not NAME=VALUE.")
-        found[name] = value
-    return found
 
 
 def _number(text: str, option: str) -> float:
@@ -213,7 +282,11 @@ def _plot(found: Fit, options: Options) -> None:
 def _json(found: Fit, table: Comparison | None, sizes: dict[str, Any]) -> dict[str, Any]:
     from scalesim.fitting.result import as_json
 
-    report = found.to_json()
+    report = {
+        **found.to_json(),
+        "notes": list(getattr(found.setup.runs, "notes", ())),
+        "outliers": outliers(found),
+    }
     if report["bootstrap"] is not None:
         for bulky in ("samples", "objectives"):
             del report["bootstrap"][bulky]

@@ -16,6 +16,7 @@ from scalesim.errors import InvalidInput, choose
 from scalesim.fitting.diagnosis import local
 from scalesim.fitting.refit import CHUNK, Refits, refit
 from scalesim.fitting.result import Fit
+from scalesim.fitting.saved import read_archive, write_archive
 from scalesim.fitting.setup import Setup
 
 __all__ = ["Bootstrap", "bootstrap", "resample", "with_bootstrap"]
@@ -99,8 +100,8 @@ class Bootstrap:
     @staticmethod
     def from_json(raw: dict[str, Any]) -> Bootstrap:
         """Return the distribution that `to_json` wrote."""
-        samples = {k: np.asarray(v, float) for k, v in raw["samples"].items()}
         objective = np.asarray(raw["objectives"], float)
+        samples = {k: np.asarray(v, float) for k, v in raw["samples"].items()}
         known = (raw.get("units", 0), raw.get("freedom", 0))
         return Bootstrap(samples, objective, raw["kind"], raw["seed"], raw["asked"], *known)
 
@@ -213,7 +214,7 @@ def bootstrap(
         raise InvalidInput("kind 'cluster' needs at least two groups; name their columns by `by`.")
     chunk = int(np.clip(MEMORY // len(setup.runs), 8, CHUNK))
     key = _key(fit, kind, seed, starts, keep)
-    done = _load(path, key)
+    done = _load(path, key, setup.layout.size)
     try:
         while (first := sum(len(part.objective) for part in done)) < count:
             drawn: dict[str, Any] = resample(fit, min(chunk, count - first), kind, seed, first)
@@ -257,26 +258,17 @@ def _key(fit: Fit, kind: str, seed: int, starts: int, keep: int) -> str:
     return digest.hexdigest()
 
 
-def _load(path: str | Path | None, key: str) -> list[Refits]:
+def _load(path: str | Path | None, key: str, width: int) -> list[Refits]:
     if path is None or not Path(path).exists():
         return []
-    try:
-        with np.load(path) as held:
-            if str(held["key"]) != key:
-                raise InvalidInput(f"{path} holds a bootstrap of other runs or options; give another path.")
-            return [Refits(held["z"], held["objective"], held["gradient_norm"])]
-    except (OSError, KeyError, ValueError) as error:
-        if isinstance(error, InvalidInput):
-            raise
-        raise InvalidInput(f"{path} is not a kept bootstrap: {error}.") from None
+    held, arrays = read_archive(path, width)
+    if held != key:
+        raise InvalidInput(f"{path} holds a bootstrap of other runs or options; give another path.")
+    return [Refits(**arrays)]
 
 
 def _save(path: str | Path | None, key: str, done: list[Refits]) -> None:
     if path is None:
         return
     done[:] = [Refits(*(np.concatenate(column) for column in zip(*done, strict=True)))]
-    target = Path(path)
-    # Written beside and moved over: an interrupt leaves the old file or the new one, never half of one.
-    beside = target.with_name(target.name + ".part.npz")
-    np.savez(beside, key=key, **done[0]._asdict())
-    beside.replace(target)
+    write_archive(path, key, done[0]._asdict())

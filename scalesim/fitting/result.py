@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ import jax
 import numpy as np
 
 from scalesim.errors import InvalidInput
+from scalesim.files import write_json
 from scalesim.fitting.coordinates import coefficients
-from scalesim.laws.base import REGISTRY, Law
+from scalesim.fitting.saved import VERSION, checked_law, read_fit
+from scalesim.laws.base import Law
 
 __all__ = ["Fit", "Optimum", "as_json", "law_from_json", "law_to_json", "load_fit", "named_fit"]
 
@@ -111,8 +112,7 @@ class Fit:
 
     def save(self, path: str | Path) -> None:
         """Write the fit to a JSON file, from which `load_fit` reads the same law back, bit for bit."""
-        text = json.dumps(as_json(self.to_json()), indent=1)
-        Path(path).write_text(text + "\n")
+        write_json(path, as_json({"version": VERSION, **self.to_json()}), "save")
 
 
 def load_fit(path: str | Path) -> Fit:
@@ -121,21 +121,10 @@ def load_fit(path: str | Path) -> Fit:
     Raises:
         InvalidInput: the file is not one, or its law is not known (import the module that defines it).
     """
-    try:
-        raw = json.loads(Path(path).read_text())
-        kept = {k: raw[k] for k in _KEPT}
-        law = law_from_json(raw["law"])
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, InvalidInput):
-            raise
-        raise InvalidInput(f"{path} is not a saved fit: {error!r}.") from None
-    kept["standard_errors"] = {k: np.nan if v is None else v for k, v in kept["standard_errors"].items()}
+    raw = read_fit(path)
+    law, kept = raw["law"], {k: raw[k] for k in _KEPT}
     kept["optima"] = tuple(Optimum(**o) for o in kept["optima"])
     kept["unidentified"] = tuple(kept["unidentified"])
-    for name in ("objective", "gradient_norm", "rms", "condition"):
-        kept[name] = np.nan if kept[name] is None else kept[name]
     spread = None
     if raw.get("bootstrap") is not None:
         from scalesim.fitting.bootstrap import Bootstrap
@@ -205,25 +194,8 @@ def law_to_json(law: Law) -> dict[str, Any]:
 
 
 def law_from_json(raw: dict[str, Any]) -> Law:
-    """Return the law that `law_to_json` wrote."""
-    raw = dict(raw)
-    name = raw.pop("type")
-    if name not in REGISTRY:
-        known = ", ".join(sorted(REGISTRY))
-        raise InvalidInput(f"law {name!r} is not known; import the module that defines it. Known: {known}.")
-    values: dict[str, Any] = {}
-    for key, value in raw.items():
-        if isinstance(value, dict) and "type" in value:
-            values[key] = law_from_json(value)
-        elif name == "Grouped" or not isinstance(value, list):
-            values[key] = _tuples(value)
-        else:
-            values[key] = np.asarray(value, float)
-    return REGISTRY[name](**values)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    """Return the law that `law_to_json` wrote; errors are those of `scalesim.fitting.saved.checked_law`."""
+    return checked_law(raw, "law")
 
 
 def as_json(value: Any) -> Any:

@@ -76,9 +76,10 @@ class Hardware:
             if isinstance(value, bool | str | list | tuple | dict):
                 raise InvalidInput(f"{name} of {self.name} must be a number, but is {shown(value)}.")
             if isinstance(value, int | float) and not 0 < value <= _MOST[name]:
+                slip = _SLIPS if value > _MOST[name] else ""
                 raise InvalidInput(
-                    f"{name} of {self.name} must be above 0 and at most {_MOST[name]:,.0f}, but is {shown(value)}"
-                    f"{_SLIPS if isinstance(value, int | float) and value > _MOST[name] else ''}."
+                    f"{name} of {self.name} must be above 0 and at most {_MOST[name]:,.0f}, but is "
+                    f"{shown(value)}{slip}."
                 )
 
     def need(self, name: str) -> Num:

@@ -1,4 +1,4 @@
-"""What a saved file may hold, said once a kind of file: checks that name the field, the value, what would do."""
+"""What a saved file may hold: checks that name the field, the value given and what would do."""
 
 from __future__ import annotations
 

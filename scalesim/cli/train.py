@@ -54,7 +54,7 @@ class Options:
     """stdlib (the Python standard library's sources); text, JSON Lines or Parquet, packed by gzip or not; a
     folder of them; or token numbers, .npy or .bin."""
     documents: Literal["auto", "blank", "line", "whole"] = "auto"
-    """What separates documents of plain text: blank lines, each line, or nothing (auto: blank lines if any)."""
+    """What separates documents of plain text: blank lines, lines, or nothing (auto: blank lines if any)."""
     folder: str | None = None
     """Checkpoints and results; a killed run goes on from there (default: out/train/ and the run's name)."""
     export: str | None = None

@@ -228,7 +228,9 @@ def _choose(
 
 def _take_loss(found: Found, table: Mapping[str, Any], free: list[str], name: str) -> None:
     """Choose the loss: held-out text's before one that says nothing before the training text's."""
-    held, plain, train = [], [], []
+    held: list[tuple[str, float]] = []
+    plain: list[tuple[str, float]] = []
+    train: list[tuple[str, float]] = []
     for column in free:
         if not _matches(column, "loss", table[column]) and not _is_loss(column):
             continue

@@ -1,4 +1,4 @@
-"""Tables of text as people's programs write them: separators, decimal commas, comments, totals, ragged rows."""
+"""Delimited text as programs write it: separators, decimal commas, comments, totals, ragged rows."""
 
 from __future__ import annotations
 
@@ -121,9 +121,8 @@ def _rows(lines: Sequence[str], separator: str, name: str) -> list[tuple[int, li
     reader = csv.reader(io.StringIO("\n".join(lines)), delimiter=separator, skipinitialspace=True)
     found: list[tuple[int, list[str]]] = []
     try:
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                found.append((reader.line_num, [cell.strip() for cell in row]))
+        stripped = ((reader.line_num, [cell.strip() for cell in row]) for row in reader)
+        found.extend(one for one in stripped if any(one[1]))
     except csv.Error as error:
         raise InvalidInput(f"{name}, line {reader.line_num}: {error}.") from None
     return found
@@ -215,13 +214,13 @@ def _plain_numbers(
             f"({(decimal + points)[0]!r}); give one kind."
         )
     unsure = bool(thousands) and not (decimal or points or certain)
-    if unsure and separator not in (",", ";"):
-        if not any(re.fullmatch(r"[+-]?\d+\.(\d{1,2}|\d{4,})", c) for c in cells):
-            key = next(k for k, v in numeric.items() if thousands[0] in v)
-            raise InvalidInput(
-                f"{name}: {thousands[0]!r} in column {key!r} may have a decimal comma or a comma in "
-                "thousands; write it with a decimal point, or without the comma."
-            )
+    pointed = any(re.fullmatch(r"[+-]?\d+\.(\d{1,2}|\d{4,})", c) for c in cells)
+    if unsure and separator not in (",", ";") and not pointed:
+        key = next(k for k, v in numeric.items() if thousands[0] in v)
+        raise InvalidInput(
+            f"{name}: {thousands[0]!r} in column {key!r} may have a decimal comma or a comma in thousands; "
+            "write it with a decimal point, or without the comma."
+        )
     commas = bool(decimal or points) or (unsure and separator == ";")
     if commas:
         notes.append("Decimal commas were read.")

@@ -156,7 +156,7 @@ def _same(value: Any, wanted: Any) -> bool:
     if str(value) == str(wanted):
         return True
     try:
-        return float(value) == float(wanted)
+        return bool(float(value) == float(wanted))
     except (TypeError, ValueError):
         return False
 
@@ -199,7 +199,7 @@ def _in_plain_units(
                     str(unit), str(unit)
                 )
                 choose("unit of loss", word, LOSS_UNITS)
-                if word == "perplexity" and not np.nanmin(numbers["loss"]) > 1:
+                if word == "perplexity" and not float(np.nanmin(numbers["loss"])) > 1:
                     raise InvalidInput(
                         f"unit loss=perplexity: the loss goes down to {np.nanmin(numbers['loss']):g}, and a "
                         "perplexity is above 1."

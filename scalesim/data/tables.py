@@ -101,7 +101,7 @@ def _from_json(path: Path, name: str, notes: list[str], *, lines: bool) -> dict[
 
 
 def _from_value(value: Any, name: str, notes: list[str]) -> dict[str, np.ndarray]:
-    """Return the columns of JSON as programs write tables: records, columns, pandas' ways, a trainer's log."""
+    """Return the columns of JSON as programs write tables: records, columns, pandas' ways, trainers' logs."""
     if isinstance(value, list):
         return _from_records(value, name)
     if not isinstance(value, dict):

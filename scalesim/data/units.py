@@ -144,8 +144,8 @@ def check_units(
         at = int(far[0])
         raise InvalidInput(
             f"Row {rows[at]} has {numbers['n_tokens'][at]:g} tokens for {numbers['n_params'][at]:g} "
-            f"parameters{how}, {ratio[at]:.3g} each, where the median row has {middle:.3g}: it looks to be in "
-            f"another unit than the rest. Mend or remove it; {_confirm('n_tokens')}"
+            f"parameters{how}, {ratio[at]:.3g} each, where the median row has {middle:.3g}: it looks to be "
+            f"in another unit than the rest. Mend or remove it; {_confirm('n_tokens')}"
         )
 
 

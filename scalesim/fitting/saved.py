@@ -98,11 +98,9 @@ def read_fit(path: str | Path) -> dict[str, Any]:
     """
     name = f"law {str(path)!r}"
     raw = read_json(path, "law")
-    if isinstance(raw, Mapping) and not isinstance(
-        raw.get("version", 0), bool | str | list | dict | type(None)
-    ):
-        if raw.get("version", 0) > VERSION:
-            raise InvalidInput(f"{name} is of version {raw['version']}; this one reads up to {VERSION}.")
+    version = raw.get("version", 0) if isinstance(raw, Mapping) else 0
+    if isinstance(version, int) and version > VERSION:
+        raise InvalidInput(f"{name} is of version {version}; this scalesim reads up to {VERSION}.")
     if not isinstance(raw, Mapping) or "law" not in raw:
         raise InvalidInput(
             f"{name} is not a saved fit: it has no field 'law'; `scalesim fit --save` writes one."
@@ -117,8 +115,8 @@ def read_fit(path: str | Path) -> dict[str, Any]:
         for key, values in spread["samples"].items():
             if values.ndim and len(values) != count:
                 raise InvalidInput(
-                    f"{name}.bootstrap.samples.{key} must hold a value for each of the {count} resamples, but "
-                    f"holds {len(values)}."
+                    f"{name}.bootstrap.samples.{key} must hold a value for each of the {count} resamples, "
+                    f"but holds {len(values)}."
                 )
         _same_names(held["law"], spread["samples"], f"{name}.bootstrap.samples")
     return held
@@ -157,7 +155,7 @@ def checked_law(raw: Any, name: str, depth: int = 0, groups: int = 0) -> Law:
         raise InvalidInput(
             f"law {raw['type']!r} is not known; import the module that defines it. Known: {known}."
         )
-    own = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    own = {f.name: f for f in dataclasses.fields(kind)}
     if raw["type"] == "Grouped":
         groups = len(items(anything)(raw.get("labels", []), f"{name}.labels"))
     values: dict[str, Any] = {}
@@ -254,5 +252,6 @@ def read_archive(path: str | Path, width: int) -> tuple[str, dict[str, np.ndarra
 def write_archive(path: str | Path, key: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Write kept resamples whole; errors are those of `write_whole`."""
     content = io.BytesIO()
-    np.savez(content, key=key, **arrays)
+    held: dict[str, Any] = {"key": key, **arrays}
+    np.savez(content, **held)
     write_whole(path, content.getvalue(), "resume")

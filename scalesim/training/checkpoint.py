@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import logging
 from pathlib import Path
@@ -162,9 +161,8 @@ def _sums(state: Any) -> jax.Array:
 
 
 def digest(state: Any) -> str:
-    """Return hexadecimal digits that tell two states apart: one bit that differs always, more all but surely."""
-    text = "".join(f"{int(word):08x}" for word in np.asarray(_sums(state)))
-    return text + hashlib.sha256(str(jax.tree.structure(state)).encode()).hexdigest()[:8]
+    """Return hexadecimal digits that differ where one bit does, and all but surely where more do."""
+    return "".join(f"{int(word):08x}" for word in np.asarray(_sums(state)))
 
 
 def _differences(a: Any, b: Any, name: str = "") -> list[tuple[str, Any, Any]]:

@@ -103,7 +103,7 @@ def load_corpus(
     except InvalidInput:
         if documents != "auto":
             raise
-        few = f"Its {len(held.documents)} documents are too few to keep some for validation: it is split at its end."
+        few = f"Its {len(held.documents)} documents are too few to hold some out: it is split at its end."
         return _whole(name, b"\n\n".join(held.documents), validation, [*held.notes, few])
     return replace(found, notes=tuple(held.notes))
 

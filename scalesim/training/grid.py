@@ -30,7 +30,6 @@ from scalesim.schema import (
     maybe,
     number,
     one_of,
-    shown,
     text,
     whole,
 )
@@ -137,8 +136,12 @@ _FIELDS: dict[str, Check] = {
     "layers_per_kv": _size,
     "n_positions": whole(0, 1 << 24),
     "norms_per_layer": _size,
+    **dict.fromkeys(
+        ("tied_embeddings", "gated_ffn", "qkv_bias", "output_bias", "ffn_bias", "norm_bias"), boolean
+    ),
+    **dict.fromkeys(("schedule", "dtype", "attention", "remat", "qk_norm"), text),
 }
-"""What a number of a run may be; words and switches are checked by what they belong to."""
+"""What a value of a run may be; which words there are is known to what they belong to."""
 
 _block = mapping(anything)
 _FILE: dict[str, Check] = {
@@ -170,10 +173,7 @@ def config_of(values: Mapping[str, Any], name: str = "run") -> TrainConfig:
     homes["heads"] = None
     for field, value in values.items():
         choose("field", field, homes)
-        if field in _FIELDS:
-            value = _FIELDS[field](value, f"{name}.{field}")
-        elif not isinstance(value, str | bool):
-            raise InvalidInput(f"{name}.{field} must be a word, true or false, but is {shown(value)}.")
+        value = _FIELDS.get(field, anything)(value, f"{name}.{field}")
         if field == "heads":
             kinds[Shape]["n_head"], kinds[Shape]["n_kv_head"] = value
         else:
@@ -182,22 +182,12 @@ def config_of(values: Mapping[str, Any], name: str = "run") -> TrainConfig:
     missing += [n for n in ("context_length", "n_tokens") if n not in kinds[TrainConfig]]
     if missing:
         raise InvalidInput(f"A run of the grid lacks {', '.join(missing)}.")
-    for field, value in kinds[Shape].items():
-        wanted = _SWITCHES.get(field)
-        if wanted is not None and not isinstance(value, wanted):
-            raise InvalidInput(f"{name}.{field} must be {_CALLED[wanted]}, but is {shown(value)}.")
     return TrainConfig(
         shape=Shape(**kinds[Shape]),
         recipe=Recipe(**kinds[Recipe]),
         options=ModelOptions(**kinds[ModelOptions]),
         **kinds[TrainConfig],
     )
-
-
-_SWITCHES: dict[str, type] = dict.fromkeys(
-    ("tied_embeddings", "gated_ffn", "qkv_bias", "output_bias", "ffn_bias", "norm_bias"), bool
-)
-_CALLED = {bool: "true or false"}
 
 
 def run_grid(
@@ -293,8 +283,8 @@ def _work(
     except Interrupted:
         count = sum(1 for i in ids if _row(grid, i) is not None)
         raise Interrupted(
-            f"{count} of {len(ids)} runs are finished, the others' checkpoints are in {grid.folder}; the same "
-            "command goes on from there."
+            f"{count} of {len(ids)} runs are finished, the others' checkpoints are in {grid.folder}; the "
+            "same command goes on from there."
         ) from None
     finally:
         _end(pool)

@@ -295,7 +295,7 @@ class _Run:
         return state, rate, diverged
 
     def _all_stop(self, here: bool) -> bool:
-        """Say whether any process was interrupted; asked of the others now and then, as it takes a message."""
+        """Say whether any process was interrupted; others are asked now and then, as it takes time."""
         if jax.process_count() == 1:
             return here
         if self.step % _ASKED:

@@ -85,8 +85,12 @@ def _text_of(data: bytes, file: str, name: str, documents: Documents) -> Text:
     if not content.strip():
         raise InvalidInput(f"{name} is empty: it holds white space alone.")
     if file.endswith((".jsonl", ".ndjson")):
-        return Text(_records([json_text(line, f"{name}, line {i},", missing=True)
-                              for i, line in enumerate(content.splitlines(), 1) if line.strip()], name), notes)  # fmt: skip
+        rows = [
+            json_text(line, f"{name}, line {i},", missing=True)
+            for i, line in enumerate(content.splitlines(), 1)
+            if line.strip()
+        ]
+        return Text(_records(rows, name), notes)
     return _separated(content, name, documents, notes)
 
 
@@ -137,7 +141,8 @@ def _records(rows: Sequence[Any], name: str) -> list[bytes]:
         first = rows[0]
         held = ", ".join(list(first)[:8]) if isinstance(first, dict) else json.dumps(first)[:40]
         raise InvalidInput(
-            f"{name} must hold a record with a text a line ({', '.join(_TEXT_FIELDS[:3])}, ...), but holds {held}."
+            f"{name} must hold a record with a text a line ({', '.join(_TEXT_FIELDS[:3])}, ...), but holds "
+            f"{held}."
         )
     bad = next((row[keys[0]] for row in rows if not isinstance(row[keys[0]], str)), None)
     if bad is not None:

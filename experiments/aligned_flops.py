@@ -24,7 +24,7 @@ import numpy as np
 import scalesim as ss
 from experiments.base_laws import base_fit
 from experiments.common import RESULTS, Row, print_rows, write_csv
-from scalesim.cost import FIGURE_2, training_flops
+from scalesim.cost import FIGURE_2, paper_training_flops
 from scalesim.design import PAPER
 from scalesim.families import FIGURE, TABLE, ShapeFamily
 from scalesim.fitting.predict import evidence_ranges
@@ -128,8 +128,8 @@ def savings(assumed: Assumed) -> dict[str, np.ndarray]:
     context = 1024.0 * assumed.trained_at
     with jax.enable_x64(True):
         shapes = assumed.family.at(SIZES[None], n_head, n_kv_head)
-        budget = training_flops(BASE, 20.0 * ss.count_params(BASE, "paper"), context).total
-        n_tokens = budget / training_flops(shapes, 1.0, context).total
+        budget = paper_training_flops(BASE, 20.0 * ss.count_params(BASE, "paper"), context).total
+        n_tokens = budget / paper_training_flops(shapes, 1.0, context).total
         first, second, _ = laws_of(assumed.tokens)
 
         def margin(head: Any, tokens: Any) -> Any:
@@ -218,7 +218,7 @@ def exact() -> list[Row]:
     rows = []
     memory, flops = (float(cost(BASE, JOB).total) for cost in (FIGURE_2.memory, FIGURE_2.flops))
     law, n_base = ss.named_fit("default").law, float(ss.count_params(BASE, "paper"))
-    budget = training_flops(BASE, 20.0 * n_base, 131072.0).total
+    budget = paper_training_flops(BASE, 20.0 * n_base, 131072.0).total
     with jax.enable_x64(True):
         for n_head, n_kv_head in PAPER.heads:
             shapes = FIGURE.at(SIZES, float(n_head), float(n_kv_head))
@@ -240,7 +240,7 @@ def exact() -> list[Row]:
                     "flops_saved": saved,
                     "off_published": saved - PUBLISHED["flops"],
                     "loss_at_20_tokens_a_parameter": at_20,
-                    "tokens_per_param": float(budget / training_flops(shape, size, 131072.0).total),
+                    "tokens_per_param": float(budget / paper_training_flops(shape, size, 131072.0).total),
                 }
             )
     return sorted(rows, key=lambda r: abs(r["off_published"]))

@@ -15,10 +15,9 @@ import numpy as np
 
 import scalesim as ss
 from experiments.common import RESULTS, Row, drawn_law, print_rows, shipped, write_csv
-from scalesim.cost import FIGURE_1, FIGURE_2, HardwareAwareCost, training_flops
-from scalesim.design import PAPER, Candidate, HeadRule, Lattice, Problem, Query, exhaustive, stack_queries
-from scalesim.design.baseline import tied_heads
-from scalesim.families import FIGURE, TABLE
+from scalesim.cost import FIGURE_1, FIGURE_2, HardwareAwareCost, paper_training_flops
+from scalesim.design import PAPER, Candidate, Lattice, Problem, Query, exhaustive, stack_queries
+from scalesim.families import FIGURE, TABLE, HeadRule
 from scalesim.fitting import Squared
 from scalesim.laws import Chinchilla, Law
 from scalesim.report.figure import BASELINE, BEST, INK, figure, save
@@ -79,7 +78,7 @@ def savings(law: Law) -> Iterator[Row]:
 def drawn_savings(baseline: Candidate) -> dict[str, float]:
     """Return what (8, 1) saves at the size that its drawn curve gives."""
     query = stack_queries([Query(workload=job(128), target_loss=LOSS)])
-    shape = exhaustive(Problem(law=drawn_law()), query, ONE).sized.shape
+    shape = exhaustive(Problem(law=drawn_law()), query, ONE).design.shape
     return {
         "memory": 1 - float(FIGURE_2.memory(shape, job(128)).total[0]) / baseline.memory.total,
         "flops": 1 - float(FIGURE_2.flops(shape, job(128)).total[0]) / baseline.flops.total,
@@ -116,8 +115,8 @@ def llama_losses(law: Law) -> Iterator[Row]:
     power = ss.fit("power", figure_1, noise=Squared(), fixed={"E": 1.97}).law
     rule, problem = HeadRule("llama3-gqa", 8), Problem(law=law)
     for (name, published), n_params in zip(said.items(), (1e9, 3e9, 8e9), strict=True):
-        heads = tied_heads(problem, rule, np.asarray(n_params))
-        at = float(problem.loss_at(np.log(n_params), *heads, 8192.0))
+        heads = problem.tied_heads(rule, np.asarray(n_params))
+        at = float(problem.loss_at(np.log(n_params), *heads, Query(workload=job(8), target_loss=2.6)))
         yield row(f"Llama-3 loss at {name}", f"joint law, {name} parameters", published, at, "nats")
         real = float(law(LLAMA_3[name]))
         yield row(f"Llama-3 loss at {name}", "joint law, Meta's shape", published, real, "nats")
@@ -156,7 +155,7 @@ def aligned(law: Law, trained_at: int, used_at: int, candidates: Any = PAPER.hea
     """
     base = LLAMA_16
     tokens_law, n_base = Chinchilla(), float(ss.count_params(base, "paper"))
-    budget = training_flops(base, 20 * n_base, job(trained_at).context_length).total
+    budget = paper_training_flops(base, 20 * n_base, job(trained_at).context_length).total
     target = tokens_law.loss({"n_params": n_base, "n_tokens": 20 * n_base})
     n_params = np.geomspace(1e7, 3e9, 3000)
     like_base = np.asarray(law.loss({"n_params": n_params, "n_head": 32.0, "n_kv_head": 8.0}))
@@ -164,7 +163,7 @@ def aligned(law: Law, trained_at: int, used_at: int, candidates: Any = PAPER.hea
     for n_head, n_kv_head in candidates:
         heads = {"n_head": float(n_head), "n_kv_head": float(n_kv_head)}
         shape = FIGURE.at(n_params, **heads)
-        tokens = budget / training_flops(shape, 1.0, job(trained_at).context_length).total
+        tokens = budget / paper_training_flops(shape, 1.0, job(trained_at).context_length).total
         mine = np.asarray(law.loss({"n_params": n_params, **heads}))
         worth = np.exp(np.interp(-mine, -like_base, np.log(n_params)))
         good = np.asarray(tokens_law.loss({"n_params": worth, "n_tokens": tokens}) <= target)
@@ -183,7 +182,7 @@ def cache_share() -> Iterator[Row]:
     rule = HeadRule("mha", None)
     for family in (FIGURE, TABLE):
         problem = Problem(law=shipped()["all evidence"], family=family)
-        heads = tied_heads(problem, rule, np.asarray(1e9))
+        heads = problem.tied_heads(rule, np.asarray(1e9))
         memory = FIGURE_2.memory(family.at(1e9, *heads), job(128))
         how = f"{family.name} shapes, 1e9 parameters, 2 bytes for both"
         yield row("MHA's KV cache at 128K", how, 90.0, 100 * float(memory.time_variant / memory.total), "%")

@@ -28,6 +28,7 @@ from scalesim.design.lattice import STARTS
 from scalesim.design.newton import ITERATIONS
 from scalesim.design.relaxation import heads_at, relax
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, paler, save
+from scalesim.shape import count_params
 
 __all__ = ["main"]
 
@@ -43,14 +44,13 @@ FEASIBLE = 1e-3
 def lagrangian(problem: Problem, query: Query, rounds: int, steps: int) -> tuple[Any, Any, Any]:
     """Return the heads and log N of the best start: that of least cost among those that hold the loss."""
     start = jnp.asarray(STARTS)
-    context = query.workload.context_length
     low, high = jnp.array([0.0, 0.0, jnp.log(1e5)]), jnp.array([1.0, 1.0, jnp.log(1e14)])
 
     def parts(x: Any) -> tuple[Any, Any]:
         n_head, n_kv_head = heads_at(x[:2], PAPER.max_head)
         shape = problem.relaxed_shape(x[2], n_head, n_kv_head)
-        c = problem.loss_at(x[2], n_head, n_kv_head, context) - query.target_loss
-        return jnp.log(query.objective(shape, query.workload)), c
+        c = problem.loss_at(x[2], n_head, n_kv_head, query) - query.target_loss
+        return jnp.log(query.cost(shape)), c
 
     def augmented(x: Any, y: Any) -> Any:
         f, c = parts(x)
@@ -82,7 +82,8 @@ def lagrangian(problem: Problem, query: Query, rounds: int, steps: int) -> tuple
 def eliminated(problem: Problem, query: Query) -> tuple[Any, Any, Any]:
     """Return the heads and log N of the library's relaxed optimum."""
     found = relax(problem, query, PAPER)
-    return found.n_head, found.n_kv_head, found.sized.log_n_params
+    log_n = jnp.log(count_params(found.designs.shape, "paper"))
+    return found.n_head, found.n_kv_head, log_n
 
 
 def grid(problem: Problem, query: Query, size: int = 65) -> tuple[Any, Any, Any]:
@@ -91,7 +92,8 @@ def grid(problem: Problem, query: Query, size: int = 65) -> tuple[Any, Any, Any]
     n_head, n_kv_head = heads_at(jnp.stack(jnp.meshgrid(axis, axis), -1).reshape(-1, 2), PAPER.max_head)
     sized = problem.sized(query, n_head, n_kv_head)
     best = jnp.argmin(sized.cost)
-    return n_head[best], n_kv_head[best], sized.log_n_params[best]
+    log_n = jnp.log(count_params(sized.at(best).shape, "paper"))
+    return n_head[best], n_kv_head[best], log_n
 
 
 @jax.jit
@@ -101,7 +103,7 @@ def exact(problem: Problem, queries: Query, ends: Any) -> tuple[Any, Any]:
     def one(query: Query, end: Any) -> tuple[Any, Any]:
         n_head, n_kv_head, log_n = end
         shape = problem.sized(query, n_head[None], n_kv_head[None])
-        loss = problem.loss_at(log_n, n_head, n_kv_head, query.workload.context_length)
+        loss = problem.loss_at(log_n, n_head, n_kv_head, query)
         return jnp.log(shape.cost[0]), loss - query.target_loss
 
     return jax.vmap(one)(queries, ends)

@@ -26,8 +26,8 @@ import numpy as np
 import scalesim as ss
 from experiments.common import RESULTS, Row, print_rows, write_csv
 from experiments.redesign_law import MODELS, AtBudget, Model, law_for
-from scalesim.cost import Parallel, Training, serving_memory, step_time, token_price, train_flops
-from scalesim.design import AtMost, Lattice, Problem, Query, buildable, fits, stack_queries
+from scalesim.cost import AtMost, Parallel, fits, serving_memory, step_time, token_price, training_flops
+from scalesim.design import Lattice, Problem, Query, buildable, stack_queries
 from scalesim.design.lattice import evaluate
 from scalesim.fitting.predict import evidence_ranges
 from scalesim.hardware import Hardware
@@ -35,7 +35,7 @@ from scalesim.pytree import register
 from scalesim.report.figure import BASELINE, BEST, INK, figure, paler, save
 from scalesim.shape import Shape, count_params
 from scalesim.units import format_context
-from scalesim.workload import Workload
+from scalesim.workload import TrainingPlan, Workload
 
 __all__ = ["MODELS", "law_for", "main"]
 
@@ -55,9 +55,9 @@ class _Spent:
     law: AtBudget
 
     def __call__(self, shape: Shape, workload: Workload) -> Num:
-        plan = Training(n_tokens=1.0, context_length=self.law.trained_at)
+        plan = TrainingPlan(n_tokens=1.0, context_length=self.law.trained_at)
         n_tokens = self.law.tokens(shape, count_params(shape, "paper"))
-        return n_tokens * train_flops(shape, plan) / self.law.budget
+        return n_tokens * training_flops(shape, plan) / self.law.budget
 
 
 @register
@@ -136,7 +136,9 @@ def _every(problem: Problem, queries: Query, lattice: Lattice) -> Any:
     def one(query: Query) -> Any:
         found = evaluate(problem, query, lattice, *heads)
         shape = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, heads[0].shape), found.shape)
-        at = measures(shape, query.workload, query.objective.hardware, query.objective.tensor)
+        at = measures(
+            shape, query.workload, query.objective.function.hardware, query.objective.function.tensor
+        )
         return shape, at, jnp.isfinite(found.cost)
 
     return jax.vmap(one)(queries)
@@ -147,9 +149,10 @@ def _under(problem: Problem, query: Query, lattice: Lattice, heads: Any, laws: A
     """Return the figures and the size of given heads, brought to the model's loss anew under every law."""
 
     def one(law: Any) -> Any:
-        own = Problem(law=law, family=problem.family, tokens_per_param=problem.tokens_per_param)
-        shape = evaluate(own, query, lattice, *heads).shape
-        at = measures(shape, query.workload, query.objective.hardware, query.objective.tensor)
+        shape = evaluate(problem.under(law), query, lattice, *heads).shape
+        at = measures(
+            shape, query.workload, query.objective.function.hardware, query.objective.function.tensor
+        )
         at |= {"n_params": count_params(shape, "paper")}
         return {name: jnp.reshape(value * 1.0, ()) for name, value in at.items()}
 

@@ -15,13 +15,14 @@ import numpy as np
 
 import scalesim as ss
 from experiments.base_laws import base_fit
-from scalesim.cost import Training, train_flops
+from scalesim.cost import training_flops
 from scalesim.data import paper_runs
 from scalesim.design.evidence import NOISE
 from scalesim.families import ShapeFamily, fixed_ratio
 from scalesim.fitting import Fit, Points, Squared, with_bootstrap
 from scalesim.laws import Law, SeparableHeadLaw, register_law
 from scalesim.shape import Shape, count_params
+from scalesim.workload import TrainingPlan
 
 __all__ = ["FEWEST", "MODELS", "AtBudget", "Model", "law_for"]
 
@@ -89,7 +90,7 @@ class AtBudget(Law):
 
     def tokens(self, shape: Shape, n_params: Num) -> Num:
         """Return the tokens that the budget buys, or 20 a parameter where those are more."""
-        a_token = train_flops(shape, Training(n_tokens=1.0, context_length=self.trained_at))
+        a_token = training_flops(shape, TrainingPlan(n_tokens=1.0, context_length=self.trained_at))
         return jnp.maximum(self.budget / a_token, FEWEST * n_params)
 
     def _absolute(self, n_params: Num, n_tokens: Num, n_head: Num, n_kv_head: Num) -> Num:
@@ -132,7 +133,7 @@ def law_for(
     tokens, s = base_fit(base), model.shape
     trained_at = options.get("trained_at", float(model.trained_at))
     given = {
-        "budget": float(train_flops(s, Training(n_tokens=model.n_tokens, context_length=trained_at))),
+        "budget": float(training_flops(s, TrainingPlan(n_tokens=model.n_tokens, context_length=trained_at))),
         "n_params": float(count_params(s, "paper")),
         "n_tokens": model.n_tokens,
         "n_head": float(s.n_head),

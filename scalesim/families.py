@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,9 +20,45 @@ from scalesim.errors import InvalidInput, choose
 from scalesim.roots import newton_root
 from scalesim.shape import Shape
 
-__all__ = ["FIGURE", "TABLE", "ShapeFamily", "fixed_ratio", "named_family"]
+__all__ = [
+    "FIGURE",
+    "TABLE",
+    "HeadRule",
+    "ShapeFamily",
+    "fixed_ratio",
+    "named_baseline",
+    "named_family",
+]
 
 Num = Any
+
+
+@dataclass(frozen=True)
+class HeadRule:
+    """Heads tied to the width, as everybody copies them: n_head = d_model / head_dim.
+
+    Attributes:
+        name: what reports call it.
+        n_kv_head: KV heads (no more than query heads); None: as many as query heads.
+    """
+
+    name: str
+    n_kv_head: int | None
+
+    def kv(self, n_head: Num) -> Num:
+        """Return the KV heads beside some query heads.
+
+        >>> float(HeadRule("llama3-gqa", 8).kv(32.0)), float(HeadRule("mha", None).kv(32.0))
+        (8.0, 32.0)
+        """
+        return n_head if self.n_kv_head is None else jnp.minimum(float(self.n_kv_head), n_head)
+
+
+_RULES = {
+    "llama3-gqa": HeadRule("llama3-gqa", 8),
+    "mha": HeadRule("mha", None),
+    "mqa": HeadRule("mqa", 1),
+}
 
 
 @dataclass(frozen=True)
@@ -115,8 +152,7 @@ class ShapeFamily:
         n_layer = jnp.exp(log_depth)
         d_model = aspect * n_layer
         n_head = d_model / head_dim if n_head is None else n_head
-        shape = self.shape(n_layer, d_model, n_head, n_kv_head)
-        return replace(shape, d_ff=ratio * d_model, head_dim=head_dim)
+        return self.shape(n_layer, d_model, n_head, n_kv_head, d_ff=ratio * d_model, head_dim=head_dim)
 
     def at_depth(self, n_params: Num, n_layer: Num, n_head: Num, n_kv_head: Num) -> Shape:
         """Return the relaxed shape of `n_params` parameters and this FFN ratio, at a depth of its own.
@@ -131,19 +167,43 @@ class ShapeFamily:
         d_model = (jnp.sqrt(attention**2 + 4 * quadratic * n_params / n_layer) - attention) / (2 * quadratic)
         return self.shape(n_layer, d_model, n_head, n_kv_head)
 
-    def shape(self, n_layer: Num, d_model: Num, n_head: Num, n_kv_head: Num) -> Shape:
-        """Return a shape of this family's FFN ratio, head size and vocabulary."""
+    def shape(
+        self,
+        n_layer: Num,
+        d_model: Num,
+        n_head: Num,
+        n_kv_head: Num,
+        *,
+        d_ff: Num | None = None,
+        head_dim: Num | None = None,
+    ) -> Shape:
+        """Return a shape of this family, relaxed or whole: every shape of a search or a sweep is built here.
+
+        Args:
+            n_layer, d_model, n_head, n_kv_head: sizes.
+            d_ff, head_dim: instead of the family's.
+        """
         return Shape(
             n_layer=n_layer,
             d_model=d_model,
             n_head=n_head,
             n_kv_head=n_kv_head,
-            head_dim=self.head_dim,
-            d_ff=self.ffn_ratio * d_model,
+            head_dim=self.head_dim if head_dim is None else head_dim,
+            d_ff=self.ffn_ratio * d_model if d_ff is None else d_ff,
             vocab_size=self.vocab_size,
             gated_ffn=self.gated_ffn,
             tied_embeddings=self.tied_embeddings,
         )
+
+    def whole(self, shape: Shape, rule: HeadRule) -> Shape:
+        """Return a rule's whole shape nearest a relaxed one: depth rounded, heads from the width.
+
+        As in the paper's Llama-3 series n_kv_head need not divide n_head ((28, 8) is among its models), so
+        the heads are floats. d_ff keeps the family's ratio, as in the paper. Elementwise.
+        """
+        n_layer = jnp.maximum(jnp.round(shape.n_layer), 1.0)
+        n_head = jnp.maximum(jnp.round(shape.d_model / shape.n_layer * n_layer / self.head_dim), 1.0)
+        return self.shape(n_layer, n_head * self.head_dim, n_head, rule.kv(n_head))
 
     @classmethod
     def from_models(cls, name: str, models: Sequence[tuple[int, int]], **options: Any) -> ShapeFamily:
@@ -175,15 +235,35 @@ def _monotone_slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.concatenate([[0.0], np.where(same_sign, 2 * before * after / safe, 0.0), [0.0]])
 
 
-def fixed_ratio(aspect: float, **options: Any) -> ShapeFamily:
+def fixed_ratio(
+    aspect: float,
+    *,
+    ffn_ratio: float = 8 / 3,
+    head_dim: int = 64,
+    vocab_size: int = 50304,
+    gated_ffn: bool = True,
+    tied_embeddings: bool = True,
+) -> ShapeFamily:
     """Return the family of one aspect ratio d_model / n_layer at every size.
 
     Raises:
         InvalidInput: the ratio is not positive and finite.
+
+    >>> fixed_ratio(96, head_dim=128).name
+    'ratio 96'
     """
     if not (math.isfinite(aspect) and aspect > 0):
         raise InvalidInput(f"aspect must be above 0 and finite, but is {aspect!r}.")
-    return ShapeFamily(f"ratio {aspect:g}", (0.0,), (float(aspect),), **options)
+    return ShapeFamily(
+        f"ratio {aspect:g}",
+        (0.0,),
+        (float(aspect),),
+        ffn_ratio=ffn_ratio,
+        head_dim=head_dim,
+        vocab_size=vocab_size,
+        gated_ffn=gated_ffn,
+        tied_embeddings=tied_embeddings,
+    )
 
 
 FIGURE = ShapeFamily("figure", (0.0,), (128.0,))
@@ -212,3 +292,24 @@ def named_family(name: str) -> ShapeFamily:
     except ValueError:
         return _FAMILIES[choose("family", name, _FAMILIES)]
     return fixed_ratio(ratio)
+
+
+def named_baseline(text: str, family: ShapeFamily = FIGURE) -> HeadRule | Shape:
+    """Return a rule by name, or the shape given as n_layer x d_model x n_head x n_kv_head [x d_ff].
+
+    Raises:
+        InvalidInput: neither a known rule nor such a shape.
+
+    >>> named_baseline("16x2048x32x8").n_head
+    32
+    """
+    if text in _RULES:
+        return _RULES[text]
+    sizes = re.fullmatch(r"\d+(x\d+){3,4}", text)
+    if not sizes:
+        raise InvalidInput(
+            f"baseline {text!r} is not known. {', '.join(sorted(_RULES))} would do, or a shape such as "
+            "16x2048x32x8 (n_layer x d_model x n_head x n_kv_head, and d_ff if not the family's ratio of it)."
+        )
+    n_layer, d_model, n_head, n_kv_head, *d_ff = map(int, text.split("x"))
+    return family.shape(n_layer, d_model, n_head, n_kv_head, d_ff=d_ff[0] if d_ff else None)

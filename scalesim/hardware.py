@@ -76,10 +76,12 @@ class Hardware:
             if isinstance(value, bool | str | list | tuple | dict):
                 raise InvalidInput(f"{name} of {self.name} must be a number, but is {shown(value)}.")
             if isinstance(value, int | float) and not 0 < value <= _MOST[name]:
-                slip = _SLIPS if value > _MOST[name] else ""
+                if not 0 < value < float("inf"):
+                    raise InvalidInput(
+                        f"{name} of {self.name} must be above 0 and finite, but is {shown(value)}."
+                    )
                 raise InvalidInput(
-                    f"{name} of {self.name} must be above 0 and at most {_MOST[name]:,.0f}, but is "
-                    f"{shown(value)}{slip}."
+                    f"{name} of {self.name} must be at most {_MOST[name]:,.0f}, but is {shown(value)}{_SLIPS}."
                 )
 
     def need(self, name: str) -> Num:

@@ -1,4 +1,4 @@
-"""Where a model will serve: the context it holds, and how many sequences at a time."""
+"""Where a model will serve, how it is trained, and how much it will be asked."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 
 from scalesim.errors import InvalidInput, choose
 from scalesim.pytree import register, static
+from scalesim.shape import Shape, count_params
 
-__all__ = ["COMPUTE", "Compute", "ContextLengths", "Workload"]
+__all__ = ["COMPUTE", "Compute", "ContextLengths", "Traffic", "TrainingPlan", "Workload"]
 
 Num = Any
 Compute = Literal["bf16", "fp8", "int8", "fp4"]
@@ -85,6 +86,85 @@ class Workload:
         if self.generated_length is None:
             return self.context_length
         return self.context_length - self.generated_length
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """How a model is trained: on how many tokens, in sequences of what length, held how in memory.
+
+    The one home of training tokens: laws that see tokens, training FLOPs, memory, prices and limits all ask
+    the plan. Tokens are stated, or follow from the model's size.
+
+    Attributes:
+        n_tokens: tokens in all; None: `tokens_per_param` for each of the paper's parameters.
+        tokens_per_param: training tokens for each parameter (20: Chinchilla).
+        context_length: tokens of one sequence.
+        sequences: sequences that one device holds at a time (its micro-batch).
+        data: devices over which the batch is split.
+        zero: what those share out instead of each holding it: 0 nothing, 1 the optimiser's states, 2 the
+            gradients too, 3 the weights too (ZeRO; 3 is FSDP).
+        recompute: "full" keeps a layer's input alone and computes the rest again.
+        weight_bytes, gradient_bytes, optimizer_bytes: bytes a parameter; 12 of the optimiser are a 32-bit
+            copy and two moments.
+        activation_bytes: bytes a value.
+        compute: number format of the matrix units.
+
+    Raises:
+        InvalidInput: zero or recompute unknown, or a Python number that is not positive and finite.
+
+    >>> from scalesim.shape import Shape
+    >>> shape = Shape(n_layer=6, d_model=768, n_head=8, n_kv_head=8, d_ff=2048)
+    >>> TrainingPlan().tokens(shape), TrainingPlan(n_tokens=1e9).tokens(shape)
+    (754974720.0, 1000000000.0)
+    """
+
+    n_tokens: Num | None = None
+    tokens_per_param: Num = 20.0
+    context_length: Num = 8192
+    sequences: Num = 1
+    data: Num = 1
+    zero: Literal[0, 1, 2, 3] = static(0)
+    recompute: Literal["none", "full"] = static("none")
+    weight_bytes: Num = 2
+    gradient_bytes: Num = 4
+    optimizer_bytes: Num = 12
+    activation_bytes: Num = 2
+    compute: Compute = static("bf16")
+
+    def __post_init__(self) -> None:
+        if self.zero not in (0, 1, 2, 3):
+            raise InvalidInput(f"zero must be 0, 1, 2 or 3, but is {self.zero!r}.")
+        choose("recompute", self.recompute, ("none", "full"))
+        choose("compute", self.compute, COMPUTE)
+        for name in ("n_tokens", "tokens_per_param", "context_length", "sequences", "data"):
+            if getattr(self, name) is not None:
+                _check(name, getattr(self, name))
+
+    def tokens(self, shape: Shape) -> Num:
+        """Return the training tokens of a model of this shape."""
+        if self.n_tokens is not None:
+            return self.n_tokens
+        return self.tokens_per_param * count_params(shape, "paper")
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """Tokens that a model serves in its life.
+
+    Raises:
+        InvalidInput: a number of tokens below 0.
+    """
+
+    prompt_tokens: Num
+    generated_tokens: Num
+
+    def __post_init__(self) -> None:
+        for name in ("prompt_tokens", "generated_tokens"):
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not 0 <= value < float("inf"):
+                raise InvalidInput(f"{name} must be at least 0 and finite, but is {value!r}.")
 
 
 @register

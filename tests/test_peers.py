@@ -8,7 +8,7 @@ import pytest
 from experiments.benchmarks.peers import lent, plain
 from experiments.benchmarks.peers.posed import COMPARED, Enough, Trace, drawn_on
 from experiments.benchmarks.wide_problems import problem_of, query_of
-from scalesim.design.wide import build
+from scalesim.design.space_search import build
 from scalesim.errors import InvalidInput
 from scalesim.families import FIGURE
 
@@ -32,7 +32,7 @@ def built(drawn, places):
 
 def test_the_plain_problem_prices_a_design_as_the_search_does(drawn, places, built):
     posed = plain.pose(COMPARED[0])(drawn)
-    log_cost, excess = posed.measured(np.column_stack([places, np.log(built.freed.tokens_per_param)]))
+    log_cost, excess = posed.measured(np.column_stack([places, np.log(built.free.tokens_per_param)]))
     reached = np.asarray(built.loss_excess) <= 1e-9
     allowed = np.isfinite(np.asarray(built.cost))
     assert excess.shape == (400, posed.limits)
@@ -44,7 +44,7 @@ def test_the_plain_problem_prices_a_design_as_the_search_does(drawn, places, bui
 
 def test_slsqp_s_functions_are_those_of_whole_designs_and_its_gradients_are_theirs(drawn, places, built):
     posed = plain.pose(COMPARED[0])(drawn)
-    shape, freed = (jax.tree.map(lambda leaf: float(leaf[7]), part) for part in (built.shape, built.freed))
+    shape, freed = (jax.tree.map(lambda leaf: float(leaf[7]), part) for part in (built.shape, built.free))
     fields = (shape.n_layer, shape.d_model, shape.d_ff / shape.d_model, shape.n_head, shape.n_kv_head)
     x = np.log([*fields, shape.head_dim, freed.kv_bits, freed.tokens_per_param])
     log_cost, slope, excess, slopes = posed.loose.at(x)
@@ -66,7 +66,7 @@ def test_the_lent_function_ranks_designs_as_the_search_does(drawn, places, built
 
 def test_a_trace_keeps_what_is_feasible_and_ends_when_the_time_is_up(drawn, places, built):
     posed = plain.pose(COMPARED[0])(drawn)
-    x = np.column_stack([places, np.log(built.freed.tokens_per_param)])
+    x = np.column_stack([places, np.log(built.free.tokens_per_param)])
     trace = Trace(posed, seconds=1e9)
     trace(x[~np.isfinite(np.asarray(built.cost))])
     assert trace.points == []

@@ -47,8 +47,8 @@ def main(folder: Path = RESULTS, queries: int = QUERIES) -> list[Row]:
         for name, lattice in LATTICES.items():
             cold_g, warm_g, (relaxed, found) = timed(gradient_search, problem, asked, lattice)
             cold_e, warm_e, best = timed(exhaustive, problem, asked, lattice)
-            gap = np.asarray(found.sized.cost / best.sized.cost) - 1
-            bound = 1 - np.asarray(relaxed.sized.cost / best.sized.cost)
+            gap = np.asarray(found.design.cost / best.design.cost) - 1
+            bound = 1 - np.asarray(relaxed.designs.cost / best.design.cost)
             rows.append(
                 {
                     "lattice": name,

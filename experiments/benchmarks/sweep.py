@@ -28,7 +28,7 @@ import numpy as np
 import scalesim as ss
 from experiments.common import RESULTS, machine_load, print_rows, write_csv
 from scalesim.cost import FIGURE_2
-from scalesim.design import Problem
+from scalesim.design import Problem, Query
 from scalesim.sweeps import Product, Stream, default_product
 from scalesim.sweeps.block import SIZES
 from scalesim.sweeps.engine import SAMPLE
@@ -41,7 +41,8 @@ STREAM_BATCH = 1 << 20
 
 
 def questions(objective: Any = FIGURE_2) -> Question:
-    return Question(problem=Problem(law=ss.named_fit("default").law), objective=objective, workload=JOB)
+    query = Query(workload=JOB, target_loss=TARGET, objective=objective)
+    return Question(problem=Problem(law=ss.named_fit("default").law), query=query)
 
 
 def swept(designs: Any, objective: Any = FIGURE_2) -> dict[str, float]:
@@ -74,7 +75,7 @@ def numpy_screen(question: Question, fields: dict[str, np.ndarray], bars: Bars) 
     """The screen's work in vectorised NumPy and float32, everything that an axis allows done once for it."""
     one = np.float32
     law: Any
-    law, cost, context = question.problem.law, question.objective, one(JOB.context_length)
+    law, cost, context = question.problem.law, question.query.objective.function, one(JOB.context_length)
     n_layer, d_model, n_head, n_kv_head, d_ff = (fields[name] for name in SIZES)
     heads = one(2 * 64) * (n_head + n_kv_head)  # (H, 1)
     depth_width, ffn = n_layer * d_model, one(3) * n_layer * d_model * d_ff  # (1, B)
@@ -101,9 +102,9 @@ def on_blocks(kernel: Callable[..., Any], blocks: int, dtype: Any = np.float32) 
     space = default_product(1e9)
     question = questions()
     bars = settled_bars(space, question)
-    fast = question if kernel is numpy_screen else Question(
-        problem=question.problem, objective=quick(FIGURE_2), workload=JOB
-    ).cast(dtype)  # fmt: skip
+    fast = question
+    if kernel is not numpy_screen:
+        fast = questions(quick(question.query.objective)).cast(dtype)
     chosen = [space.block(number) for number in np.linspace(0, space.n_blocks - 2, blocks).astype(int)]
     if dtype is np.float64:
         bars = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), bars)

@@ -29,24 +29,21 @@ from scalesim.cost import (
     RequestPrice,
     TimePerToken,
     WeightedCost,
-)
-from scalesim.cost.price import Traffic
-from scalesim.design import (
-    Problem,
-    Query,
     fits,
     max_params,
     max_time_per_token,
     max_time_to_first_token,
     max_training_flops,
 )
-from scalesim.design.problem import Freed
+from scalesim.design import Problem, Query
+from scalesim.design.problem import FreeVariables
 from scalesim.design.space import DesignSpace, design_space
 from scalesim.families import FIGURE
 from scalesim.hardware import load_hardware
 from scalesim.laws import AspectRatio, Chinchilla, ConditionalShape, Law, Precision, law_from_function
 from scalesim.laws.base import power
 from scalesim.shape import Shape, count_params
+from scalesim.workload import Traffic
 
 __all__ = [
     "CASES",
@@ -209,7 +206,7 @@ def own_query(drawn: Drawn) -> Query:
     query = query_of(drawn)
     return dataclasses.replace(
         query,
-        objective=query.objective.costs[drawn.objective],
+        objective=query.objective.function.costs[drawn.objective],
         constraints=tuple(c for c, limit in zip(query.constraints, drawn.limits, strict=True) if limit < OFF),
     )
 
@@ -309,19 +306,20 @@ def _least(case: Case, drawn: Query, objective: Any, first: Any) -> tuple[Any, A
         least, most = case.space.tokens_per_param
         wanted = _tokens_for(case, shape, kv_bits, drawn.target_loss) / n
         per_param, reached = jnp.maximum(wanted, least), wanted <= most
-    freed = Freed(
+    free = FreeVariables(
         tokens_per_param=None if case.space.tokens_per_param is None else per_param,
         kv_bits=None if case.space.kv_bits is None else kv_bits,
     )
-    asked = freed.asked(drawn)
+    asked = free.applied(drawn)
     allowed = inside & real & reached
     for c in asked.constraints:
 
         def met(allowed: Any, c: Any = c) -> Any:
-            return allowed & (c.measure(shape, asked.workload) <= c.limit * (1 + 1e-9))
+            return allowed & (asked.measure(c.measure, shape) <= c.limit * (1 + 1e-9))
 
         allowed = jax.lax.cond(c.limit < OFF, met, lambda allowed: allowed, allowed)
-    branches = [partial(lambda cost, _: cost(shape, asked.workload), cost) for cost in asked.objective.costs]
+    costs = asked.objective.function.costs
+    branches = [partial(lambda cost, _: asked.measure(cost, shape), cost) for cost in costs]
     cost = jnp.where(allowed, jax.lax.switch(objective, branches, 0), jnp.inf)
     best = jnp.argmin(cost)
     return cost[best], flat[best], jnp.sum(inside & real)
@@ -343,12 +341,12 @@ def best_of_all(drawn: Drawn) -> tuple[float, int]:
 @partial(jax.jit, static_argnums=0)
 def _measures(case: Case, query: Query, flat: Any, per_param: Any) -> tuple[Any, Any, list[Any]]:
     shape, real, kv_bits = _designs(case, flat)
-    freed = Freed(tokens_per_param=per_param, kv_bits=None if case.space.kv_bits is None else kv_bits)
-    asked = freed.asked(query)
+    free = FreeVariables(tokens_per_param=per_param, kv_bits=None if case.space.kv_bits is None else kv_bits)
+    asked = free.applied(query)
     loss = _loss(
         case, shape, kv_bits, per_param * count_params(shape, "paper"), query.workload.context_length
     )
-    return loss, real, [c.measure(shape, asked.workload) for c in asked.constraints]
+    return loss, real, [asked.measure(c.measure, shape) for c in asked.constraints]
 
 
 def draw(case: Case, count: int, seed: int) -> Iterator[Drawn]:

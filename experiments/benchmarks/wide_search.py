@@ -30,8 +30,7 @@ from experiments.benchmarks.wide_problems import (
     query_of,
 )
 from experiments.common import RESULTS, Row, machine_load, print_rows, write_csv
-from scalesim.design import stack_queries
-from scalesim.design.wide import TOLERANCE, settled
+from scalesim.design import solve, stack_queries
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, save
 
 __all__ = ["main", "solved_case"]
@@ -47,10 +46,10 @@ def solved_case(name: str, count: int, seed: int) -> list[dict[str, Any]]:
     drawn = list(draw(case, count, seed))
     queries, problem = stack_queries([query_of(d) for d in drawn]), problem_of(case)
     start = time.perf_counter()
-    settled(problem, queries, case.space)
+    jax.block_until_ready(solve(problem, queries, case.space))
     cold = time.perf_counter() - start
     start = time.perf_counter()
-    found = settled(problem, queries, case.space)
+    found = jax.device_get(solve(problem, queries, case.space))
     warm = time.perf_counter() - start
     rows = []
     assert found.relaxed is not None
@@ -58,7 +57,7 @@ def solved_case(name: str, count: int, seed: int) -> list[dict[str, Any]]:
         start = time.perf_counter()
         best, designs = best_of_all(d)
         took = time.perf_counter() - start
-        cost = float(found.built.cost[i, 0])
+        cost = float(found.designs.cost[i, 0])
         evaluations = int(found.evaluations[i] + found.gradients[i])
         rows.append(
             {
@@ -71,11 +70,11 @@ def solved_case(name: str, count: int, seed: int) -> list[dict[str, Any]]:
                 "cost": cost,
                 "best": best,
                 "gap_percent": 100 * (cost / best - 1),
-                "infeasible": bool(found.built.violation[i, 0] > TOLERANCE),
+                "infeasible": not np.isfinite(found.designs.cost[i, 0]),
                 "designs": designs,
                 "evaluations": evaluations,
                 "times_fewer": designs / evaluations,
-                "relaxed_gap_percent": 100 * (float(found.relaxed.sized.cost[i]) / best - 1),
+                "relaxed_gap_percent": 100 * (float(found.relaxed.designs.cost[i]) / best - 1),
                 "search_s": warm / count,
                 "compile_s": cold - warm,
                 "exhaustive_s": took,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from scalesim.cli.common import bar, parse, print_json, use_compilation_cache
+from scalesim.cli.common import bar, parse, print_json
 from scalesim.cli.given import given_shape
+from scalesim.compilation import use_compilation_cache
 from scalesim.data.columns import listed
 from scalesim.data.delimited import read_table
 from scalesim.errors import InvalidInput, choose

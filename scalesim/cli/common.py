@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 from scalesim.errors import InvalidInput
@@ -21,7 +20,6 @@ __all__ = [
     "print_json",
     "split_list",
     "stdout_kept",
-    "use_compilation_cache",
     "working",
 ]
 
@@ -114,36 +112,6 @@ def parse(config: type[T], command: str, args: Sequence[str], repeats: Sequence[
     if odd is not None:
         raise InvalidInput(f"{odd!a} holds characters that no option has.")
     return tyro.cli(config, prog=f"scalesim {command}", args=merge_repeats(args, repeats))
-
-
-def use_compilation_cache() -> None:
-    """Keep compiled programs between runs, in the user's cache folder unless JAX is told where.
-
-    Programs are kept per host and jaxlib version: they hold machine code for one processor. Where the
-    folder cannot be written the command works all the same, only slower.
-    """
-    import platform
-
-    import jax
-    import jaxlib
-
-    home = _cache_home()
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and home is not None:
-        folder = home / "scalesim" / f"jaxlib-{jaxlib.__version__}-{platform.node()}"
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
-
-
-def _cache_home() -> Path | None:
-    """Return where a user's caches are, or None where there is no home."""
-    given = os.environ.get("XDG_CACHE_HOME")
-    if given:
-        return Path(given)
-    try:
-        return Path.home() / ".cache"
-    except RuntimeError:
-        return None
 
 
 def print_json(value: Any) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from scalesim.cli.common import parse, print_json, use_compilation_cache
+from scalesim.cli.common import parse, print_json
 from scalesim.cli.given import Given, given_shape, whole
+from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def run(args: list[str]) -> int:
     options = parse(Options, "compare", args, repeats=("--context",))
     use_compilation_cache()
     from scalesim.hardware import load_hardware
+    from scalesim.report import save
     from scalesim.report.comparison import draw_comparison, print_comparison
     from scalesim.units import parse_context
 
@@ -68,7 +70,7 @@ def run(args: list[str]) -> int:
         "designs": designs,
     }
     if options.plot is not None:
-        draw_comparison(report, options.plot)
+        save(draw_comparison(report), options.plot)
     if options.json:
         print_json(report)
     else:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from scalesim.cli.common import parse, print_json, use_compilation_cache
+from scalesim.cli.common import parse, print_json
 from scalesim.cli.given import Given, given_shape, whole
+from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -102,9 +103,10 @@ def run(args: list[str]) -> int:
             given.shape, options.write_config, max_context=given.max_context or workload.context_length
         )
     if options.plot is not None:
+        from scalesim.report import save
         from scalesim.report.roofline import draw_roofline
 
-        draw_roofline(cost, hardware, options.plot, compute=options.compute)
+        save(draw_roofline(cost, hardware, compute=options.compute), options.plot)
     if options.json:
         print_json(report)
     else:
@@ -171,39 +173,38 @@ def _tokens(options: Options, given: Given) -> float:
 
 
 def _training(options: Options, given: Given, workload: Workload, hardware: Hardware) -> dict[str, Any]:
-    from scalesim.cost.training import Training, train_flops, train_price, train_seconds
+    from scalesim.cost.training import training_flops, training_price, training_seconds
+    from scalesim.workload import TrainingPlan
 
-    plan = Training(n_tokens=_tokens(options, given), context_length=min(workload.context_length, 8192))
-    seconds = train_seconds(given.shape, plan, hardware, 1.0)
+    plan = TrainingPlan(n_tokens=_tokens(options, given), context_length=min(workload.context_length, 8192))
+    seconds = training_seconds(given.shape, plan, hardware, 1.0)
     out: dict[str, Any] = {
         "n_tokens": plan.n_tokens,
         "context_length": plan.context_length,
-        "flops": float(train_flops(given.shape, plan)),
+        "flops": float(training_flops(given.shape, plan)),
         "device_hours": [float(s) / 3600 for s in dataclasses.astuple(seconds)],
     }
     if hardware.price_typical is not None:
-        out["dollars"] = [float(x) for x in dataclasses.astuple(train_price(given.shape, plan, hardware))]
+        out["dollars"] = [float(x) for x in dataclasses.astuple(training_price(given.shape, plan, hardware))]
     return out
 
 
 def _paper(options: Options, given: Given, workload: Workload) -> dict[str, Any]:
     """The paper's costs, which see the shape's plain fields alone."""
-    from scalesim.cost import HardwareAwareCost, training_flops, training_memory
+    from scalesim.cost import HardwareAwareCost, paper_training_flops, paper_training_memory
 
     context, shape = float(workload.context_length), given.shape
     job = dataclasses.replace(workload, context_length=context)
     z = HardwareAwareCost(
         memory_weight=options.weights,
-        bytes_per_weight=options.weight_bits / 8,
-        bytes_per_kv=options.kv_bits / 8,
         flops_per=options.flops_per,
         causal_halving=options.causal_halving,
     )
     parts = {
         "memory_bytes": z.memory(shape, job),
         "flops": z.flops(shape, job),
-        "training_flops": training_flops(shape, _tokens(options, given), context),
-        "training_memory_bytes": training_memory(shape, context, bytes_per_value=2.0),
+        "training_flops": paper_training_flops(shape, _tokens(options, given), context),
+        "training_memory_bytes": paper_training_memory(shape, context, bytes_per_value=2.0),
     }
     return {
         "n_params": float(_paper_count(given)),

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from scalesim.cli.common import parse, print_json, use_compilation_cache, working
-from scalesim.cli.question import OBJECTIVES, constraints_of, objective_of, workloads_of
+from scalesim.cli.common import parse, print_json, working
+from scalesim.cli.question import Objective, constraints_of, objective_of, plan_of, workloads_of
 from scalesim.cli.trades import report_frontiers, report_map
+from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput, Unreachable, choose
 
 if TYPE_CHECKING:
-    from scalesim.design import Design, Distribution
+    from scalesim.design import Design
 
 __all__ = ["Options", "run"]
 
@@ -36,17 +37,21 @@ class Options:
     """Sequences served at a time."""
     generated: str | None = None
     """Tokens of the context that are generated, for --objective price."""
-    objective: Literal["z", "z-figure1", "memory", "flops", "ttft", "tpot", "price"] = "z"
+    objective: Objective = "z"
     """What is minimised: the paper's Z in Figure 2's or Figure 1's units, memory or FLOPs; on --hardware also
     seconds to the first token, seconds per token, or dollars a million requests."""
     hardware: str = "h100-sxm"
     """For ttft, tpot and price: an accelerator of the catalogue, or a JSON file with its figures."""
     weights: float = 0.9
     """Weight of memory in Z, 0 to 1; FLOPs have the rest."""
-    bytes_per_weight: float = 2.0
-    """Precision of the weights."""
-    bytes_per_kv: float = 2.0
-    """Precision of the KV cache."""
+    weight_bits: float = 16.0
+    """Bits a weight."""
+    kv_bits: float = 16.0
+    """Bits a value of the KV cache."""
+    tokens: str | None = None
+    """Training tokens, such as 15T, for laws and limits that see them."""
+    tokens_per_param: float = 20.0
+    """Instead of --tokens: training tokens for each parameter."""
     flops_per: Literal["sequence", "token"] = "sequence"
     """Count FLOPs over the whole sequence, or for one token."""
     causal_halving: Literal["default", "yes", "no"] = "default"
@@ -57,6 +62,8 @@ class Options:
     """At most so many parameters, embeddings included, such as 3B."""
     max_memory_gib: float | None = None
     """At most so many GiB of weights and KV cache."""
+    max_training_flops: float | None = None
+    """At most so many FLOPs of training, such as 1e22."""
     max_tpot: float | None = None
     """At most so many seconds between two tokens on --hardware."""
     max_ttft: float | None = None
@@ -69,8 +76,8 @@ class Options:
     """Designs to choose among: buildable (whole shapes; the default) or paper (21 candidates; that of --map);
     several side by side."""
     free: tuple[str, ...] = ()
-    """Instead of --lattice: search a wide lattice over these fields, each as far as the law sees it: d_model
-    (width against depth), d_ff, n_head, n_kv_head, head_dim, n_tokens, kv_bits; or all that it sees."""
+    """Instead of --lattice: search a space of these fields, each as far as the law sees it: d_model (width
+    against depth), d_ff, n_head, n_kv_head, head_dim, n_tokens, kv_bits; or all that it sees."""
     max_head: int = 32
     """Most query heads of the buildable lattice; the evidence ends at 32."""
     tile: int = 64
@@ -83,22 +90,22 @@ class Options:
     """The loss law: default (all the evidence), points (the measured points alone), or a saved fit."""
     runs: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Instead of --law: fit the joint head law to this run table (n_params, n_head, n_kv_head, loss)."""
-    doubt: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    uncertainty: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Ask every law of the fit's bootstrap too: how likely each configuration is the best."""
     sensitivity: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """How the optimum moves with context, loss, prices and coefficients, by implicit differentiation."""
     frontier: tuple[str, ...] = ()
     """Instead of one design: all that nothing betters in two or three of loss, memory, flops, objective,
     n_params, training-flops, tpot, ttft, price; two --target-loss give the range of losses."""
-    worth: float | None = None
+    marginal_value: float | None = None
     """With --frontier: pick the design beyond which 1% more of the second measure buys less of the first
     than this (nats, if it is loss; else a fraction)."""
     map: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Instead of one design: the cheapest heads at every context and loss; two of each give the ranges."""
     plot: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Draw the answer: loss against memory, FLOPs and the objective; the frontier; or the map."""
-    plot_doubt: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-    """Draw the distribution of designs and savings under the bootstrap (implies --doubt)."""
+    plot_uncertainty: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Draw the distribution of designs and savings under the bootstrap (implies --uncertainty)."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on standard output, and nothing else."""
 
@@ -116,12 +123,13 @@ def run(args: list[str]) -> int:
     from scalesim.fitting import named_fit
 
     law = named_fit(options.law) if options.runs is None else _fitted(options.runs)
-    how = {
+    how: dict[str, Any] = {
         "objective": objective_of(options),
         "family": named_family(options.family),
         "constraints": constraints_of(options),
+        "plan": plan_of(options),
     }
-    workloads = workloads_of(options, how["objective"])
+    workloads = workloads_of(options)
     lattices: list[Any] = [
         named_lattice(name, options.max_head, options.tile, options.tensor) for name in names
     ]
@@ -160,15 +168,15 @@ def _check(options: Options) -> None:
     if options.context_mix and asked[:1] == ["--map"]:
         raise InvalidInput("--map goes over contexts, so --context-mix does not go with it.")
     if options.free and (options.frontier or options.map):
-        raise InvalidInput("--free searches one design of a wide lattice: it excludes --frontier and --map.")
-    if options.worth is not None and not options.frontier:
-        raise InvalidInput("--worth picks a design of a frontier: it needs --frontier.")
-    if options.plot_doubt is not None and (options.frontier or options.map):
-        raise InvalidInput("--plot-doubt draws the doubt about one design, not about a frontier or a map.")
+        raise InvalidInput("--free searches one design of a space: it excludes --frontier and --map.")
+    if options.marginal_value is not None and not options.frontier:
+        raise InvalidInput("--marginal-value picks a design of a frontier: it needs --frontier.")
+    if options.plot_uncertainty is not None and (options.frontier or options.map):
+        raise InvalidInput("--plot-uncertainty draws that of one design, not of a frontier or a map.")
 
 
 def _space(law: Any, options: Options) -> Any:
-    """Return the wide lattice of the fields to be freed."""
+    """Return the space of the fields that are free."""
     from scalesim.design import design_space
 
     space = design_space(
@@ -208,36 +216,36 @@ def _report(law: Any, answers: list[tuple[Design, ...]], options: Options) -> No
         draw_distributions,
         print_designs,
         print_sensitivity,
+        save,
     )
 
     designs = [design for answer in answers for design in answer]
-    doubtful = options.doubt or options.plot_doubt is not None
+    found = [design for design in designs if design.reached]
+    if not found:
+        raise Unreachable(designs[0].status)
+    uncertain = options.uncertainty or options.plot_uncertainty is not None
     with working("asking every law of the bootstrap"):
-        doubts = [distribution(law, design) if doubtful else None for design in designs]
+        spreads = {id(d): distribution(law, d) for d in found} if uncertain else {}
     with working("differentiating the optimum"):
-        moves = [sensitivity(design) if options.sensitivity else None for design in designs]
-    label = OBJECTIVES[options.objective]
+        moves = {id(d): sensitivity(d) for d in found} if options.sensitivity else {}
+    drawn = {}
     if options.plot is not None:
+        drawn[options.plot] = lambda: draw_designs([a for a in answers if all(d.reached for d in a)])
+    if options.plot_uncertainty is not None:
+        drawn[options.plot_uncertainty] = lambda: draw_distributions(list(spreads.values()))
+    for path, draw in drawn.items():
         with working("drawing"):
-            draw_designs(options.plot, answers, label)
-    if options.plot_doubt is not None:
-        with working("drawing"):
-            draw_distributions(options.plot_doubt, _certain(designs, doubts), objective=label)
+            save(draw(), path)
     if options.json:
-        found = [design_json(*each) for each in zip(designs, doubts, moves, strict=True)]
-        print_json(found[0] if len(found) == 1 else {"designs": found})
+        rows = [design_json(d, spreads.get(id(d)), moves.get(id(d))) for d in designs]
+        print_json(rows[0] if len(rows) == 1 else {"designs": rows})
         return
     for answer in answers:
-        print_designs(answer, objective=label, baseline=options.baseline)
-    for design, doubt, moved in zip(designs, doubts, moves, strict=True):
-        if doubt is not None:
-            print(f"• {design.lattice.name} lattice: {doubt.in_words()}")
-        if moved is not None:
-            print_sensitivity(moved)
-    for path in (options.plot, options.plot_doubt):
-        if path is not None:
-            print(f"Figure: {path}")
-
-
-def _certain(designs: list[Design], doubts: list[Distribution | None]) -> list[tuple[Design, Distribution]]:
-    return [(design, doubt) for design, doubt in zip(designs, doubts, strict=True) if doubt is not None]
+        print_designs(answer, baseline=options.baseline)
+    for design in found:
+        if id(design) in spreads:
+            print(f"• {design.lattice.name} lattice: {spreads[id(design)].text()}")
+        if id(design) in moves:
+            print_sensitivity(moves[id(design)])
+    for path in drawn:
+        print(f"Figure: {path}")

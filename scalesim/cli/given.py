@@ -43,7 +43,7 @@ def given_shape(text: str) -> Given:
         InvalidInput: none of the three.
     """
     if re.fullmatch(r"\d+(x\d+)+", text):
-        from scalesim.design import named_baseline
+        from scalesim.families import named_baseline
         from scalesim.shape import Shape
 
         shape = named_baseline(text)

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from scalesim.cli.common import parse, print_json, use_compilation_cache
+from scalesim.cli.common import parse, print_json
+from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput
 
 __all__ = ["Options", "run"]

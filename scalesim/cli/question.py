@@ -1,42 +1,45 @@
-"""From the options of `scalesim design` to the question it asks: workloads, objective, constraints."""
+"""From the options of `scalesim design` and `sweep` to the question: workloads, plan, objective, limits."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from scalesim.errors import InvalidInput
 
-__all__ = ["OBJECTIVES", "constraints_of", "objective_of", "parallel_of", "workloads_of"]
+if TYPE_CHECKING:
+    from scalesim.cost import AtMost, Measure, Parallel
+    from scalesim.workload import TrainingPlan, Workload
 
-OBJECTIVES = {
-    "z": "Z",
-    "z-figure1": "Z (GiB, causal)",
-    "memory": "memory (bytes)",
-    "flops": "FLOPs",
-    "ttft": "seconds to first token",
-    "tpot": "seconds per token",
-    "price": "$ a million requests",
-}
-"""Each objective of the command line, and what reports call it."""
+__all__ = ["Objective", "constraints_of", "objective_of", "parallel_of", "plan_of", "workloads_of"]
 
-_ON_HARDWARE = {"ttft": "TimeToFirstToken", "tpot": "TimePerToken", "price": "RequestPrice"}
+Objective = Literal["z", "z-figure1", "memory", "flops", "ttft", "tpot", "price"]
+_ON_HARDWARE = ("ttft", "tpot", "price")
 
 
-def parallel_of(options: Any) -> Any:
+def parallel_of(options: Any) -> Parallel:
     """Return over how many accelerators the options split a model."""
     from scalesim.cost.parallel import Parallel
 
     return Parallel(tensor=getattr(options, "tensor", 1))  # a sweep has no such option
 
 
-def workloads_of(options: Any, objective: Any) -> list[Any]:
+def plan_of(options: Any) -> TrainingPlan:
+    """Return how the models are trained: stated tokens, or so many a parameter."""
+    from scalesim.units import parse_count
+    from scalesim.workload import TrainingPlan
+
+    tokens = None if options.tokens is None else parse_count(options.tokens, "tokens")
+    return TrainingPlan(n_tokens=tokens, tokens_per_param=options.tokens_per_param)
+
+
+def workloads_of(options: Any) -> list[Workload]:
     """Return a workload for each context asked for (for a mix of contexts, one at their mean)."""
     from scalesim.units import parse_context
-    from scalesim.workload import Workload
+    from scalesim.workload import ContextLengths, Workload
 
     if options.context_mix:
-        contexts = [float(objective.lengths.mean)]
+        contexts = [float(ContextLengths.from_histogram(*_mix(options.context_mix)).mean)]
     else:
         contexts = [float(parse_context(context)) for context in options.context]
     generated = None if options.generated is None else float(parse_context(options.generated, "generated"))
@@ -45,25 +48,32 @@ def workloads_of(options: Any, objective: Any) -> list[Any]:
             context_length=context,
             batch_size=options.batch_size,
             generated_length=generated,
-            weight_bits=8 * options.bytes_per_weight,
-            kv_bits=8 * options.bytes_per_kv,
+            weight_bits=options.weight_bits,
+            kv_bits=options.kv_bits,
         )
         for context in contexts
     ]
 
 
-def constraints_of(options: Any) -> list[Any]:
+def constraints_of(options: Any) -> list[AtMost]:
     """Return the constraints that the options name."""
-    from scalesim.design import fits, max_memory, max_params, max_time_per_token, max_time_to_first_token
-    from scalesim.design.candidate import reported_cost
+    from scalesim.cost import (
+        fits,
+        max_memory,
+        max_params,
+        max_time_per_token,
+        max_time_to_first_token,
+        max_training_flops,
+    )
     from scalesim.units import parse_count
 
     found = []
     if options.max_params is not None:
         found.append(max_params(parse_count(options.max_params, "max-params")))
     if options.max_memory_gib is not None:
-        counted = reported_cost(objective_of(options))
-        found.append(max_memory(options.max_memory_gib * 2.0**30, counted))
+        found.append(max_memory(options.max_memory_gib * 2.0**30, objective_of(options)))
+    if options.max_training_flops is not None:
+        found.append(max_training_flops(options.max_training_flops))
     if options.fits or options.max_tpot is not None or options.max_ttft is not None:
         from scalesim.hardware import load_hardware
 
@@ -77,24 +87,23 @@ def constraints_of(options: Any) -> list[Any]:
     return found
 
 
-def objective_of(options: Any) -> Any:
-    """Return the cost that the options describe."""
-    from scalesim.cost import FIGURE_1, FIGURE_2, ExpectedCost
+def objective_of(options: Any) -> Measure:
+    """Return the measure that the options describe."""
+    from scalesim.cost import FIGURE_1, FIGURE_2, ExpectedCost, Measure, as_measure, named_measure
 
     if options.objective in _ON_HARDWARE:
-        import scalesim as ss
+        from scalesim.hardware import load_hardware
 
         if options.context_mix:
             raise InvalidInput(f"context-mix does not go with objective {options.objective}; z would do.")
-        make = getattr(ss.cost, _ON_HARDWARE[options.objective])
-        return make(hardware=ss.load_hardware(options.hardware), parallel=parallel_of(options))
+        return named_measure(
+            options.objective, hardware=load_hardware(options.hardware), parallel=parallel_of(options)
+        )
     if not 0 <= options.weights <= 1:
         raise InvalidInput(f"weights must be between 0 and 1 (memory's part of Z), but is {options.weights}.")
-    cost = dataclasses.replace(
+    cost: Any = dataclasses.replace(
         FIGURE_1 if options.objective == "z-figure1" else FIGURE_2,
         memory_weight=options.weights,
-        bytes_per_weight=options.bytes_per_weight,
-        bytes_per_kv=options.bytes_per_kv,
         flops_per=options.flops_per,
     )
     if options.causal_halving != "default":
@@ -103,11 +112,18 @@ def objective_of(options: Any) -> Any:
         cost = dataclasses.replace(cost, memory_weight=1.0, memory_exponent=1.0)
     if options.objective == "flops":
         cost = dataclasses.replace(cost, memory_weight=0.0, flops_exponent=1.0)
-    if not options.context_mix:
-        return cost
-    from scalesim.workload import ContextLengths
+    if options.context_mix:
+        from scalesim.workload import ContextLengths
 
-    return ExpectedCost(cost, ContextLengths.from_histogram(*_mix(options.context_mix)))
+        cost = ExpectedCost(cost, ContextLengths.from_histogram(*_mix(options.context_mix)))
+    named: dict[str, Any] = {
+        "memory": {"name": "memory", "unit": "B"},
+        "flops": {"name": "flops", "label": "FLOPs", "unit": "FLOP"},
+        "z-figure1": {"name": "Z", "label": "Z (GiB, causal)"},
+    }
+    if options.objective in named:
+        return Measure(function=cost, **named[options.objective])
+    return as_measure(cost)
 
 
 def _mix(entries: tuple[str, ...]) -> tuple[list[float], list[float]]:

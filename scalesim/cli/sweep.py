@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from scalesim.cli.common import parse, print_json, stdout_kept, use_compilation_cache
+from scalesim.cli.common import parse, print_json, stdout_kept
+from scalesim.cli.question import Objective
+from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput, Unreachable
 
 if TYPE_CHECKING:
-    from scalesim.sweeps import Product, Progress, Sweep
+    from scalesim.sweeps import Product, Sweep, SweepProgress
 
 __all__ = ["Options", "parse_range", "run"]
 
@@ -54,17 +56,21 @@ class Options:
     """Sequences served at a time."""
     generated: str | None = None
     """Tokens of the context that are generated, for --objective price."""
-    objective: Literal["z", "z-figure1", "memory", "flops", "ttft", "tpot", "price"] = "z"
+    objective: Objective = "z"
     """What is minimised: the paper's Z in Figure 2's or Figure 1's units, memory or FLOPs; on --hardware also
     seconds to the first token, seconds per token, or dollars a million requests."""
     hardware: str = "h100-sxm"
     """For ttft, tpot and price: an accelerator of the catalogue, or a JSON file with its figures."""
     weights: float = 0.9
     """Weight of memory in Z, 0 to 1; FLOPs have the rest."""
-    bytes_per_weight: float = 2.0
-    """Precision of the weights."""
-    bytes_per_kv: float = 2.0
-    """Precision of the KV cache."""
+    weight_bits: float = 16.0
+    """Bits a weight."""
+    kv_bits: float = 16.0
+    """Bits a value of the KV cache."""
+    tokens: str | None = None
+    """Training tokens, such as 15T, for laws that see them."""
+    tokens_per_param: float = 20.0
+    """Instead of --tokens: training tokens for each parameter."""
     flops_per: Literal["sequence", "token"] = "sequence"
     """Count FLOPs over the whole sequence, or for one token."""
     causal_halving: Literal["default", "yes", "no"] = "default"
@@ -124,7 +130,7 @@ class _Reporter:
     def __init__(self) -> None:
         self.watched, self.last = sys.stderr.isatty(), time.monotonic()
 
-    def __call__(self, now: Progress) -> None:
+    def __call__(self, now: SweepProgress) -> None:
         if not self.watched and time.monotonic() - self.last < 5:
             return
         from scalesim.units import format_count
@@ -155,28 +161,13 @@ def run(args: list[str]) -> int:
 
 def _swept(options: Options, product: Product) -> list[Sweep]:
     use_compilation_cache()
-    from scalesim.cli.question import objective_of
+    from scalesim.cli.question import objective_of, plan_of, workloads_of
     from scalesim.fitting import named_fit
     from scalesim.sweeps import join, sweep
-    from scalesim.units import parse_context
-    from scalesim.workload import Workload
 
     objective = objective_of(options)  # the cost's options are the same
     law = named_fit(options.law)
-    contexts = [float(parse_context(context)) for context in options.context]
-    if options.context_mix:
-        contexts = [float(objective.lengths.mean)]
-    generated = None if options.generated is None else float(parse_context(options.generated, "generated"))
-    workloads = [
-        Workload(
-            context_length=c,
-            batch_size=options.batch_size,
-            generated_length=generated,
-            weight_bits=8 * options.bytes_per_weight,
-            kv_bits=8 * options.bytes_per_kv,
-        )
-        for c in contexts
-    ]
+    workloads = workloads_of(options)
     leave = _join(options, join)
     reporter = _Reporter()
     try:
@@ -186,6 +177,7 @@ def _swept(options: Options, product: Product) -> list[Sweep]:
             workloads,
             options.target_loss,
             objective=objective,
+            plan=plan_of(options),
             top=options.top,
             span=options.span,
             resolution=options.resolution,
@@ -251,12 +243,10 @@ def _product(options: Options) -> Product:
 
 
 def _report(answers: list[Sweep], options: Options) -> None:
-    from scalesim.cli.question import OBJECTIVES
-    from scalesim.report import draw_sweeps, print_sweep, sweep_json
+    from scalesim.report import draw_sweeps, print_sweep, save, sweep_json
 
-    label = OBJECTIVES[options.objective]
     if options.plot is not None:
-        draw_sweeps(options.plot, answers, label)
+        save(draw_sweeps(answers), options.plot)
     if options.json:
         found = [sweep_json(answer) for answer in answers]
         if len(found) == 1:
@@ -266,6 +256,6 @@ def _report(answers: list[Sweep], options: Options) -> None:
         print_json({**shared, "answers": found})
         return
     for answer in answers:
-        print_sweep(answer, label)
+        print_sweep(answer)
     if options.plot is not None:
         print(f"Figure: {options.plot}")

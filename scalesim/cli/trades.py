@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from scalesim.cli.common import print_json, working
-from scalesim.cli.question import OBJECTIVES, parallel_of
+from scalesim.cli.question import parallel_of
 from scalesim.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def report_frontiers(
     """Find a frontier at each context, print or draw it, and say why its named designs were picked."""
     from scalesim.design import frontier
     from scalesim.hardware import load_hardware
-    from scalesim.report import draw_frontier, frontier_json, print_frontier
+    from scalesim.report import frontier_json, print_frontier, save
 
     if options.plot is not None and len(workloads) > 1:
         raise InvalidInput("--plot draws the frontier of one context; give one --context.")
@@ -53,10 +53,10 @@ def report_frontiers(
             )
             for workload in workloads
         ]
-    picks = [_picks(front, losses, options.worth) for front in found]
+    picks = [_picks(front, losses, options.marginal_value) for front in found]
     if options.plot is not None:
         with working("drawing"):
-            draw_frontier(options.plot, found[0], picks[0], objective=OBJECTIVES[options.objective])
+            save(found[0].plot(picks[0]), options.plot)
     if options.json:
         answers = [frontier_json(front, picked) for front, picked in zip(found, picks, strict=True)]
         print_json(answers[0] if len(answers) == 1 else {"frontiers": answers})
@@ -67,15 +67,15 @@ def report_frontiers(
         print(f"Figure: {options.plot}")
 
 
-def _picks(front: Frontier, losses: list[float], worth: float | None) -> list[Pick]:
-    """Return the knee, what is cheapest at the loss asked for, and the last worth a stated price."""
+def _picks(front: Frontier, losses: list[float], marginal_value: float | None) -> list[Pick]:
+    """Return the knee, what is cheapest at the loss asked for, and the one of a stated marginal value."""
     names = [m.name for m in front.measures]
     picks = [front.pick()]
     if "loss" in names and len(losses) == 1:
         least = next(name for name in names if name != "loss")
         picks.append(front.pick(least=least, limits={"loss": losses[0]}))
-    if worth is not None:
-        picks.append(front.pick(worth=worth))
+    if marginal_value is not None:
+        picks.append(front.pick(marginal_value=marginal_value))
     return picks
 
 
@@ -86,14 +86,14 @@ def report_map(law: Any, workload: Any, lattices: list[Lattice], options: Any, h
     import numpy as np
 
     from scalesim.design import design_map
-    from scalesim.report import draw_map, map_json, print_map
+    from scalesim.report import map_json, print_map, save
     from scalesim.units import parse_context
 
     contexts = sorted({float(parse_context(context)) for context in options.context})
     losses = sorted(set(options.target_loss))
     low, high = (contexts[0], contexts[-1]) if len(contexts) > 1 else CONTEXTS
     least, most = (losses[0], losses[-1]) if len(losses) > 1 else (losses[0] - LOSSES, losses[0] + LOSSES)
-    points = FEWER if options.doubt else POINTS
+    points = FEWER if options.uncertainty else POINTS
     with working("searching the whole map"):
         found = design_map(
             law,
@@ -101,12 +101,12 @@ def report_map(law: Any, workload: Any, lattices: list[Lattice], options: Any, h
             np.geomspace(low, high, points[0]),
             np.linspace(least, most, points[1]),
             lattice=_one(lattices, "map"),
-            resamples=len(law.bootstrap) if options.doubt and getattr(law, "bootstrap", None) else 0,
+            resamples=len(law.bootstrap) if options.uncertainty and getattr(law, "bootstrap", None) else 0,
             **how,
         )
     if options.plot is not None:
         with working("drawing"):
-            draw_map(options.plot, found, title=f"Least {OBJECTIVES[options.objective]}")
+            save(found.plot(), options.plot)
     if options.json:
         print_json(map_json(found))
         return

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from scalesim.cli.common import bar, parse, print_json, use_compilation_cache
+from scalesim.cli.common import bar, parse, print_json
+from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.files import check_writable, read_text
 

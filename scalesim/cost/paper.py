@@ -9,15 +9,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 
+from scalesim.cost.measure import PLAN, as_measure
 from scalesim.errors import InvalidInput, choose
 from scalesim.pytree import register, static
 from scalesim.shape import Shape, count_params
-from scalesim.workload import ContextLengths, Workload
+from scalesim.workload import ContextLengths, TrainingPlan, Workload
 
 __all__ = [
     "FIGURE_1",
@@ -27,8 +28,8 @@ __all__ = [
     "Parts",
     "inference_flops",
     "inference_memory",
-    "training_flops",
-    "training_memory",
+    "paper_training_flops",
+    "paper_training_memory",
 ]
 
 Num = Any
@@ -96,7 +97,7 @@ def inference_memory(
     return Parts(bytes_per_weight * 1.0 * count_params(shape, "paper"), bytes_per_kv * batch_size * cached)
 
 
-def training_flops(
+def paper_training_flops(
     shape: Shape, n_tokens: Num, context_length: Num, *, mean_position: Num | None = None
 ) -> Parts:
     """Return the FLOPs of training on `n_tokens` tokens in documents of `context_length`.
@@ -105,7 +106,7 @@ def training_flops(
     documents that fill it (section 3 of the paper), or `mean_position` where packed documents are shorter.
 
     >>> shape = Shape(n_layer=16, d_model=2048, n_head=8, n_kv_head=8, d_ff=5461)
-    >>> f"{training_flops(shape, 20e9, 8192).total:.3e}"
+    >>> f"{paper_training_flops(shape, 20e9, 8192).total:.3e}"
     '8.053e+19'
     """
     position = context_length / 2 if mean_position is None else mean_position
@@ -113,13 +114,13 @@ def training_flops(
     return Parts(fixed, 12.0 * n_tokens * shape.n_layer * position * shape.head_dim * shape.n_head)
 
 
-def training_memory(shape: Shape, context_length: Num, *, bytes_per_value: Num = 1.0) -> Parts:
+def paper_training_memory(shape: Shape, context_length: Num, *, bytes_per_value: Num = 1.0) -> Parts:
     """Return the memory of training one sequence: weights, gradients and two moments, and a residual stream.
 
     M_train = 4 N + T d_model n_layer values (section 3 of the paper); `bytes_per_value` turns it into bytes.
 
     >>> shape = Shape(n_layer=2, d_model=128, n_head=2, n_kv_head=1, d_ff=256)
-    >>> training_memory(shape, 1000).time_variant
+    >>> paper_training_memory(shape, 1000).time_variant
     256000.0
     """
     return Parts(
@@ -134,13 +135,13 @@ class HardwareAwareCost:
     """The paper's hardware-aware cost Z = w M^alpha + (1 - w) C^beta, with its units.
 
     Z is not homogeneous: its units change the optimum, so they are part of it. The defaults are those of
-    Figure 2: memory in bytes, FLOPs summed over the sequence with no causal halving.
+    Figure 2: memory in bytes, FLOPs summed over the sequence with no causal halving. Precisions are the
+    workload's.
 
     Attributes:
         memory_weight: w, 0 (FLOPs alone) to 1 (memory alone).
         memory_exponent: alpha.
         flops_exponent: beta.
-        bytes_per_weight, bytes_per_kv: precisions.
         memory_unit: bytes in one unit of M (1, or 2**30 for GiB).
         flops_unit: FLOPs in one unit of C.
         flops_per: "sequence" or "token".
@@ -154,11 +155,10 @@ class HardwareAwareCost:
     81430
     """
 
+    name: ClassVar[str] = "Z"
     memory_weight: Num = 0.9
     memory_exponent: Num = 1 / 2
     flops_exponent: Num = 1 / 3
-    bytes_per_weight: Num = 2.0
-    bytes_per_kv: Num = 2.0
     memory_unit: Num = 1.0
     flops_unit: Num = 1.0
     flops_per: Per = static("sequence")
@@ -180,8 +180,8 @@ class HardwareAwareCost:
             shape,
             workload.context_length,
             batch_size=workload.batch_size,
-            bytes_per_weight=self.bytes_per_weight,
-            bytes_per_kv=self.bytes_per_kv,
+            bytes_per_weight=workload.weight_bits / 8,
+            bytes_per_kv=workload.kv_bits / 8,
         )
 
     def flops(self, shape: Shape, workload: Workload) -> Parts:
@@ -226,23 +226,36 @@ class ExpectedCost:
     cost: Any
     lengths: ContextLengths
 
-    def _expected(self, cost: Callable[[Shape, Workload], Any], shape: Shape, workload: Workload) -> Any:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cost", as_measure(self.cost))
+
+    @property
+    def name(self) -> str:
+        """What the cost within is called."""
+        return self.cost.name
+
+    @property
+    def unit(self) -> str:
+        """The unit of the cost within."""
+        return self.cost.unit
+
+    def _expected(self, cost: Callable[..., Any], shape: Shape, workload: Workload, *plan: Any) -> Any:
         weights = jnp.asarray(self.lengths.weights)
 
         def at(length: Num) -> Any:
-            return cost(shape, dataclasses.replace(workload, context_length=length))
+            return cost(shape, dataclasses.replace(workload, context_length=length), *plan)
 
         at_each = jax.vmap(at)(jnp.asarray(self.lengths.lengths))
         return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, 1), at_each)
 
-    def __call__(self, shape: Shape, workload: Workload) -> Num:
+    def __call__(self, shape: Shape, workload: Workload, plan: TrainingPlan = PLAN) -> Num:
         """Return the expected cost; `workload` gives all but the context length."""
-        return self._expected(self.cost, shape, workload)
+        return self._expected(self.cost, shape, workload, plan)
 
     def memory(self, shape: Shape, workload: Workload) -> Parts:
         """Return the expected memory in bytes."""
-        return self._expected(self.cost.memory, shape, workload)
+        return self._expected(self.cost.function.memory, shape, workload)
 
     def flops(self, shape: Shape, workload: Workload) -> Parts:
         """Return the expected FLOPs."""
-        return self._expected(self.cost.flops, shape, workload)
+        return self._expected(self.cost.function.flops, shape, workload)

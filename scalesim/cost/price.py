@@ -9,35 +9,15 @@ import jax
 
 from scalesim.cost.latency import prefill_time, step_time
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
-from scalesim.cost.training import Band, Training, train_price
-from scalesim.errors import InvalidInput
+from scalesim.cost.training import Band, training_price
 from scalesim.hardware import Hardware
 from scalesim.pytree import register
 from scalesim.shape import Shape
-from scalesim.workload import Workload
+from scalesim.workload import Traffic, TrainingPlan, Workload
 
-__all__ = ["PerMillion", "Traffic", "lifetime_price", "token_energy", "token_price"]
+__all__ = ["PerMillion", "lifetime_price", "token_energy", "token_price"]
 
 Num = Any
-
-
-@register
-@dataclass(frozen=True, kw_only=True)
-class Traffic:
-    """Tokens that a model serves in its life.
-
-    Raises:
-        InvalidInput: a number of tokens below 0.
-    """
-
-    prompt_tokens: Num
-    generated_tokens: Num
-
-    def __post_init__(self) -> None:
-        for name in ("prompt_tokens", "generated_tokens"):
-            value = getattr(self, name)
-            if isinstance(value, int | float) and not 0 <= value < float("inf"):
-                raise InvalidInput(f"{name} must be at least 0 and finite, but is {value!r}.")
 
 
 @register
@@ -118,7 +98,7 @@ def token_energy(
 
 def lifetime_price(
     shape: Shape,
-    plan: Training,
+    plan: TrainingPlan,
     workload: Workload,
     traffic: Traffic,
     hardware: Hardware,
@@ -130,7 +110,7 @@ def lifetime_price(
 
     Training once, then the traffic at the price of its tokens.
     """
-    training = train_price(shape, plan, hardware)
+    training = training_price(shape, plan, hardware)
     tokens = token_price(shape, workload, hardware, parallel, utilisation=utilisation)
     million_prompt, million_generated = traffic.prompt_tokens / 1e6, traffic.generated_tokens / 1e6
     serving = jax.tree.map(

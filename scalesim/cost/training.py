@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 
 from scalesim.cost.flops import forward_flops
 from scalesim.cost.memory import weight_bytes
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
-from scalesim.errors import InvalidInput, choose
 from scalesim.hardware import Hardware
-from scalesim.pytree import register, static
+from scalesim.pytree import register
 from scalesim.shape import Shape
-from scalesim.workload import Compute
+from scalesim.workload import TrainingPlan
 
 __all__ = [
     "MFU",
     "Band",
-    "Training",
     "TrainingMemory",
-    "train_flops",
-    "train_memory",
-    "train_price",
-    "train_seconds",
+    "training_flops",
+    "training_memory",
+    "training_price",
+    "training_seconds",
 ]
 
 Num = Any
-Recompute = Literal["none", "full"]
 
 MFU = (0.25, 0.40, 0.50)
 """Observed model FLOPs utilisation of dense models, low, typical and high: 38-43% for Llama 3 405B on 8K-16K
@@ -49,50 +46,6 @@ class Band:
 
 
 @register
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """How a model is trained.
-
-    Attributes:
-        n_tokens: tokens in all.
-        context_length: tokens of one sequence.
-        sequences: sequences that one device holds at a time (its micro-batch).
-        data: devices over which the batch is split.
-        zero: what those share out instead of each holding it: 0 nothing, 1 the optimiser's states, 2 the
-            gradients too, 3 the weights too (ZeRO; 3 is FSDP).
-        recompute: "full" keeps a layer's input alone and computes the rest again.
-        weight_bytes, gradient_bytes, optimizer_bytes: bytes a parameter; 12 of the optimiser are a 32-bit
-            copy and two moments.
-        activation_bytes: bytes a value.
-        compute: number format of the matrix units.
-
-    Raises:
-        InvalidInput: zero or recompute unknown.
-    """
-
-    n_tokens: Num
-    context_length: Num = 4096
-    sequences: Num = 1
-    data: Num = 1
-    zero: Literal[0, 1, 2, 3] = static(0)
-    recompute: Recompute = static("none")
-    weight_bytes: Num = 2
-    gradient_bytes: Num = 4
-    optimizer_bytes: Num = 12
-    activation_bytes: Num = 2
-    compute: Compute = static("bf16")
-
-    def __post_init__(self) -> None:
-        if self.zero not in (0, 1, 2, 3):
-            raise InvalidInput(f"zero must be 0, 1, 2 or 3, but is {self.zero!r}.")
-        choose("recompute", self.recompute, ("none", "full"))
-        for name in ("n_tokens", "context_length", "sequences", "data"):
-            value = getattr(self, name)
-            if isinstance(value, int | float) and not 0 < value < float("inf"):
-                raise InvalidInput(f"{name} must be above 0 and finite, but is {value!r}.")
-
-
-@register
 @dataclass(frozen=True)
 class TrainingMemory:
     """Bytes on one device while it trains."""
@@ -109,7 +62,7 @@ class TrainingMemory:
         return self.weights + self.gradients + self.optimizer + self.activations + self.logits
 
 
-def train_flops(shape: Shape, plan: Training, *, hardware_flops: bool = False) -> Num:
+def training_flops(shape: Shape, plan: TrainingPlan, *, hardware_flops: bool = False) -> Num:
     """Return the FLOPs of training: three forward passes a token (forward, and twice backward).
 
     Exact forward FLOPs, causal attention and logits included: for a dense model close to
@@ -121,7 +74,8 @@ def train_flops(shape: Shape, plan: Training, *, hardware_flops: bool = False) -
         hardware_flops: count what recomputation adds: a fourth forward pass for "full".
 
     >>> from scalesim.models import known_model
-    >>> f"{train_flops(known_model('llama-3.1-8b').shape, Training(n_tokens=15e12, context_length=8192)):.3g}"
+    >>> plan = TrainingPlan(n_tokens=15e12, context_length=8192)
+    >>> f"{training_flops(known_model('llama-3.1-8b').shape, plan):.3g}"
     '7.72e+23'
     """
     sequence = forward_flops(shape, plan.context_length).total
@@ -129,7 +83,7 @@ def train_flops(shape: Shape, plan: Training, *, hardware_flops: bool = False) -
     return passes * sequence * (plan.n_tokens / plan.context_length)
 
 
-def train_memory(shape: Shape, plan: Training, parallel: Parallel = ONE_DEVICE) -> TrainingMemory:
+def training_memory(shape: Shape, plan: TrainingPlan, parallel: Parallel = ONE_DEVICE) -> TrainingMemory:
     """Return the bytes on one device.
 
     Weights, gradients and optimiser states follow the parameters on the device; ZeRO divides them by
@@ -162,24 +116,28 @@ def train_memory(shape: Shape, plan: Training, parallel: Parallel = ONE_DEVICE) 
     )
 
 
-def train_seconds(
-    shape: Shape, plan: Training, hardware: Hardware, devices: Num, *, mfu: tuple[Num, Num, Num] = MFU
+def training_seconds(
+    shape: Shape, plan: TrainingPlan, hardware: Hardware, devices: Num, *, mfu: tuple[Num, Num, Num] = MFU
 ) -> Band:
     """Return the seconds of a training run, as a band: FLOPs / (devices peak MFU).
 
     MFU counts the FLOPs of the model, not those of recomputation. It cannot be predicted from the shape
     alone: the band is that observed in published runs, or what `mfu` (low, typical, high) states.
     """
-    ideal = train_flops(shape, plan) / (devices * hardware.peak_flops(plan.compute))
+    ideal = training_flops(shape, plan) / (devices * hardware.peak_flops(plan.compute))
     low, typical, high = mfu
     return Band(ideal / high, ideal / typical, ideal / low)
 
 
-def train_price(shape: Shape, plan: Training, hardware: Hardware, *, mfu: tuple[Num, Num, Num] = MFU) -> Band:
+def training_price(
+    shape: Shape, plan: TrainingPlan, hardware: Hardware, *, mfu: tuple[Num, Num, Num] = MFU
+) -> Band:
     """Return the $ of a training run, as a band over both the MFU and the hardware's price.
 
     Does not depend on the number of devices: twice as many take half as long.
     """
     low, typical, high = hardware.price
-    hours = jax.tree.map(lambda seconds: seconds / 3600.0, train_seconds(shape, plan, hardware, 1.0, mfu=mfu))
+    hours = jax.tree.map(
+        lambda seconds: seconds / 3600.0, training_seconds(shape, plan, hardware, 1.0, mfu=mfu)
+    )
     return Band(hours.low * low, hours.typical * typical, hours.high * high)

@@ -164,7 +164,8 @@ def _same(value: Any, wanted: Any) -> bool:
 def _label(value: Any) -> str:
     """Return a value as a label: whole numbers without a point."""
     if isinstance(value, float | np.floating) and np.isfinite(value):
-        return str(int(value)) if value == round(value) and abs(value) < 1e15 else f"{value:.12g}"
+        number = float(value)
+        return str(int(number)) if number.is_integer() and abs(number) < 1e15 else f"{number:.12g}"
     return str(value)
 
 

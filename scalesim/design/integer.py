@@ -126,7 +126,7 @@ def best_first(
     around: Callable[[Num], Num],
     sizes: np.ndarray,
     *,
-    tidy: Callable[[Num], tuple[Num, Num]] | None = None,
+    canonical: Callable[[Num], tuple[Num, Num]] | None = None,
     rounds: int,
     patience: int,
     expand: int,
@@ -147,8 +147,8 @@ def best_first(
         neighbours: (n, k) -> (n, M, k), the nearest first.
         around: (1, k) -> (1, B, k), all that the answer is to be better than.
         sizes: whole numbers along each axis: 0 <= index < sizes.
-        tidy: (n, k) -> the one name of each point, where several are alike (n, k), and whether it is there
-            to be tried (n,). None: all are, by one name.
+        canonical: (n, k) -> the one name of each point, where several are alike (n, k), and whether it is
+            there to be tried (n,). None: all are, by one name.
         rounds: how often to expand, at most.
         patience: turns in a row that may find nothing better before the walk ends.
         expand: points expanded in a turn, half of them from each pool.
@@ -186,7 +186,7 @@ def best_first(
             walk.stage, (at_given, walking, checking), walk.strict, walk.lenient
         )
         points = jnp.clip(points, 0, jnp.asarray(sizes)[None] - 1)
-        points, wanted = (points, jnp.ones(most, bool)) if tidy is None else tidy(points)
+        points, wanted = (points, jnp.ones(most, bool)) if canonical is None else canonical(points)
         chosen, new, table = marks.choose(walk.marks, points, wanted, width)
         found, real = points[chosen], jnp.arange(width) < new
         counted, forgiving = (jnp.where(real, merit, jnp.inf) for merit in merits(found))

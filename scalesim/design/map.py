@@ -6,22 +6,30 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.cost.measure import PLAN, AtMost
 from scalesim.cost.paper import FIGURE_2
-from scalesim.design.constraints import AtMost
-from scalesim.design.design import law_of
-from scalesim.design.lattice import PAPER, Lattice
-from scalesim.design.problem import Problem, Query
-from scalesim.design.solve import exhaustive, stack_queries
+from scalesim.design.lattice import PAPER, Lattice, exhaustive
+from scalesim.design.problem import Problem, Query, stack_queries
+from scalesim.design.search import law_of
 from scalesim.errors import InvalidInput, Unreachable
+from scalesim.faces import Face, Shown
 from scalesim.families import FIGURE, ShapeFamily
 from scalesim.fitting.predict import evidence_ranges
-from scalesim.workload import Workload
+from scalesim.fitting.result import Fit
+from scalesim.laws.base import Law
+from scalesim.shape import count_params
+from scalesim.units import format_context, format_count
+from scalesim.workload import TrainingPlan, Workload
+
+if TYPE_CHECKING:
+    import polars as pl
+    from matplotlib.figure import Figure
 
 __all__ = ["DesignMap", "Region", "design_map"]
 
@@ -48,8 +56,8 @@ class Region:
     n_params: tuple[float, float]
 
 
-@dataclass(frozen=True, eq=False)
-class DesignMap:
+@dataclass(frozen=True, eq=False, repr=False)
+class DesignMap(Shown):
     """The cheapest configuration of a lattice at each target loss and context length.
 
     Attributes:
@@ -72,6 +80,49 @@ class DesignMap:
     cost: np.ndarray
     agreement: np.ndarray | None
     evidence: dict[str, tuple[float, float]]
+
+    def _face(self) -> Face:
+        rows = [
+            (
+                f"{r.n_head} : {r.n_kv_head}",
+                f"{100 * r.share:.0f}%",
+                " to ".join(format_context(end) for end in r.contexts),
+                " to ".join(f"{end:.3f}" for end in r.losses),
+                " to ".join(format_count(end) for end in r.n_params),
+            )
+            for r in self.regions
+        ]
+        columns = ("heads", "share of the map", "context", "loss", "parameters")
+        return Face(f"Cheapest heads of the {self.lattice.name} lattice", columns, rows)
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return a row for each context and loss: the heads, the size and the cost of the best."""
+        import polars as pl
+
+        loss, context = np.meshgrid(self.losses, self.contexts, indexing="ij")
+        heads = np.asarray(self.lattice.heads)[self.index]
+        none = self.index == NOWHERE
+        columns = {
+            "context_length": context,
+            "target_loss": loss,
+            "n_head": np.where(none, 0, heads[..., 0]),
+            "n_kv_head": np.where(none, 0, heads[..., 1]),
+            "n_params": self.n_params,
+            "objective": self.cost,
+        }
+        return pl.DataFrame({name: np.ravel(values) for name, values in columns.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the map as plain values that JSON can hold."""
+        from scalesim.report.frontier_table import map_json
+
+        return map_json(self)
+
+    def plot(self) -> Figure:
+        """Return the map as a figure: the best heads over context and loss."""
+        from scalesim.report.map_figure import draw_map
+
+        return draw_map(self)
 
     @property
     def regions(self) -> list[Region]:
@@ -98,7 +149,7 @@ def _span(values: np.ndarray) -> tuple[float, float]:
 
 
 def design_map(
-    law: Any,
+    law: Law | Fit,
     workload: Workload,
     contexts: Sequence[float] | np.ndarray,
     losses: Sequence[float] | np.ndarray,
@@ -107,7 +158,7 @@ def design_map(
     family: ShapeFamily = FIGURE,
     lattice: Lattice = PAPER,
     constraints: Sequence[AtMost] = (),
-    tokens_per_param: float = 20.0,
+    plan: TrainingPlan = PLAN,
     resamples: int = 0,
 ) -> DesignMap:
     """Return the cheapest configuration at every context length and target loss of a grid.
@@ -119,13 +170,14 @@ def design_map(
         workload: all but its context length.
         contexts: tokens, rising.
         losses: nats a token, rising.
-        objective, family, constraints, tokens_per_param: as for `search`.
+        objective, family, constraints, plan: as for `search`.
         lattice: the configurations; the paper's 21 by default, which make a map that can be read.
         resamples: how many of the fit's resamples to ask the same, for `agreement` (0: none).
 
     Raises:
         InvalidInput: contexts or losses that do not rise, or are not positive; resamples of a fit without
-        any. Unreachable: no point of the grid has a design.
+            any.
+        Unreachable: no point of the grid has a design.
 
     >>> import scalesim as ss
     >>> fit, job = ss.named_fit("default"), ss.Workload(context_length=8192)
@@ -140,11 +192,15 @@ def design_map(
             raise InvalidInput(f"{name} must be at least two positive rising numbers, but are {values!r}.")
     if resamples and getattr(law, "bootstrap", None) is None:
         raise InvalidInput("resamples needs a fit with a bootstrap; `with_bootstrap(fit)` would give it one.")
-    if jax.tree.leaves(objective) == [objective] and callable(objective):
-        objective = jax.tree_util.Partial(objective)
-    one = Query(workload=workload, target_loss=0.0, objective=objective, constraints=tuple(constraints))
+    one = Query(
+        workload=workload,
+        target_loss=0.0,
+        objective=objective,
+        constraints=tuple(constraints),
+        plan=plan,
+    )
     with jax.enable_x64(True):
-        problem = Problem(law=law_of(law), family=family, tokens_per_param=tokens_per_param)
+        problem = Problem(law=law_of(law), family=family)
         chosen = _chosen(problem, one, lattice, axes["contexts"], axes["losses"])
         agreement = _agreement(law, problem, one, lattice, axes, chosen[0], resamples) if resamples else None
     index, n_params, cost = chosen
@@ -180,12 +236,14 @@ def _chosen(
     for loss in losses:
         asked = dataclasses.replace(row, target_loss=np.full(len(contexts), loss))
         found = exhaustive(problem, asked, lattice)
-        rows.append(jax.device_get((found.index, found.sized.log_n_params, found.sized.cost)))
-    index, log_n, cost = map(np.stack, zip(*rows, strict=True))
+        rows.append(
+            jax.device_get((found.index, count_params(found.design.shape, "paper"), found.design.cost))
+        )
+    index, n_params, cost = map(np.stack, zip(*rows, strict=True))
     none = ~np.isfinite(cost)
     return (
         np.where(none, NOWHERE, index),
-        np.where(none, np.nan, np.exp(log_n)),
+        np.where(none, np.nan, n_params),
         np.where(none, np.nan, cost),
     )
 
@@ -195,9 +253,8 @@ def _under(problem: Problem, row: Query, lattice: Lattice, laws: Any) -> Any:
     """Return the index of the best at each query of a row under each law, (R, C)."""
 
     def one(law: Any) -> Any:
-        own = Problem(law=law, family=problem.family, tokens_per_param=problem.tokens_per_param)
-        found = exhaustive(own, row, lattice)
-        return jnp.where(jnp.isfinite(found.sized.cost), found.index, NOWHERE)
+        found = exhaustive(problem.under(law), row, lattice)
+        return jnp.where(jnp.isfinite(found.design.cost), found.index, NOWHERE)
 
     return jax.lax.map(one, laws)
 

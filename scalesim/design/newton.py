@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 __all__ = ["ITERATIONS", "minimise"]
 
@@ -14,6 +15,8 @@ Num = Any
 
 ITERATIONS = 30
 """Points tried from each start: the value and all limits with their first derivatives at each."""
+STEPS = 300
+"""Steps of an optax transformation, where one is given."""
 PENALTY = 20.0
 """Value that an excess of 1 costs: above every multiplier, the penalty is exact."""
 SMOOTH = (0.2, 2e-4)
@@ -25,7 +28,13 @@ REACH = (0.25, 0.5)
 
 
 def minimise(
-    functions: Callable[[Num, Num], tuple[Num, Num]], start: Num, carried: Num, iterations: int = ITERATIONS
+    functions: Callable[[Num, Num], tuple[Num, Num]],
+    start: Num,
+    carried: Num,
+    iterations: int = ITERATIONS,
+    *,
+    solver: optax.GradientTransformation | None = None,
+    steps: int = STEPS,
 ) -> tuple[Num, Num, Num]:
     """Return where each of several starts ends, minimising a value under limits, all in the unit box.
 
@@ -45,6 +54,9 @@ def minimise(
         start: (k, S).
         carried: what the first call is given.
         iterations: calls.
+        solver: any optax transformation, which takes the place of Newton's steps: it descends the penalised
+            value, summed over the starts, and after each step the points are put back into the box.
+        steps: that it takes.
 
     Returns:
         The last points (k, S), value and limits there (1 + m, S), and what was carried there.
@@ -54,6 +66,8 @@ def minimise(
     >>> [round(float(v), 3) for v in x[:, 0]], round(float(value[0]), 3)  # a few t inside 0.25, 0.25
     ([0.251, 0.251], 0.126)
     """
+    if solver is not None:
+        return _descended(functions, start, carried, solver, steps)
     axes, starts = start.shape
 
     def evaluated(x: Num, carried: Num) -> tuple[Num, Num, Num]:
@@ -89,6 +103,39 @@ def minimise(
     first = ((start, *nowhere), start, jnp.full(starts, REACH[0]), curvature)
     (x, values, carried, _), *_ = jax.lax.fori_loop(0, iterations, one, first)
     return x, values, carried
+
+
+def _descended(
+    functions: Callable[[Num, Num], tuple[Num, Num]],
+    start: Num,
+    carried: Num,
+    solver: optax.GradientTransformation,
+    steps: int,
+) -> tuple[Num, Num, Num]:
+    """Return where an optax transformation leads each start: the best point that it met."""
+    transformation = optax.with_extra_args_support(solver)
+
+    def one(i: Num, state: Any) -> Any:
+        x, carried, inner, best = state
+        scale = SMOOTH[0] * (SMOOTH[1] / SMOOTH[0]) ** (i / steps)
+
+        def total(x: Num) -> tuple[Num, Any]:
+            values, after = functions(x, carried)
+            return _penalised(values, scale).sum(), (values, after)
+
+        (value, (values, after)), slope = jax.value_and_grad(total, has_aux=True)(x)
+        better = _penalised(values, SMOOTH[1]) <= _penalised(best[1], SMOOTH[1])
+        best = jax.tree.map(
+            lambda new, old: jnp.where(_like(better, old), new, old), (x, values, after), best
+        )
+        update, inner = transformation.update(
+            slope, inner, x, value=value, grad=slope, value_fn=lambda x: total(x)[0]
+        )
+        return jnp.clip(optax.apply_updates(x, update), 0.0, 1.0), after, inner, best
+
+    values, after = functions(start, carried)
+    first = (start, carried, transformation.init(start), (start, values, after))
+    return jax.lax.fori_loop(0, steps, one, first)[3]
 
 
 def _like(mask: Num, leaf: Num) -> Num:

@@ -1,4 +1,4 @@
-"""One design of a frontier, and why: the knee, the cheapest that will do, or the last worth its price."""
+"""One design of a frontier, and why: the knee, the cheapest that will do, or the one of a marginal value."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scalesim.design.measures import Measure
+from scalesim.cost.measure import Measure
 from scalesim.errors import InvalidInput, Unreachable, choose
 from scalesim.shape import Shape
 
 __all__ = ["Pick", "Table", "pick", "trade"]
 
 STEP = 0.1
-"""The share more or less of the second measure, whose worth the reason states."""
+"""The share more or less of the second measure, whose trade the reason states."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Pick:
     """A design of a frontier that was picked.
 
     Attributes:
-        rule: "knee", "least" or "worth".
+        rule: "knee", "least" or "marginal value".
         index: its place on the frontier.
         shape: the design.
         values: its measures by name.
@@ -60,13 +60,13 @@ def pick(
     *,
     least: str | None = None,
     limits: dict[str, float] | None = None,
-    worth: float | None = None,
+    marginal_value: float | None = None,
 ) -> Pick:
     """Return one design of a frontier and why; see `Frontier.pick`."""
-    if worth is not None and (least is not None or limits):
-        raise InvalidInput("worth excludes least and limits: give one or the other.")
-    if worth is not None:
-        index, reason, rule = *_worth(table, worth), "worth"
+    if marginal_value is not None and (least is not None or limits):
+        raise InvalidInput("marginal_value excludes least and limits: give one or the other.")
+    if marginal_value is not None:
+        index, reason, rule = *_by_value(table, marginal_value), "marginal value"
     elif least is not None or limits:
         index, reason, rule = *_least(table, least, limits or {}), "least"
     else:
@@ -109,15 +109,15 @@ def _least(table: Table, least: str | None, limits: dict[str, float]) -> tuple[i
     within = np.ones(len(table.shapes), bool)
     for name, i in columns.items():
         within &= table.values[:, i] <= limits[name]
-    said = " and ".join(f"{table.measures[i].text(limits[n])} or less" for n, i in columns.items())
+    text = " and ".join(f"{table.measures[i].text(limits[n])} or less" for n, i in columns.items())
     if not within.any():
         nearest = " and ".join(table.measures[i].text(table.values[:, i].min()) for i in columns.values())
-        raise Unreachable(f"no design of the frontier has {said}; the least of any is {nearest}.")
+        raise Unreachable(f"no design of the frontier has {text}; the least of any is {nearest}.")
     among = np.flatnonzero(within)
     index = int(among[table.values[among, column].argmin()])
     less = table.values[:, column] < table.values[index, column]
     label = table.measures[column].label
-    reason = f"Least {label} of the designs with {said}" if said else f"Least {label} of all"
+    reason = f"Least {label} of the designs with {text}" if text else f"Least {label} of all"
     reason += f" ({int(within.sum())} of {len(table.shapes)})."
     if less.any():
         below = int(np.flatnonzero(less)[table.values[less, column].argmax()])
@@ -125,23 +125,23 @@ def _least(table: Table, least: str | None, limits: dict[str, float]) -> tuple[i
     return index, reason
 
 
-def _worth(table: Table, worth: float) -> tuple[int, str]:
-    """Return the design at which 1% more of the second measure stops being worth `worth` of the first."""
+def _by_value(table: Table, value: float) -> tuple[int, str]:
+    """Return the design at which 1% more of the second measure buys less than `value` of the first."""
     if len(table.measures) != 2:
-        raise InvalidInput(f"worth trades two measures, but the frontier has {len(table.measures)}.")
-    if isinstance(worth, bool) or not (np.isfinite(worth) and worth > 0):
-        raise InvalidInput(f"worth must be above 0 and finite, but is {worth!r}.")
+        raise InvalidInput(f"marginal_value trades two measures, but the frontier has {len(table.measures)}.")
+    if isinstance(value, bool) or not (np.isfinite(value) and value > 0):
+        raise InvalidInput(f"marginal_value must be above 0 and finite, but is {value!r}.")
     first, second = table.measures
     if second.is_loss:
         raise InvalidInput(
-            "worth states what 1% more of the second measure must buy, which cannot be the loss."
+            "marginal_value states what 1% more of the second measure must buy, which cannot be the loss."
         )
     bought = table.values[:, 0] if first.is_loss else np.log(table.values[:, 0])
-    index = int((bought + worth * np.log(table.values[:, 1]) / np.log(1.01)).argmin())
-    what = f"{worth:g} nats" if first.is_loss else f"{100 * worth:g}% of {first.label}"
+    index = int((bought + value * np.log(table.values[:, 1]) / np.log(1.01)).argmin())
+    what = f"{value:g} nats" if first.is_loss else f"{100 * value:g}% of {first.label}"
     return index, (
-        f"At {what} for each 1% of {second.label}, no other of {len(table.shapes)} designs is worth what it "
-        "costs more, and none with less saves as much as it loses."
+        f"At {what} for each 1% of {second.label}, no other of {len(table.shapes)} designs buys as "
+        "much as it costs more, and none with less saves as much as it loses."
     )
 
 
@@ -156,17 +156,17 @@ def trade(table: Table, index: int) -> str:
     best, dearer = others[costs <= (1 + STEP) * costs[index]].min(), costs.max() > costs[index]
     share = f"{100 * STEP:.0f}%"
     if dearer and best < others[index]:
-        said = f"Up to {share} more {label} buys {bought.change(others[index], best)}"
+        text = f"Up to {share} more {label} buys {bought.change(others[index], best)}"
     else:
-        said = f"Up to {share} more {label} buys nothing" if dearer else f"Nothing here has more {label}"
+        text = f"Up to {share} more {label} buys nothing" if dearer else f"Nothing here has more {label}"
     less = costs <= (1 - STEP) * costs[index]
     if not less.any():
-        return f"{said}; nothing here has {share} less."
+        return f"{text}; nothing here has {share} less."
     worse = others[less].min()
     gives = (
         f"{worse - others[index]:.4f} nats" if bought.is_loss else f"{100 * (worse / others[index] - 1):.1f}%"
     )
-    return f"{said}; {share} less costs {gives} more {bought.label}."
+    return f"{text}; {share} less costs {gives} more {bought.label}."
 
 
 def _texts(table: Table, index: int) -> str:

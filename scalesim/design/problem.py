@@ -13,17 +13,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from scalesim.cost.measure import PLAN, AtMost, Measure, as_measure
 from scalesim.cost.paper import FIGURE_2
-from scalesim.design.constraints import AtMost, worst_excess
-from scalesim.families import FIGURE, ShapeFamily
+from scalesim.families import FIGURE, HeadRule, ShapeFamily
 from scalesim.laws.base import Law, fields_of
 from scalesim.pytree import register, static
 from scalesim.roots import newton_root
-from scalesim.shape import Shape, count_params
-from scalesim.workload import Workload
+from scalesim.shape import Shape
+from scalesim.workload import TrainingPlan, Workload
 
-__all__ = ["MAX_PARAMS", "MIN_PARAMS", "TIED", "Freed", "Problem", "Query", "Sized", "bits_seen"]
+__all__ = [
+    "MAX_PARAMS",
+    "MIN_PARAMS",
+    "NOTHING_FREE",
+    "FreeVariables",
+    "Priced",
+    "Problem",
+    "Query",
+    "precisions",
+    "stack_queries",
+]
 
 Num = Any
 
@@ -38,21 +49,45 @@ class Query:
     """One question, or a batch: fields broadcast together.
 
     Attributes:
-        workload: where the model serves.
+        workload: where the model serves, and in what precisions.
         target_loss: the loss to reach, nats a token.
-        objective: (shape, workload) -> cost, a pytree whose leaves may be batched too.
+        objective: the measure to minimise; a function or callable pytree is made one (`as_measure`).
         constraints: what a design must not exceed besides.
+        plan: how it is trained: tokens for laws and measures that see them.
+        tolerance: log excess of a loss or a limit that counts as none.
     """
 
     workload: Workload
     target_loss: Num
     objective: Any = FIGURE_2
     constraints: tuple[AtMost, ...] = ()
+    plan: TrainingPlan = PLAN
+    tolerance: Num = 1e-9
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "objective", as_measure(self.objective))
+
+    def cost(self, shape: Shape) -> Num:
+        """Return the objective of a shape."""
+        return self.objective(shape, self.workload, self.plan)
+
+    def excesses(self, shape: Shape) -> list[Num]:
+        """Return by how much, in log, each constraint is exceeded."""
+        return [c.excess(shape, self.workload, self.plan) for c in self.constraints]
+
+    def measure(self, measure: Measure, shape: Shape) -> Num:
+        """Return another measure of a shape, as this question sees it."""
+        return measure(shape, self.workload, self.plan)
+
+
+def stack_queries(queries: list[Query]) -> Query:
+    """Stack queries of one structure into a batch: every leaf gets a leading axis."""
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, float) for leaf in leaves]), *queries)
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Freed:
+class FreeVariables:
     """What a design chooses besides its size and heads; None leaves it to the family and to the question.
 
     Attributes:
@@ -69,48 +104,22 @@ class Freed:
     tokens_per_param: Num | None = None
     kv_bits: Num | None = None
 
-    def asked(self, query: Query) -> Query:
-        """Return the question as this design sees it: its KV precision and training in workload and measures.
-
-        A measure (objective or constraint) is told by its fields: `bytes_per_kv` and `tokens_per_param`, its
-        own or those of dataclasses within it, are set to the design's. The workload's kv_bits are too.
-        """
-        if self.kv_bits is None and self.tokens_per_param is None:
-            return query
-        workload = query.workload
+    def applied(self, query: Query) -> Query:
+        """Return the question as this design sees it: KV precision in its workload, tokens in its plan."""
         if self.kv_bits is not None:
-            workload = dataclasses.replace(workload, kv_bits=self.kv_bits)
-        return dataclasses.replace(
-            query,
-            workload=workload,
-            objective=self._measure(query.objective),
-            constraints=tuple(
-                dataclasses.replace(c, measure=self._measure(c.measure)) for c in query.constraints
-            ),
-        )
-
-    def _measure(self, measure: Any) -> Any:
-        if isinstance(measure, tuple):
-            return tuple(self._measure(part) for part in measure)
-        if not dataclasses.is_dataclass(measure):
-            return measure
-        told: dict[str, Any] = {}
-        for field in dataclasses.fields(measure):
-            value = getattr(measure, field.name)
-            if field.name == "tokens_per_param" and self.tokens_per_param is not None:
-                told[field.name] = self.tokens_per_param
-            elif field.name == "bytes_per_kv" and self.kv_bits is not None:
-                told[field.name] = self.kv_bits / 8
-            elif isinstance(value, tuple) or dataclasses.is_dataclass(value):
-                told[field.name] = self._measure(value)
-        return dataclasses.replace(measure, **told) if told else measure  # type: ignore[type-var]
+            workload = dataclasses.replace(query.workload, kv_bits=self.kv_bits)
+            query = dataclasses.replace(query, workload=workload)
+        if self.tokens_per_param is not None:
+            plan = dataclasses.replace(query.plan, n_tokens=None, tokens_per_param=self.tokens_per_param)
+            query = dataclasses.replace(query, plan=plan)
+        return query
 
 
-TIED = Freed()
+NOTHING_FREE = FreeVariables()
 """Nothing but size and heads is chosen."""
 
 
-def bits_seen(law: Law, workload: Workload) -> dict[str, Num]:
+def precisions(law: Law, workload: Workload) -> dict[str, Num]:
     """Return the workload's precisions, as far as a law sees them."""
     names = ("weight_bits", "activation_bits", "kv_bits")
     return {name: getattr(workload, name) for name in names if name in law.fields}
@@ -118,60 +127,82 @@ def bits_seen(law: Law, workload: Workload) -> dict[str, Num]:
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Sized:
-    """A head configuration brought to the target loss: its size, its relaxed shape and the cost.
+class Priced:
+    """Designs with their cost, and by how much they miss what is asked; elementwise.
 
-    `cost` is infinite where no size reaches the loss with these heads, or a constraint is exceeded;
-    `excess` is by how much the worst one is, log(measure / limit), -inf without constraints.
+    Attributes:
+        shape: relaxed, or whole numbers held as floats.
+        free: what else was chosen.
+        value: the objective, whether the design does what is asked or not.
+        excess: by how much, in log, the worst constraint is exceeded (-inf without constraints; inf where
+            the heads are not real).
+        loss_excess: log(loss / target), or inf where no size has the target loss.
+        cost: the objective; infinite where the target loss or a constraint is not met.
     """
 
-    log_n_params: Num
     shape: Shape
-    cost: Num
+    free: FreeVariables
+    value: Num
     excess: Num
+    loss_excess: Num
+    cost: Num
+
+    @property
+    def violation(self) -> Num:
+        """By how much the design misses what was asked; a thousandth of loss counts as a hundredth."""
+        return jnp.maximum(jnp.maximum(self.excess, 10.0 * self.loss_excess), 0.0)
+
+    def at(self, index: Num) -> Priced:
+        """Return one of a batch of designs; leaves that all share are broadcast."""
+        count = jnp.shape(self.cost)
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, count)[index], self)
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What every query shares: the law, the family, and how long a model is trained.
+    """What every query shares: the law and the family.
 
     Attributes:
         law: loss law; it may see `n_params`, the heads, tokens, context and the family's sizes.
         family: depth and width by size, which the law cannot tell apart.
-        tokens_per_param: training tokens for each of the paper's parameters (20: Chinchilla).
     """
 
     law: Law
     family: ShapeFamily = static(FIGURE)
-    tokens_per_param: Num = 20.0
 
-    def loss_of(self, shape: Shape, workload: Workload, freed: Freed = TIED) -> Num:
-        """Return the loss of a shape, fully trained and served in the workload's precisions."""
-        per_param = self.tokens_per_param if freed.tokens_per_param is None else freed.tokens_per_param
-        tokens = per_param * count_params(shape, "paper")
-        return self.law(shape, tokens, workload.context_length, **bits_seen(self.law, workload))
+    def under(self, law: Law) -> Problem:
+        """Return the problem under another law."""
+        return Problem(law=law, family=self.family)
+
+    def loss_of(self, shape: Shape, query: Query) -> Num:
+        """Return the loss of a shape, trained by the plan and served in the workload's precisions."""
+        workload = query.workload
+        tokens = query.plan.tokens(shape)
+        return self.law(shape, tokens, workload.context_length, **precisions(self.law, workload))
 
     def loss_at(
         self,
         log_n_params: Num,
         n_head: Num | None,
         n_kv_head: Num,
-        context_length: Num,
-        freed: Freed = TIED,
-        **bits: Num,
+        query: Query,
+        free: FreeVariables = NOTHING_FREE,
     ) -> Num:
-        """Return the loss of the family's shape of exp(`log_n_params`) parameters, fully trained."""
-        n_params = jnp.exp(log_n_params)
-        per_param = self.tokens_per_param if freed.tokens_per_param is None else freed.tokens_per_param
-        fields = {"n_tokens": per_param * n_params, "context_length": context_length, **bits}
+        """Return the loss of the family's shape of exp(`log_n_params`) parameters, trained by the plan."""
+        n_params, plan, workload = jnp.exp(log_n_params), query.plan, query.workload
+        tokens = plan.tokens_per_param * n_params if plan.n_tokens is None else plan.n_tokens
+        head_dim = self.family.head_dim if free.head_dim is None else free.head_dim
+        others = precisions(self.law, workload)
+        fields = {"n_tokens": tokens, "context_length": workload.context_length, **others}
+        fields["head_dim"] = head_dim
         if n_head is not None:
             fields |= {"n_head": n_head, "n_kv_head": n_kv_head}
         if self.law.convention == "paper":
             fields["n_params"] = n_params
         if not set(self.law.fields) <= set(fields):
-            shape = self.relaxed_shape(log_n_params, n_head, n_kv_head, freed=freed)
-            fields = fields_of(self.law, shape, fields["n_tokens"], context_length, **bits)
+            shape = self.relaxed_shape(log_n_params, n_head, n_kv_head, free=free)
+            fields = fields_of(self.law, shape, tokens, workload.context_length, **others)
         return self.law.loss(fields)
 
     def size_for_loss(
@@ -179,31 +210,30 @@ class Problem:
         query: Query,
         n_head: Num | None,
         n_kv_head: Num,
+        free: FreeVariables = NOTHING_FREE,
         start: Num | None = None,
         steps: int = 40,
-        freed: Freed = TIED,
     ) -> Num:
         """Return log N* with loss(N*; n_head, n_kv_head) = target, elementwise.
 
         Newton from the small side climbs a falling convex law without overshooting. `start`, where a
         nearby root is known, saves most of the steps. The result is clipped to the range of sizes.
         """
-        context, bits = query.workload.context_length, bits_seen(self.law, query.workload)
-        given = (n_head, n_kv_head, query.target_loss, context, *bits.values(), *jax.tree.leaves(freed))
+        seen = (query.workload.context_length, *precisions(self.law, query.workload).values())
+        given = (n_head, n_kv_head, query.target_loss, *seen, *jax.tree.leaves(free))
+        given = (*given, query.plan.n_tokens, query.plan.tokens_per_param)
         shape = jnp.broadcast_shapes(*(jnp.shape(value) for value in given if value is not None))
         start = jnp.full(shape, jnp.log(1e6)) if start is None else start
-        low, high = jnp.log(MIN_PARAMS), jnp.log(MAX_PARAMS)
 
         def excess(u: jax.Array) -> jax.Array:
-            return self.loss_at(u, n_head, n_kv_head, context, freed, **bits) - query.target_loss
+            return self.loss_at(u, n_head, n_kv_head, query, free) - query.target_loss
 
-        return newton_root(excess, start, steps=steps, bounds=(low, high))
+        return newton_root(excess, start, steps=steps, bounds=(jnp.log(MIN_PARAMS), jnp.log(MAX_PARAMS)))
 
     def reachable(self, query: Query, n_head: Num | None, n_kv_head: Num) -> Num:
         """Return whether some size between the two limits has exactly the target loss."""
-        context, bits = query.workload.context_length, bits_seen(self.law, query.workload)
-        best = self.loss_at(jnp.log(MAX_PARAMS), n_head, n_kv_head, context, **bits)
-        worst = self.loss_at(jnp.log(MIN_PARAMS), n_head, n_kv_head, context, **bits)
+        best = self.loss_at(jnp.log(MAX_PARAMS), n_head, n_kv_head, query)
+        worst = self.loss_at(jnp.log(MIN_PARAMS), n_head, n_kv_head, query)
         return (best < query.target_loss) & (query.target_loss < worst)
 
     def relaxed_shape(
@@ -212,11 +242,11 @@ class Problem:
         n_head: Num | None,
         n_kv_head: Num,
         depth_slack: float = 0.0,
-        freed: Freed = TIED,
+        free: FreeVariables = NOTHING_FREE,
     ) -> Shape:
         """Return the family's shape of a size, shallower by `depth_slack` layers (at most by half)."""
         n_params = jnp.exp(log_n_params)
-        ratios = {"aspect": freed.aspect, "ffn_ratio": freed.ffn_ratio, "head_dim": freed.head_dim}
+        ratios = {"aspect": free.aspect, "ffn_ratio": free.ffn_ratio, "head_dim": free.head_dim}
         shape = self.family.at(n_params, n_head, n_kv_head, **ratios)
         if not depth_slack:
             return shape
@@ -229,26 +259,66 @@ class Problem:
         n_head: Num | None,
         n_kv_head: Num,
         depth_slack: float = 0.0,
-        tolerance: float = 1e-9,
-        freed: Freed = TIED,
-    ) -> Sized:
+        free: FreeVariables = NOTHING_FREE,
+    ) -> Priced:
         """Return each head configuration at the size that reaches the target loss, and its cost."""
-        query = freed.asked(query)
-        log_n = self.size_for_loss(query, n_head, n_kv_head, freed=freed)
-        shape = self.relaxed_shape(log_n, n_head, n_kv_head, depth_slack, freed)
-        if freed is TIED:
-            possible = self.reachable(query, n_head, n_kv_head)
+        asked = free.applied(query)
+        log_n = self.size_for_loss(asked, n_head, n_kv_head, free)
+        shape = self.relaxed_shape(log_n, n_head, n_kv_head, depth_slack, free)
+        if free is NOTHING_FREE:
+            possible = self.reachable(asked, n_head, n_kv_head)
         else:  # a law in more fields need not fall all the way to the largest size: the root itself tells
-            possible = jnp.abs(self.loss_of(shape, query.workload, freed) / query.target_loss - 1) < 1e-7
-        return self.priced(query, log_n, shape, possible, tolerance)
+            possible = jnp.abs(self.loss_of(shape, asked) / asked.target_loss - 1) < 1e-7
+        return self.priced(query, shape, free, jnp.where(possible, 0.0, jnp.inf))
 
     def priced(
-        self, query: Query, log_n_params: Num, shape: Shape, possible: Num, tolerance: float = 1e-9
-    ) -> Sized:
-        """Return shapes with their cost, infinite where not `possible` or a constraint is exceeded."""
-        cost = query.objective(shape, query.workload)
-        excess = worst_excess(query.constraints, shape, query.workload, log_n_params)
-        allowed = possible & (excess <= tolerance)
-        return Sized(
-            log_n_params=log_n_params, shape=shape, cost=jnp.where(allowed, cost, jnp.inf), excess=excess
-        )
+        self,
+        query: Query,
+        shape: Shape,
+        free: FreeVariables = NOTHING_FREE,
+        loss_excess: Num | None = None,
+        possible: Num = True,
+    ) -> Priced:
+        """Return shapes with their cost, and by how much they miss the loss or a constraint.
+
+        Args:
+            query: the question, as asked of all designs.
+            shape, free: the designs.
+            loss_excess: log(loss / target) where that is known; by default the law is asked.
+            possible: whether a design is one at all.
+        """
+        asked = free.applied(query)
+        if loss_excess is None:
+            loss_excess = jnp.log(self.loss_of(shape, asked) / asked.target_loss)
+        value = asked.cost(shape)
+        like = jnp.zeros(jnp.broadcast_shapes(*map(jnp.shape, (possible, shape.d_ff, loss_excess, value))))
+        worst = like - jnp.inf
+        for excess in asked.excesses(shape):
+            worst = jnp.maximum(worst, excess)
+        worst, loss_excess, value = jnp.where(possible, worst, jnp.inf), loss_excess + like, value + like
+        met = (worst <= query.tolerance) & (loss_excess <= query.tolerance)
+        cost = jnp.where(met, value, jnp.inf)
+        return Priced(shape=shape, free=free, value=value, excess=worst, loss_excess=loss_excess, cost=cost)
+
+    def tied_heads(self, rule: HeadRule, n_params: Num) -> tuple[Num, Num]:
+        """Return a rule's heads at a size: the fixed point of n_head = d_model(N, n_head) / head_dim."""
+
+        def once(_: int, n_head: Num) -> Num:
+            return self.family.at(n_params, n_head, rule.kv(n_head)).d_model / self.family.head_dim
+
+        n_head = jax.lax.fori_loop(0, 30, once, jnp.full_like(n_params, 8.0))
+        return n_head, rule.kv(n_head)
+
+    def ruled(self, query: Query, rule: HeadRule) -> Shape:
+        """Return the family's relaxed shape that follows a rule for heads and has one query's target loss.
+
+        Where the target is out of the rule's reach the size is at its limit.
+        """
+
+        def excess(log_n: Num) -> Num:
+            heads = self.tied_heads(rule, jnp.exp(log_n))
+            return self.loss_at(log_n, *heads, query) - query.target_loss
+
+        bounds = (jnp.log(MIN_PARAMS), jnp.log(MAX_PARAMS))
+        n_params = jnp.exp(newton_root(excess, jnp.log(jnp.asarray(1e6)), bounds=bounds))
+        return self.family.at(n_params, *self.tied_heads(rule, n_params))

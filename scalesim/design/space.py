@@ -1,10 +1,10 @@
-"""Wide lattices: depth, width, FFN, heads, head size, KV precision and training tokens, freed one by one."""
+"""Design spaces: depth, width, FFN, heads, head size, KV precision and training tokens, free one by one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalesim.design.candidate import Candidate
-from scalesim.design.problem import Freed
-from scalesim.design.seen import FREE, check_visible, visible
+from scalesim.design.feasibility import FREE, check_visible, visible
+from scalesim.design.problem import FreeVariables, Priced, Problem, Query
+from scalesim.design.relaxation import Compared, Solved, Solver
+from scalesim.design.space_search import N_STARTS, kronecker, search_space, under_all, what_binds
 from scalesim.errors import InvalidInput, choose
-from scalesim.families import ShapeFamily
+from scalesim.families import HeadRule, ShapeFamily
+from scalesim.fitting.result import Fit
 from scalesim.laws.base import Law
 from scalesim.shape import Shape
 from scalesim.shape.checks import few, whole_sizes
@@ -27,11 +29,12 @@ Num = Any
 
 FFN_SLACK = 1.25
 """How far d_ff / d_model may be from the family's, either way, where d_ff brings a shape to its loss."""
+FFN_RATIOS = tuple(np.linspace(1.0, 6.0, 41).tolist())
+"""d_ff / d_model of the customary ranges."""
 OFFSETS = (-2, -1, 0, 1, 2)
 """Tiles by which d_model may differ from the family's, where it follows the family."""
 TIED_KV = 8
 """KV heads where they are not chosen, or the greatest divisor of n_head below: Llama-3's rule."""
-N_STARTS = 12
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class DesignSpace:
         InvalidInput: an empty range, sizes that are not whole, or KV heads that divide no query heads.
 
     >>> space = DesignSpace(n_layer=range(8, 25), n_head=range(1, 33), n_kv_head=(1, 2, 4, 8))
-    >>> space.freed
+    >>> space.free
     ('n_head', 'n_kv_head')
     """
 
@@ -138,7 +141,7 @@ class DesignSpace:
         object.__setattr__(self, name, kept)
 
     @property
-    def freed(self) -> tuple[str, ...]:
+    def free(self) -> tuple[str, ...]:
         """The fields that are chosen, by the names of `FREE`."""
         given = {
             "d_model": self.d_model,
@@ -152,8 +155,8 @@ class DesignSpace:
         return tuple(name for name, values in given.items() if values is not None)
 
     def check(self, law: Law) -> None:
-        """Raise InvalidInput where a field is freed whose effect on the loss the law cannot see."""
-        check_visible(law, self.freed)
+        """Raise InvalidInput where a field is free whose effect on the loss the law cannot see."""
+        check_visible(law, self.free)
 
     @cached_property
     def _kv_table(self) -> np.ndarray:
@@ -215,6 +218,21 @@ class DesignSpace:
         tiles = np.round(width / tile)[:, None] + np.array(OFFSETS)
         return np.maximum(tiles, 1.0) * tile
 
+    @property
+    def real(self) -> bool:
+        """All designs are whole shapes."""
+        return True
+
+    @property
+    def enumerates(self) -> bool:
+        """There are too many designs to look at each."""
+        return False
+
+    @property
+    def chooses(self) -> tuple[str, ...]:
+        """Names of `sensitivity` that it chooses beside size and heads."""
+        return ("n_layer", "d_model", "d_ff", "head_dim", "tokens_per_param", "kv_bits")
+
     # The relaxation.
 
     @property
@@ -238,17 +256,12 @@ class DesignSpace:
     def starts(self, family: ShapeFamily) -> np.ndarray:
         """Return points spread evenly over the inner four fifths of the unit box (a Kronecker sequence)."""
         dimensions = len(self._coordinates(family)) + (self.n_head is not None) + (self.n_kv_head is not None)
-        # The generalised golden ratio: x^(d + 1) = x + 1.
-        ratio = 2.0
-        for _ in range(50):
-            ratio = (1 + ratio) ** (1 / (dimensions + 1))
-        steps = ratio ** -np.arange(1.0, dimensions + 1)
-        return 0.1 + 0.8 * ((0.5 + np.outer(np.arange(N_STARTS), steps)) % 1.0)
+        return 0.1 + 0.8 * kronecker(N_STARTS, dimensions)
 
-    def relaxed_at(self, position: Num, family: ShapeFamily) -> tuple[Num | None, Num, Freed]:
+    def relaxed_at(self, position: Num, family: ShapeFamily) -> tuple[Num | None, Num, FreeVariables]:
         """Return n_head (None: tied), n_kv_head and the rest at points of the unit box (S, k)."""
         named = self._coordinates(family)
-        freed = Freed(
+        free = FreeVariables(
             **{
                 name: jnp.exp(low + position[..., i] * (high - low))
                 for i, (name, low, high) in enumerate(named)
@@ -264,17 +277,16 @@ class DesignSpace:
             most, least = jnp.minimum(most, log_head), jnp.minimum(least, log_head)
         at = position[..., rest] if self.n_kv_head is not None else 0.0
         n_kv_head = jnp.exp(least + at * (most - least))
-        return n_head, jnp.broadcast_to(n_kv_head, position.shape[:-1]), freed
+        return n_head, jnp.broadcast_to(n_kv_head, position.shape[:-1]), free
 
-    def position_of(self, relaxed: Candidate, family: ShapeFamily) -> np.ndarray:
+    def position_of(self, shape: Shape, free: FreeVariables, family: ShapeFamily) -> np.ndarray:
         """Return where in the unit box a relaxed design is."""
-        shape = relaxed.shape
         values = {
             "aspect": shape.d_model / shape.n_layer,
             "ffn_ratio": shape.d_ff / shape.d_model,
             "head_dim": shape.head_dim,
-            "tokens_per_param": relaxed.n_tokens / relaxed.n_params,
-            "kv_bits": relaxed.kv_bits,
+            "tokens_per_param": free.tokens_per_param,
+            "kv_bits": free.kv_bits,
         }
         ends = [(math.log(values[name]), low, high) for name, low, high in self._coordinates(family)]
         log_head = math.log(shape.n_head)
@@ -285,6 +297,28 @@ class DesignSpace:
             ends.append((math.log(shape.n_kv_head), least, most))
         found = [(value - low) / (high - low) if high > low else 0.0 for value, low, high in ends]
         return np.clip(found, 0.0, 1.0)
+
+    # The search, which stands in `space_search`.
+
+    def solve(self, problem: Problem, queries: Query, solver: Solver = None, gradient: bool = True) -> Solved:
+        """Return the best designs that were seen for each of a batch of queries."""
+        return search_space(problem, queries, self, solver, gradient)
+
+    def why_none(self, problem: Problem, query: Query, designs: Priced, gradient: bool = True) -> str:
+        """Return why no design does what is asked, by searching with some limits at a time."""
+        return what_binds(problem, query, self, gradient)
+
+    def under(
+        self,
+        problem: Problem,
+        query: Query,
+        laws: Law,
+        chosen: Shape,
+        rule: HeadRule | None,
+        gradient: bool = True,
+    ) -> Compared:
+        """Return the best design under each law, each found by a search of its own, under every law."""
+        return under_all(problem, query, self, laws, rule, gradient)
 
     def size_excesses(self, shape: Shape) -> list[Num]:
         """Return by how much, in log, depth and width are beyond each end of their ranges."""
@@ -317,8 +351,23 @@ def _axes(space: DesignSpace, family: ShapeFamily) -> Axes:
     return Axes(names, tuple(np.array(v, float) for v in values), table, rank, place)
 
 
-def design_space(law: Any, free: Collection[str] | None = None, **options: Any) -> DesignSpace:
-    """Return the space of customary ranges over the fields to be freed.
+def design_space(
+    law: Law | Fit,
+    free: Collection[str] | None = None,
+    *,
+    n_layer: Sequence[int] = range(4, 129),
+    d_model: Sequence[int] | None = None,
+    ffn_ratio: Sequence[float] | None = None,
+    n_head: Sequence[int] | None = None,
+    n_kv_head: Sequence[int] | None = None,
+    head_dim: Sequence[int] | None = None,
+    tokens_per_param: tuple[float, float] | None = None,
+    kv_bits: Sequence[float] | None = None,
+    tile: int = 64,
+    tensor: int = 1,
+    name: str = "wide",
+) -> DesignSpace:
+    """Return the space of customary ranges over the fields that are free.
 
     4 to 128 layers; widths of 256 to 16,384 in steps of 128; d_ff of 1 to 6 widths; 1 to 32 query heads (the
     evidence ends there) and any KV heads that divide them; head sizes of 64, 96, 128, 192 and 256; 4, 8 and
@@ -327,31 +376,39 @@ def design_space(law: Any, free: Collection[str] | None = None, **options: Any) 
     Args:
         law: a `Law`, or a fit that holds one as `.law`.
         free: names of `FREE`; by default all that the law sees.
-        options: `DesignSpace`'s fields, instead of the customary ranges.
+        n_layer, d_model, ffn_ratio, n_head, n_kv_head, head_dim, tokens_per_param, kv_bits: ranges instead of
+            the customary ones; see `DesignSpace`. A field that is given a range is free by that.
+        tile, tensor, name: as for `DesignSpace`.
 
     Raises:
         InvalidInput: a name that is not known, or a field that the law cannot see.
 
     >>> from scalesim.laws import AspectRatio, HeadLaw
-    >>> design_space(HeadLaw() * AspectRatio()).freed
+    >>> design_space(HeadLaw() * AspectRatio()).free
     ('d_model', 'n_head', 'n_kv_head')
     """
     law = law if isinstance(law, Law) else law.law
     names = [name for name in FREE if visible(law, name)] if free is None else list(free)
-    usual: dict[str, tuple[str, Any]] = {
-        "d_model": ("d_model", range(256, 16385, 128)),
-        "d_ff": ("ffn_ratio", tuple(np.linspace(1.0, 6.0, 41).tolist())),
-        "n_head": ("n_head", range(1, 33)),
-        "n_kv_head": ("n_kv_head", range(1, 33)),
-        "head_dim": ("head_dim", (64, 96, 128, 192, 256)),
-        "n_tokens": ("tokens_per_param", (5.0, 500.0)),
-        "kv_bits": ("kv_bits", (4.0, 8.0, 16.0)),
-    }
-    chosen = dict(usual[choose("free", name, FREE)] for name in names)
-    known = {field.name for field in fields(DesignSpace)}
-    for name in options:
-        choose("option", name, known)
-    space = DesignSpace(**{**chosen, **options})
+    for one in names:
+        choose("free", one, FREE)
+
+    def usual(field: str, given: Any, values: Any) -> Any:
+        return given if given is not None else values if field in names else None
+
+    heads = range(1, 33)
+    space = DesignSpace(
+        n_layer=n_layer,
+        d_model=usual("d_model", d_model, range(256, 16385, 128)),
+        ffn_ratio=usual("d_ff", ffn_ratio, FFN_RATIOS),
+        n_head=usual("n_head", n_head, heads),
+        n_kv_head=usual("n_kv_head", n_kv_head, heads),
+        head_dim=usual("head_dim", head_dim, (64, 96, 128, 192, 256)),
+        tokens_per_param=usual("n_tokens", tokens_per_param, (5.0, 500.0)),
+        kv_bits=usual("kv_bits", kv_bits, (4.0, 8.0, 16.0)),
+        tile=tile,
+        tensor=tensor,
+        name=name,
+    )
     space.check(law)
     return space
 

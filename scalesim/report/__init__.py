@@ -1,13 +1,13 @@
 """Tables and figures of results."""
 
-from scalesim.report.cost_table import print_cost
 from scalesim.report.design_figure import draw_designs
 from scalesim.report.design_table import design_json, print_designs, print_sensitivity, shape_json
-from scalesim.report.doubt_figure import draw_distributions
+from scalesim.report.figure import save
 from scalesim.report.frontier_figure import draw_frontier
 from scalesim.report.frontier_table import frontier_json, map_json, print_frontier, print_map
 from scalesim.report.map_figure import draw_map
 from scalesim.report.sweep_report import draw_sweeps, print_sweep, sweep_json
+from scalesim.report.uncertainty_figure import draw_distributions
 
 __all__ = [
     "design_json",
@@ -18,12 +18,12 @@ __all__ = [
     "draw_sweeps",
     "frontier_json",
     "map_json",
-    "print_cost",
     "print_designs",
     "print_frontier",
     "print_map",
     "print_sensitivity",
     "print_sweep",
+    "save",
     "shape_json",
     "sweep_json",
 ]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from scalesim.report.figure import figure, save
-from scalesim.report.serving_table import format_seconds, wide_console
+from scalesim.report.console import table_console
+from scalesim.report.figure import figure
+from scalesim.report.serving_table import format_seconds
 from scalesim.units import format_bytes, format_context, format_count, format_flops
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["draw_comparison", "print_comparison"]
 
@@ -23,7 +26,7 @@ def _dollars(at: dict[str, Any]) -> str:
 
 def print_comparison(report: dict[str, Any]) -> None:
     """Print one table a context length, one row a design."""
-    console = wide_console()
+    console = table_console()
     console.print(f"{report['devices']} × {report['hardware']}, {report['batch_size']:g} sequences")
     designs = report["designs"]
     beyond = [
@@ -71,8 +74,8 @@ def print_comparison(report: dict[str, Any]) -> None:
         console.print(line)
 
 
-def draw_comparison(report: dict[str, Any], path: str | Path) -> None:
-    """Draw memory, time per output token and $ a million generated tokens over the context, and write it.
+def draw_comparison(report: dict[str, Any]) -> Figure:
+    """Draw memory, time per output token and $ a million generated tokens over the context.
 
     What does not fit in memory is left out of the times.
     """
@@ -102,10 +105,14 @@ def draw_comparison(report: dict[str, Any], path: str | Path) -> None:
             axis.set_xscale("log", base=2)
             axis.set_yscale("log")
             axis.set_xlabel("context, tokens")
+            contexts = sorted({at["context_length"] for d in report["designs"] for at in d["contexts"]})
+            axis.set_xlim(contexts[0] / 1.5, contexts[-1] * 1.5)
+            axis.set_xticks(contexts)
+            axis.minorticks_off()
             axis.xaxis.set_major_formatter(lambda x, _: format_context(x))
             axis.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
             axis.yaxis.set_minor_formatter(lambda y, _: f"{y:g}" if f"{y:.0e}"[0] in "25" else "")
         usable = report["designs"][0]["contexts"][0]["usable_bytes"] / 2**30
         axes[0].axhline(usable, color="#c3ccd4", ls=":", lw=1)
         axes[0].legend(fontsize=7)
-        save(canvas, path)
+    return canvas

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from scalesim.cost.measure import Measure
 from scalesim.cost.paper import Parts
-from scalesim.design.candidate import Candidate
-from scalesim.design.chances import Distribution
-from scalesim.design.design import Design
-from scalesim.design.lattice import Lattice
+from scalesim.design.design import Candidate, Design
 from scalesim.design.sensitivity import Sensitivity
-from scalesim.design.space import DesignSpace
+from scalesim.design.uncertainty import Distribution
+from scalesim.report.console import table_console
 from scalesim.shape import Shape
 from scalesim.units import format_bytes, format_context, format_count, format_flops
 
@@ -55,14 +53,20 @@ def candidate_json(candidate: Candidate) -> dict[str, Any]:
 
 
 def design_json(
-    design: Design, doubt: Distribution | None = None, moves: list[Sensitivity] | None = None
+    design: Design, spread: Distribution | None = None, moves: list[Sensitivity] | None = None
 ) -> dict[str, Any]:
     """Return a design as one JSON-ready object, its fields named as in the library."""
     at_target = design.baseline_at_target
-    return {
+    asked = {
         "context_length": design.context_length,
         "target_loss": design.target_loss,
         "lattice": design.lattice.name,
+        "measure": design.query.objective.key,
+    }
+    if not design.reached:
+        return {**asked, "shape": None, "status": design.status}
+    return {
+        **asked,
         **candidate_json(design.best),
         "loss_interval": design.loss_interval,
         "baseline": candidate_json(design.baseline),
@@ -76,18 +80,13 @@ def design_json(
         "starts_agreeing": design.starts_agreeing,
         "extrapolation": design.extrapolation,
         "status": design.status,
-        **({} if doubt is None else {"distribution": doubt.to_json()}),
+        **({} if spread is None else {"distribution": spread.to_dict()}),
         **({} if moves is None else {"sensitivity": [dataclasses.asdict(move) for move in moves]}),
     }
 
 
 def _size(value: float) -> str:
     return f"{value:d}" if float(value).is_integer() and isinstance(value, int) else f"{value:.4g}"
-
-
-def _plain(value: float) -> str:
-    """Return five digits, and no powers of ten for a number that can be read without."""
-    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.5g}"
 
 
 def _percent(fraction: float) -> str:
@@ -103,7 +102,7 @@ def _saved(value: str, fraction: float | None) -> str:
     return value if fraction is None else f"{value} [green]{_percent(fraction)}[/green]"
 
 
-def _cells(candidate: Candidate, savings: dict[str, float] | None = None) -> list[str]:
+def _cells(candidate: Candidate, objective: Measure, savings: dict[str, float] | None = None) -> list[str]:
     """Return one column: a candidate, with what it saves beside each total."""
     s, saved = candidate.shape, savings or {}
     weights, cache, memory = _parts(candidate.memory, format_bytes)
@@ -118,7 +117,7 @@ def _cells(candidate: Candidate, savings: dict[str, float] | None = None) -> lis
         _saved(memory, saved.get("memory")),
         f"{parameters} + {attention}",
         _saved(flops, saved.get("flops")),
-        _saved(_plain(candidate.objective), saved.get("objective")),
+        _saved(objective.value_text(candidate.objective), saved.get("objective")),
     ]
 
 
@@ -135,18 +134,19 @@ _LABELS = [
 ]
 
 
-def _design_table(designs: Sequence[Design], objective: str, baseline: str) -> Table:
+def _design_table(designs: Sequence[Design], baseline: str) -> Table:
     """Return one table: the baseline beside the best of each lattice, with what it saves."""
     first = designs[0]
+    objective = first.query.objective
     where = f"{format_context(first.context_length)} context"
     table = Table(title=f"Cheapest design for loss {first.target_loss:g} at {where}", title_justify="left")
     table.add_column()
     table.add_column(f"baseline\n{baseline}", justify="right")
-    columns = [_cells(first.baseline)]
+    columns = [_cells(first.baseline, objective)]
     for design in designs:
         table.add_column(f"best,\n{design.lattice.name} lattice", justify="right")
-        columns.append(_cells(design.best, design.savings))
-    for i, cells in enumerate(zip([*_LABELS, objective], *columns, strict=True)):
+        columns.append(_cells(design.best, objective, design.savings))
+    for i, cells in enumerate(zip([*_LABELS, objective.label], *columns, strict=True)):
         table.add_row(*cells, end_section=i in (3, 4, 6, 8))
     return table
 
@@ -166,14 +166,14 @@ def _remarks(designs: Sequence[Design]) -> list[str]:
         above = "" if bound is None else f"{100 * bound:.2f}% above the relaxed optimum, "
         against = (
             f"the best of all {len(design.candidates)} configurations"
-            if isinstance(design.lattice, Lattice)
+            if design.lattice.enumerates
             else "the best of all one step away along every axis"
         )
         remarks.append(
             f"{name}: {above}{100 * design.gap_to_exhaustive:.2f}% above {against} "
             f"({design.evaluations:,} were tried)."
         )
-        if isinstance(design.lattice, DesignSpace):
+        if not design.lattice.enumerates:
             trained = format_count(design.best.n_tokens)
             remarks.append(
                 f"{name}: trained on {trained} tokens, {design.best.n_tokens / design.best.n_params:.3g} a "
@@ -197,12 +197,15 @@ def print_sensitivity(moves: Sequence[Sensitivity], most: int = 12) -> None:
     for move in moves[:most]:
         changes = (move.cost, move.n_params, move.n_head, move.n_kv_head, *move.others.values())
         table.add_row(move.name, f"{move.value:.6g}", *(f"{change:+.2f}%" for change in changes))
-    Console(width=None if sys.stdout.isatty() else 110).print(table)
+    table_console().print(table)
 
 
-def print_designs(designs: Sequence[Design], *, objective: str, baseline: str) -> None:
+def print_designs(designs: Sequence[Design], *, baseline: str) -> None:
     """Print designs that answer one question, one lattice each, side by side with the baseline."""
-    # Wide enough for the table where the output is not a terminal; a terminal has its own width.
-    console = Console(width=None if sys.stdout.isatty() else 110)
-    remarks: list[RenderableType] = [Text("• " + remark) for remark in _remarks(designs)]
-    console.print(Group(_design_table(designs, objective, baseline), *remarks), highlight=False)
+    found = [design for design in designs if design.reached]
+    missed = [f"{d.lattice.name} lattice: {d.status}" for d in designs if not d.reached]
+    table = [_design_table(found, baseline)] if found else []
+    remarks: list[RenderableType] = [
+        Text("• " + text) for text in [*(_remarks(found) if found else []), *missed]
+    ]
+    table_console().print(Group(*table, *remarks), highlight=False)

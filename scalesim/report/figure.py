@@ -7,9 +7,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from scalesim.cost.measure import Measure
 from scalesim.errors import InvalidInput
 
-__all__ = ["BASELINE", "BEST", "FAINT", "INK", "figure", "paler", "plain_log_axis", "save", "shades"]
+__all__ = [
+    "BASELINE",
+    "BEST",
+    "FAINT",
+    "INK",
+    "axis_of",
+    "figure",
+    "paler",
+    "plain_log_axis",
+    "save",
+    "shades",
+]
 
 INK, FAINT, BASELINE, BEST = "#22303c", "#c3ccd4", "#d1603d", "#1f6f8b"
 
@@ -72,6 +84,32 @@ def plain_log_axis(axis: Any, low: float, high: float, which: str = "x") -> None
     ticks.set_major_locator(LogLocator(subs=subs))
     ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     ticks.set_minor_formatter(NullFormatter())
+
+
+_AXES: dict[str, tuple[float, str]] = {
+    "B": (2.0**30, "GiB"),
+    "FLOP": (1e15, "10¹⁵"),
+    "s": (1e-3, "ms"),
+    "$": (1.0, "$"),
+    "parameters": (1e9, "billions"),
+    "nats": (1.0, "nats a token"),
+}
+
+
+def axis_of(measure: Measure) -> tuple[float, str]:
+    """Return by what a measure's values are divided on an axis, and what the axis is called.
+
+    >>> from scalesim.cost.measure import LOSS
+    >>> axis_of(LOSS)
+    (1.0, 'predicted loss (nats a token)')
+    """
+    unit, name = _AXES.get(measure.unit, (1.0, measure.unit))
+    if measure.name == "training_flops":
+        unit, name = 1e18, "10¹⁸"
+    if measure.name == "ttft":
+        unit, name = 1.0, "s"
+    label = "predicted loss" if measure.is_loss else measure.label
+    return unit, f"{label} ({name})" if name else label
 
 
 def save(canvas: Any, path: str | Path) -> None:

@@ -4,45 +4,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scalesim.design.frontier import Frontier
-from scalesim.design.measures import Measure
 from scalesim.design.picks import Pick
-from scalesim.report.figure import FAINT, INK, figure, paler, plain_log_axis, save, shades
+from scalesim.report.figure import FAINT, INK, axis_of, figure, paler, plain_log_axis, shades
 from scalesim.units import format_context
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["draw_frontier"]
 
-_UNITS = {
-    "memory_bytes": (2.0**30, "memory (GiB)"),
-    "flops": (1e15, "FLOPs (10¹⁵)"),
-    "training_flops": (1e18, "training FLOPs (10¹⁸)"),
-    "n_params_total": (1e9, "parameters (billions)"),
-    "tpot_s": (1e-3, "time per token (ms)"),
-    "ttft_s": (1.0, "time to the first token (s)"),
-    "price_usd": (1.0, "$ a million requests"),
-    "loss": (1.0, "predicted loss (nats a token)"),
-}
 
-
-def _axis(measure: Measure, objective: str) -> tuple[float, str]:
-    return _UNITS.get(measure.key, (1.0, objective if measure.name == "objective" else measure.label))
-
-
-def draw_frontier(
-    path: str | Path, front: Frontier, picks: Sequence[Pick] = (), *, objective: str = "Z"
-) -> None:
-    """Draw each pair of a frontier's measures, and save the figure.
+def draw_frontier(front: Frontier, picks: Sequence[Pick] = ()) -> Figure:
+    """Draw each pair of a frontier's measures.
 
     Grey dots are all designs compared, coloured ones the frontier's by their query heads, the line the bound
     over real-valued sizes and heads (for two measures). Lower and further left is better.
-
-    Raises:
-        InvalidInput: the format is not known, or the file cannot be written.
     """
     pairs = list(itertools.combinations(range(len(front.measures)), 2))
     size = (6.6, 4.6) if len(pairs) == 1 else (4.4 * len(pairs), 4.3)
@@ -50,8 +31,8 @@ def draw_frontier(
         for axis, (first, second) in zip(axes[0], pairs, strict=True):
             # Loss goes up the side.
             x, y = (second, first) if front.measures[first].is_loss else (first, second)
-            _panel(axis, front, picks, x, y, objective)
-        axes[0][0].set_title(_title(front, objective))
+            _panel(axis, front, picks, x, y)
+        axes[0][0].set_title(_title(front))
         handles, labels = axes[0][0].get_legend_handles_labels()
         canvas.legend(
             handles,
@@ -62,18 +43,18 @@ def draw_frontier(
             handletextpad=0.4,
             columnspacing=1.4,
         )
-        save(canvas, path)
+    return canvas
 
 
-def _title(front: Frontier, objective: str) -> str:
-    words = [_axis(m, objective)[1].split(" (")[0] for m in front.measures]
+def _title(front: Frontier) -> str:
+    words = [axis_of(m)[1].split(" (")[0] for m in front.measures]
     joined = f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 2 else " against ".join(words)
     context = format_context(float(front.query.workload.context_length))
     return f"{joined[0].upper()}{joined[1:]} at {context} context"
 
 
-def _panel(axis: Any, front: Frontier, picks: Sequence[Pick], x: int, y: int, objective: str) -> None:
-    (x_unit, x_name), (y_unit, y_name) = (_axis(front.measures[i], objective) for i in (x, y))
+def _panel(axis: Any, front: Frontier, picks: Sequence[Pick], x: int, y: int) -> None:
+    (x_unit, x_name), (y_unit, y_name) = (axis_of(front.measures[i]) for i in (x, y))
     values = front.values / np.where(np.arange(len(front.measures)) == x, x_unit, y_unit)
     cloud = front.cloud[:, [x, y]] / [x_unit, y_unit]
     axis.plot(*cloud.T, "o", ms=1.6, color=FAINT, mec="none", rasterized=True, zorder=1)
@@ -114,7 +95,7 @@ def _groups(heads: np.ndarray) -> list[tuple[str, np.ndarray]]:
     return [(label(members), members) for members in groups]
 
 
-_WORDS = {"knee": "knee", "least": "cheapest that will do", "worth": "last worth its price"}
+_WORDS = {"knee": "knee", "least": "cheapest that will do", "marginal value": "at the marginal value"}
 
 
 def _mark(axis: Any, one: Pick, at: np.ndarray, place: int, named: bool) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from scalesim.design.frontier import Frontier
 from scalesim.design.map import DesignMap
 from scalesim.design.picks import Pick
+from scalesim.report.console import table_console
 from scalesim.report.design_table import shape_json
 from scalesim.shape import Shape, count_params
 from scalesim.units import format_context, format_count
@@ -50,10 +49,6 @@ def frontier_json(front: Frontier, picks: Sequence[Pick] = ()) -> dict[str, Any]
     }
 
 
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 110)
-
-
 def print_frontier(front: Frontier, picks: Sequence[Pick] = ()) -> None:
     """Print a dozen designs of a frontier, those picked among them, and why they were."""
     words = [m.label for m in front.measures]
@@ -74,10 +69,10 @@ def print_frontier(front: Frontier, picks: Sequence[Pick] = ()) -> None:
             f"{s.n_head:g} : {s.n_kv_head:g}",
             f"{s.d_ff:.4g}",
             format_count(float(count_params(s, "non_embedding"))),
-            *(m.text(value).removeprefix(m.label).strip() for m, value in values),
+            *(m.value_text(value) for m, value in values),
             named.get(i, ""),
         )
-    console = _console()
+    console = table_console()
     console.print(table, highlight=False)
     for remark in [f"{p.rule}: {p.reason}" for p in picks] + [front.status]:
         console.print(Text("• " + remark), highlight=False)
@@ -125,7 +120,7 @@ def print_map(found: DesignMap) -> None:
             " to ".join(f"{loss:.2f}" for loss in r.losses),
             " to ".join(map(format_count, r.n_params)),
         )
-    console = _console()
+    console = table_console()
     console.print(table, highlight=False)
     if found.agreement is not None:
         known = found.agreement[found.index >= 0]

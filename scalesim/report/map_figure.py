@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scalesim.design.map import NOWHERE, DesignMap
-from scalesim.report.figure import INK, figure, paler, save, shades
+from scalesim.report.figure import INK, figure, paler, shades
 from scalesim.units import format_context, format_count
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["draw_map", "pole"]
 
@@ -17,14 +19,11 @@ SMALLEST, MANY, LARGE = 0.004, 20, 0.02
 """The share of the map below which a region is too small for its name: LARGE where there are MANY regions."""
 
 
-def draw_map(path: str | Path, found: DesignMap, *, title: str = "Cheapest head configuration") -> None:
-    """Draw the regions of a map, each named `query : KV` heads, and save the figure.
+def draw_map(found: DesignMap) -> Figure:
+    """Draw the regions of a map, each named `query : KV` heads.
 
     Colour follows the query heads, its paleness the KV heads. Below the dashed line models are larger than
     any measured; hatched: fewer than half of the fit's resamples agree, where the map knows.
-
-    Raises:
-        InvalidInput: the format is not known, or the file cannot be written.
     """
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
@@ -43,7 +42,7 @@ def draw_map(path: str | Path, found: DesignMap, *, title: str = "Cheapest head 
         )  # fmt: skip
         for i in order:
             axis.contour(x, y, found.index == i, levels=[0.5], colors="white", linewidths=0.9)
-        handles = _doubt(axis, x, y, found)
+        handles = _uncertainty(axis, x, y, found)
         least = SMALLEST if len(regions) <= MANY else LARGE
         for i, place in order.items():
             if regions[place].share < least:
@@ -55,10 +54,10 @@ def draw_map(path: str | Path, found: DesignMap, *, title: str = "Cheapest head 
         axis.set_xticks(ticks, [format_context(2**tick) for tick in ticks])
         axis.set(xlabel="context length (tokens)", ylabel="target loss (nats a token)")
         axis.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
-        axis.set_title(f"{title}, query : KV heads")
+        axis.set_title(f"Least {found.query.objective.label}, query : KV heads")
         if handles:
             canvas.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
-        save(canvas, path)
+    return canvas
 
 
 def _colours(heads: list[tuple[int, int]]) -> list[Any]:
@@ -69,7 +68,7 @@ def _colours(heads: list[tuple[int, int]]) -> list[Any]:
     return [paler(hues[h][:3], 0.12 + 0.55 * (np.log2(k) / most[h] if most[h] else 0.0)) for h, k in heads]
 
 
-def _doubt(axis: Any, x: np.ndarray, y: np.ndarray, found: DesignMap) -> list[Any]:
+def _uncertainty(axis: Any, x: np.ndarray, y: np.ndarray, found: DesignMap) -> list[Any]:
     """Draw where the evidence ends and where the resamples disagree; return what the legend names."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scalesim.cost.explain import ServingCost
 from scalesim.hardware import Hardware
-from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, save
+from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure
 from scalesim.report.serving_table import format_seconds
 from scalesim.workload import Compute
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["draw_roofline"]
 
 
-def draw_roofline(
-    cost: ServingCost, hardware: Hardware, path: str | Path, *, compute: Compute = "bf16"
-) -> None:
-    """Draw the operators of prefill and decode against the data sheet's roof, and write the figure.
+def draw_roofline(cost: ServingCost, hardware: Hardware, *, compute: Compute = "bf16") -> Figure:
+    """Draw the operators of prefill and decode against the data sheet's roof.
 
     A point's height is the FLOP/s that its predicted time amounts to, its area its share of the time.
-
-    Raises:
-        InvalidInput: the file's ending is no known format, or it cannot be written.
     """
     peak, bandwidth = float(hardware.peak_flops(compute)), float(hardware.bandwidth)
     phases = (("prefill", cost.prefill, BASELINE), ("decode", cost.decode, BEST))
@@ -67,4 +65,4 @@ def draw_roofline(
         axis.set_title(f"Operators on {hardware.name}: area is share of the time")
         for handle in axis.legend(loc="lower right").legend_handles:
             handle.set_sizes([40])
-        save(canvas, path)
+    return canvas

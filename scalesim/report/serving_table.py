@@ -6,15 +6,15 @@ import dataclasses
 import math
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from scalesim.cost.explain import ServingCost
 from scalesim.cost.operators import Operator
 from scalesim.hardware import Hardware
+from scalesim.report.console import table_console
 from scalesim.units import format_bytes, format_context, format_count, format_flops
 
-__all__ = ["format_seconds", "print_serving", "serving_json", "wide_console"]
+__all__ = ["format_seconds", "print_serving", "serving_json"]
 
 
 def format_seconds(seconds: float) -> str:
@@ -27,12 +27,6 @@ def format_seconds(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / (86400.0 if unit == 'd' else size):.3g} {unit}"
     return f"{seconds * 1e6:.3g} µs"
-
-
-def wide_console() -> Console:
-    """Return a console as wide as the terminal; where there is none, as wide as our tables need."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
 
 
 def _operator_json(operator: Operator) -> dict[str, Any]:
@@ -91,7 +85,7 @@ def _operators(title: str, operators: tuple[Operator, ...]) -> Table:
 
 def print_serving(report: dict[str, Any], cost: ServingCost, hardware: Hardware) -> None:
     """Print what serving costs: memory, then time by operator, then the figures that people compare."""
-    console = wide_console()
+    console = table_console()
     shape = report["shape"]
     active = ""
     if report["n_params_active"] != report["n_params_total"]:

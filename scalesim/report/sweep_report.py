@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scalesim.report.console import table_console
 from scalesim.report.design_table import candidate_json
-from scalesim.report.figure import BEST, FAINT, INK, figure, plain_log_axis, save
+from scalesim.report.figure import BEST, FAINT, INK, axis_of, figure, plain_log_axis
 from scalesim.sweeps.block import SIZES
 from scalesim.sweeps.keep import COLUMNS, FRONTIERS
 from scalesim.sweeps.result import Sweep
 from scalesim.units import format_bytes, format_context, format_count, format_flops
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["draw_sweeps", "print_sweep", "sweep_json"]
 
@@ -61,19 +63,26 @@ def sweep_json(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def print_sweep(sweep: Sweep, objective: str) -> None:
+def print_sweep(sweep: Sweep) -> None:
     """Print the best designs of a sweep and what to know of them."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = table_console()
     title = (
         f"Cheapest of {format_count(sweep.designs)} designs for loss {sweep.query.target_loss:g} at "
         f"{format_context(sweep.query.workload.context_length)} context"
     )
     table = Table(title=title, title_justify="left")
-    for name in ("layers × width", "query : KV heads", "FFN width", "loss", "memory", "FLOPs", objective):
+    for name in (
+        "layers × width",
+        "query : KV heads",
+        "FFN width",
+        "loss",
+        "memory",
+        "FLOPs",
+        sweep.query.objective.label,
+    ):
         table.add_column(name, justify="right")
     for row in _rows_json(sweep.kept.top):
         table.add_row(
@@ -83,7 +92,7 @@ def print_sweep(sweep: Sweep, objective: str) -> None:
             f"{row['loss']:.4f}",
             format_bytes(row["memory_bytes"]),
             format_flops(row["flops"]),
-            f"{row['objective']:,.6g}",
+            sweep.query.objective.value_text(row["objective"]),
         )
     console.print(table, highlight=False)
     remarks = [
@@ -97,18 +106,15 @@ def print_sweep(sweep: Sweep, objective: str) -> None:
         console.print(Text("• " + remark), highlight=False)
 
 
-def draw_sweeps(path: str | Path, sweeps: Sequence[Sweep], objective: str = "Z") -> None:
+def draw_sweeps(sweeps: Sequence[Sweep]) -> Figure:
     """Draw loss against memory, FLOPs and the objective: each frontier, with the best marked.
 
     Everything right of a line was evaluated and is worse; nothing that was evaluated is left of it.
-
-    Raises:
-        InvalidInput: the format is not known, or the file cannot be written.
     """
     units = {
         "memory": (2.0**30, "memory (GiB)"),
         "flops": (1e15, "FLOPs (10¹⁵)"),
-        "objective": (1.0, objective),
+        "objective": axis_of(sweeps[0].query.objective),
     }
     with figure(len(sweeps), 3, (11.0, 3.6 * len(sweeps)), squeeze=False, sharey="row") as (canvas, axes):
         for row, sweep in zip(axes, sweeps, strict=True):
@@ -141,4 +147,4 @@ def draw_sweeps(path: str | Path, sweeps: Sequence[Sweep], objective: str = "Z")
             row[0].set_ylabel("predicted loss (nats a token)")
             row[0].set_title(f"{format_count(sweep.designs)} designs, {context} context, loss {target:g}")
             row[0].legend(loc="upper right", fontsize=8)
-        save(canvas, path)
+    return canvas

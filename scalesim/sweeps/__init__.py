@@ -1,7 +1,7 @@
 """Very many designs through one compiled kernel: `scalesim.sweep(fit, designs, workload, target_loss)`."""
 
 from scalesim.sweeps.block import Block, Source
-from scalesim.sweeps.engine import Progress
+from scalesim.sweeps.engine import SweepProgress
 from scalesim.sweeps.hosts import join
 from scalesim.sweeps.main import sweep
 from scalesim.sweeps.product import Product, default_product
@@ -11,10 +11,10 @@ from scalesim.sweeps.stream import Stream
 __all__ = [
     "Block",
     "Product",
-    "Progress",
     "Source",
     "Stream",
     "Sweep",
+    "SweepProgress",
     "default_product",
     "join",
     "sweep",

@@ -20,7 +20,7 @@ from scalesim.sweeps.parts import write_part
 from scalesim.sweeps.screen import Question, exact, quick, screen, unreal
 from scalesim.sweeps.stream import Stream, check_real
 
-__all__ = ["Engine", "Progress"]
+__all__ = ["Engine", "SweepProgress"]
 
 SAMPLE = 1 << 16
 """Designs spread over the product, evaluated first: they set the bars, and show the screen's error."""
@@ -35,7 +35,7 @@ WORST_MARGIN = 1e-3
 
 
 @dataclass(frozen=True)
-class Progress:
+class SweepProgress:
     """How far a sweep is.
 
     Attributes:
@@ -81,7 +81,7 @@ class Engine:
     checkpoint: Path | None = None
     every: float = 5.0
     save_all: Path | None = None
-    progress: Callable[[Progress], None] | None = None
+    progress: Callable[[SweepProgress], None] | None = None
     round_seconds: float = 2.0
     devices: list[Any] = field(default_factory=jax.local_devices)
     hosts: Hosts = field(default_factory=Hosts.here)
@@ -123,7 +123,7 @@ class Engine:
                 self._write()
                 written = time.monotonic()
             if self.progress:
-                self.progress(Progress(self.designs, self._total(), self.seconds))
+                self.progress(SweepProgress(self.designs, self._total(), self.seconds))
             # The slowest process sets the pace, and all reckon with the same figure.
             slowest = max(float(gathered[:, 1].max()), 1e-3)
             grown = int(blocks_a_round * min(4.0, self.round_seconds / slowest))
@@ -137,8 +137,9 @@ class Engine:
         return {
             "designs": self.source.identity,
             "law": described(one.problem),
-            "objective": described(one.objective),
-            "workload": described([question.workload for question in self.questions]),
+            "objective": described(one.query.objective),
+            "plan": described(one.query.plan),
+            "workload": described([question.query.workload for question in self.questions]),
             "target_loss": repr(float(kept.target)),
             "top": str(len(kept.top)),
             "span and resolution": f"{kept.low!r}, {kept.cells.shape[1]} cells of {kept.resolution!r}",
@@ -168,7 +169,8 @@ class Engine:
         sample = self.source.sample(SAMPLE)
         self._margins, self._dtypes, self._screens = [], [], []
         for i, question in enumerate(self.questions):
-            fast = replace(question, objective=quick(question.objective))
+            query = replace(question.query, objective=quick(question.query.objective))
+            fast = replace(question, query=query)
             if len(sample):
                 true = exact(question, sample[:, 1:])
                 self.kept[i] = self.kept[i].merged(np.concatenate([sample, true], axis=1))
@@ -244,7 +246,7 @@ class Engine:
         measures = [exact(question, sizes) for question in self.questions]
         assert self.save_all is not None
         write_part(
-            self.save_all, block.number, indices, sizes, measures, [q.workload for q in self.questions]
+            self.save_all, block.number, indices, sizes, measures, [q.query.workload for q in self.questions]
         )
 
     def _share(self, done: int, took: float) -> np.ndarray:

@@ -2,47 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import jax
 import numpy as np
 
-from scalesim.cost import FIGURE_2
+from scalesim.cost.measure import PLAN
+from scalesim.cost.paper import FIGURE_2
 from scalesim.design.problem import Problem, Query
+from scalesim.design.search import law_of
 from scalesim.errors import InvalidInput
 from scalesim.families import FIGURE, ShapeFamily
+from scalesim.fitting.result import Fit
+from scalesim.laws.base import Law
 from scalesim.sweeps.block import Source
-from scalesim.sweeps.engine import Engine, Progress
+from scalesim.sweeps.engine import Engine, SweepProgress
 from scalesim.sweeps.keep import Kept
 from scalesim.sweeps.product import Product, default_product
-from scalesim.sweeps.result import answer
+from scalesim.sweeps.result import Sweep, answer
 from scalesim.sweeps.screen import Question
 from scalesim.sweeps.stream import Stream
-from scalesim.workload import Workload
+from scalesim.workload import TrainingPlan, Workload
 
 __all__ = ["sweep"]
 
 
+@overload
 def sweep(
-    law: Any,
-    designs: Source | float | Any,
+    law: Law | Fit,
+    designs: Product | Source | float | Iterable[Any],
+    workload: Workload,
+    target_loss: float,
+    *,
+    objective: Any = ...,
+    family: ShapeFamily | None = ...,
+    plan: TrainingPlan = ...,
+    top: int = ...,
+    span: float = ...,
+    resolution: float = ...,
+    checkpoint: str | Path | None = ...,
+    every: float = ...,
+    save_all: str | Path | None = ...,
+    progress: Callable[[SweepProgress], None] | None = ...,
+    devices: Sequence[Any] | None = ...,
+) -> Sweep: ...
+
+
+@overload
+def sweep(
+    law: Law | Fit,
+    designs: Product | Source | float | Iterable[Any],
+    workload: Sequence[Workload],
+    target_loss: float,
+    *,
+    objective: Any = ...,
+    family: ShapeFamily | None = ...,
+    plan: TrainingPlan = ...,
+    top: int = ...,
+    span: float = ...,
+    resolution: float = ...,
+    checkpoint: str | Path | None = ...,
+    every: float = ...,
+    save_all: str | Path | None = ...,
+    progress: Callable[[SweepProgress], None] | None = ...,
+    devices: Sequence[Any] | None = ...,
+) -> list[Sweep]: ...
+
+
+def sweep(
+    law: Law | Fit,
+    designs: Product | Source | float | Iterable[Any],
     workload: Workload | Sequence[Workload],
     target_loss: float,
     *,
     objective: Any = FIGURE_2,
     family: ShapeFamily | None = None,
-    tokens_per_param: float = 20.0,
+    plan: TrainingPlan = PLAN,
     top: int = 10,
     span: float = 0.3,
     resolution: float = 0.005,
     checkpoint: str | Path | None = None,
     every: float = 5.0,
     save_all: str | Path | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[SweepProgress], None] | None = None,
     devices: Sequence[Any] | None = None,
-) -> Any:
+) -> Sweep | list[Sweep]:
     """Evaluate every one of very many designs and keep the best, in constant memory.
 
     Every design's loss, memory, FLOPs and objective are computed in float32 by one compiled kernel; those
@@ -60,7 +106,7 @@ def sweep(
         objective: (shape, workload) -> cost, any elementwise JAX function or callable pytree.
         family: head size, vocabulary, and the ratios that the answer is held against; the product's own by
             default.
-        tokens_per_param: training tokens for each parameter, for laws that see tokens.
+        plan: how a model is trained: tokens for laws and measures that see them.
         top: how many of the best to keep.
         span, resolution: the frontiers hold losses within `span` of the target, one design to each
             `resolution`.
@@ -68,7 +114,7 @@ def sweep(
             of a finished sweep, its answer is returned).
         every: seconds between checkpoints, at least.
         save_all: folder for all designs and measures as Parquet, a part to each block.
-        progress: called with a `Progress` after every round of about two seconds.
+        progress: called with a `SweepProgress` after every round of about two seconds.
         devices: local devices; all by default. With `jax.distributed` (see `join`) every process calls
             this alike, and all get the same answer.
 
@@ -94,7 +140,7 @@ def sweep(
     workloads = list(workload) if isinstance(workload, Sequence) else [workload]
     if not workloads:
         raise InvalidInput("workload is an empty sequence; at least one is needed.")
-    _check(target_loss=target_loss, span=span, resolution=resolution, tokens_per_param=tokens_per_param)
+    _check(target_loss=target_loss, span=span, resolution=resolution)
     if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= 100_000:
         raise InvalidInput(f"top must be a whole number from 1 to 100,000, but is {top!r}.")
     if span / resolution > 1e5:
@@ -106,12 +152,14 @@ def sweep(
         raise InvalidInput("devices is empty; jax.local_devices() would do.")
     source = _source(designs, family)
     family = family or (source.family if isinstance(source, Product) else FIGURE)
-    if jax.tree.leaves(objective) == [objective] and callable(objective):
-        objective = jax.tree_util.Partial(objective)  # a plain function: part of the program, not of its data
-    problem = Problem(law=getattr(law, "law", law), family=family, tokens_per_param=tokens_per_param)
+    problem = Problem(law=law_of(law), family=family)
+    queries = [
+        Query(workload=one, target_loss=float(target_loss), objective=objective, plan=plan)
+        for one in workloads
+    ]
     engine = Engine(
         source=source,
-        questions=[Question(problem=problem, objective=objective, workload=one) for one in workloads],
+        questions=[Question(problem=problem, query=query) for query in queries],
         kept=[Kept.empty(float(target_loss), top, span, resolution) for _ in workloads],
         checkpoint=None if checkpoint is None else Path(checkpoint),
         every=every,
@@ -126,13 +174,13 @@ def sweep(
             answer(
                 law,
                 problem,
-                Query(workload=one, target_loss=float(target_loss), objective=objective),
+                query,
                 kept,
                 engine.designs,
                 engine.seconds,
                 slacks,
             )
-            for one, kept in zip(workloads, engine.kept, strict=True)
+            for query, kept in zip(queries, engine.kept, strict=True)
         ]
     return answers if many else answers[0]
 

@@ -201,13 +201,14 @@ def default_product(
     max_head: int = 32,
     max_layer: int = 128,
     axes: Mapping[str, Sequence[int]] | None = None,
-    **slacks: float,
+    aspect_slack: float = 1.1,
+    ffn_slack: float = 1.1,
 ) -> Product:
     """Return a product of at least `count` designs round a family.
 
     n_layer 4 to `max_layer`, n_head 1 to `max_head` (the evidence ends at 32) with every n_kv_head that
     divides it, and d_model and d_ff in multiples of 64, which are halved in turn until there are enough.
-    `axes` gives some of the ranges; `slacks` are `Product`'s.
+    `axes` gives some of the ranges; the slacks are `Product`'s.
 
     Raises:
         InvalidInput: `count` is not above 0, or more than there are at steps of one.
@@ -219,9 +220,9 @@ def default_product(
         raise InvalidInput(f"count must be above 0 and finite, but is {count!r}.")
     given = dict(axes or {})
     deepest = max(given.get("n_layer", (max_layer,)), default=max_layer)
-    widest = max(family.aspects) * deepest * min(slacks.get("aspect_slack", 1.1), 8.0)
+    widest = max(family.aspects) * deepest * min(aspect_slack, 8.0)
     widest = max(given.get("d_model", (min(widest, 1 << 17),)), default=1)
-    thickest = min(widest * family.ffn_ratio * min(slacks.get("ffn_slack", 1.1), 8.0), 1 << 20)
+    thickest = min(widest * family.ffn_ratio * min(ffn_slack, 8.0), 1 << 20)
     most = 0
     for i in range(13):
         wide, ffn = 64 >> (i // 2), 64 >> ((i + 1) // 2)
@@ -232,6 +233,7 @@ def default_product(
             "n_head": range(1, max_head + 1),
             "n_kv_head": range(1, max(given.get("n_head", (max_head,)), default=1) + 1),
         }
+        slacks = {"aspect_slack": aspect_slack, "ffn_slack": ffn_slack}
         options: dict[str, Any] = {**ranges, **given, **slacks}
         product = Product(**options, family=family)
         most = max(most, product.count)

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from scalesim.design.candidate import Candidate, candidate_of
-from scalesim.design.doubt import extrapolation, in_words, loss_interval
+from scalesim.design.design import Candidate, candidate, plain_candidate
+from scalesim.design.evidence import extrapolation, extrapolation_text, loss_intervals
 from scalesim.design.problem import Problem, Query
 from scalesim.errors import Unreachable
-from scalesim.shape import Shape
+from scalesim.faces import Face, Shown
 from scalesim.sweeps.block import SIZES
 from scalesim.sweeps.keep import COLUMNS, Kept
+from scalesim.units import format_bytes, format_context, format_flops
 
 if TYPE_CHECKING:
     import polars as pl
+    from matplotlib.figure import Figure
 
 __all__ = ["Sweep", "answer"]
 
@@ -25,8 +27,8 @@ AT_EDGE = 0.98
 """A ratio beyond this part of its slack (in log) counts as being at the edge of its band."""
 
 
-@dataclass(frozen=True)
-class Sweep:
+@dataclass(frozen=True, repr=False, eq=False)
+class Sweep(Shown):
     """The answer to one workload.
 
     Attributes:
@@ -38,7 +40,7 @@ class Sweep:
         ratios: how far the best is from the family, as factors: "aspect" (d_model / n_layer) and "ffn"
             (d_ff / d_model). The law may be blind to both.
         extrapolation: how far each field is beyond the law's evidence, as value over nearest limit.
-        loss_interval: 90% interval of the predicted loss, or None if the law came without its doubt.
+        loss_interval: 90% interval of the predicted loss, or None if the law came without its uncertainty.
         status: what to know about this answer, in a sentence or two.
     """
 
@@ -52,6 +54,44 @@ class Sweep:
     extrapolation: dict[str, float]
     loss_interval: tuple[float, float] | None
     status: str
+
+    def _face(self) -> Face:
+        objective = self.query.objective
+        columns = ("layers × width", "heads", "FFN width", "loss", "memory", "FLOPs", objective.label)
+        rows = [
+            (
+                f"{row['n_layer']} × {row['d_model']}",
+                f"{row['n_head']} : {row['n_kv_head']}",
+                row["d_ff"],
+                f"{row['loss']:.4f}",
+                format_bytes(row["memory"]),
+                format_flops(row["flops"]),
+                objective.value_text(row["objective"]),
+            )
+            for row in self.top.iter_rows(named=True)
+        ]
+        context = format_context(float(self.query.workload.context_length))
+        title = (
+            f"Cheapest of {self.designs:,} designs for loss {float(self.query.target_loss):g} at {context} "
+            f"context ({self.seconds:.1f} s)"
+        )
+        return Face(title, columns, rows, (self.status,), most=5)
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return the best designs in order: see `top`."""
+        return self.top
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as plain values that JSON can hold, as `scalesim sweep --json` prints it."""
+        from scalesim.report.sweep_report import sweep_json
+
+        return sweep_json(self)
+
+    def plot(self) -> Figure:
+        """Return a figure of loss against memory, FLOPs and the objective: the frontiers, and the best."""
+        from scalesim.report.sweep_report import draw_sweeps
+
+        return draw_sweeps([self])
 
     @property
     def designs_per_second(self) -> float:
@@ -114,14 +154,10 @@ def answer(
         )
     sizes = dict(zip(COLUMNS, kept.top[0].tolist(), strict=True))
     family = problem.family
-    shape = Shape(
-        **{name: round(sizes[name]) for name in SIZES},
-        head_dim=family.head_dim,
-        vocab_size=family.vocab_size,
-        gated_ffn=family.gated_ffn,
-    )
+    shape = family.shape(**{name: round(sizes[name]) for name in SIZES})
     # The kept figures, to the last bit: the candidate's are computed with Python's power.
-    best = replace(candidate_of(problem, query, shape), loss=sizes["loss"], objective=sizes["objective"])
+    best = plain_candidate(candidate(problem, query, shape), True)
+    best = replace(best, loss=sizes["loss"], objective=sizes["objective"])
     context = float(query.workload.context_length)
     with jax.enable_x64(True):
         aspect = float(family.aspect(12.0 * shape.n_layer * float(shape.d_model) ** 2))
@@ -129,9 +165,8 @@ def answer(
         "aspect": shape.d_model / shape.n_layer / aspect,
         "ffn": shape.d_ff / shape.d_model / family.ffn_ratio,
     }
-    values = {"n_params": best.n_params, "n_head": shape.n_head, "n_kv_head": shape.n_kv_head}
-    outside = extrapolation(fit, {**values, "context_length": context, "loss": kept.target})
-    status = in_words(fit, outside, "context_length" in problem.law.fields)
+    outside = extrapolation(fit, best, context, kept.target)
+    status = extrapolation_text(fit, outside, "context_length" in problem.law.fields)
     return Sweep(
         problem=problem,
         query=query,
@@ -141,7 +176,7 @@ def answer(
         kept=kept,
         ratios=ratios,
         extrapolation=outside,
-        loss_interval=loss_interval(fit, shape, problem.tokens_per_param * best.n_params, context),
+        loss_interval=loss_intervals(fit, problem, [(best, query)])[0],
         status=status + _blind(problem, ratios, slacks),
     )
 
@@ -150,12 +185,12 @@ def _blind(problem: Problem, ratios: dict[str, float], slacks: dict[str, float])
     """Say where the best stands at the edge of a band that the law cannot see across."""
     seen = {"aspect": {"n_layer"}, "ffn": {"d_ff"}}
     named = {"aspect": "d_model / n_layer", "ffn": "d_ff / d_model"}
-    said = ""
+    text = ""
     for name, slack in slacks.items():
         blind = not seen[name] & set(problem.law.fields)
         if blind and np.isfinite(slack) and abs(np.log(ratios[name])) >= AT_EDGE * np.log(slack) > 0:
-            said += (
+            text += (
                 f" {named[name]} is {ratios[name]:.3g} times the family's, at the edge of its band "
                 f"({slack:g}): the law cannot see it, so that part of the gain is not evidence."
             )
-    return said
+    return text

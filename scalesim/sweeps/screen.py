@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalesim.cost import FIGURE_2, ExpectedCost, HardwareAwareCost, Parts
-from scalesim.design.problem import Problem
+from scalesim.cost import ExpectedCost, HardwareAwareCost, Measure, Parts, reported_cost
+from scalesim.design.problem import Problem, Query
 from scalesim.pytree import register, static
-from scalesim.shape import Shape, count_params
+from scalesim.shape import Shape
 from scalesim.sweeps.block import SIZES
 from scalesim.workload import Workload
 
-__all__ = ["MEASURES", "Bars", "Question", "QuickCost", "exact", "measured", "quick", "screen"]
+__all__ = ["MEASURES", "Bars", "Question", "QuickCost", "exact", "quick", "screen", "values_of"]
 
 Num = Any
 
@@ -41,6 +41,7 @@ class QuickCost:
     81430
     """
 
+    name: ClassVar[str] = "Z"
     cost: HardwareAwareCost
     root: bool = static(False)
 
@@ -62,50 +63,43 @@ class QuickCost:
         return c.memory_weight * by_memory + (1 - c.memory_weight) * by_flops
 
 
-def quick(objective: Any) -> Any:
+def quick(objective: Measure) -> Measure:
     """Return the objective with the paper's cost made quick, wherever it is; others as they are."""
-    if isinstance(objective, HardwareAwareCost):
-        return QuickCost(cost=objective, root=objective.memory_exponent == 0.5)
-    if isinstance(objective, ExpectedCost):
-        return dataclasses.replace(objective, cost=quick(objective.cost))
-    return objective
+    cost = objective.function
+    if isinstance(cost, HardwareAwareCost):
+        cost = QuickCost(cost=cost, root=cost.memory_exponent == 0.5)
+    elif isinstance(cost, ExpectedCost):
+        cost = dataclasses.replace(cost, cost=quick(cost.cost))
+    return dataclasses.replace(objective, function=cost)
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What is asked of every design: the law, the objective and the workload."""
+    """What is asked of every design: the law and family, and one query."""
 
     problem: Problem
-    objective: Any
-    workload: Workload
+    query: Query
 
     def cast(self, dtype: Any) -> Question:
         """Return the question with every number in one precision."""
         return jax.tree.map(lambda leaf: np.asarray(leaf, dtype), self)
 
 
-def measured(question: Question, sizes: dict[str, Num]) -> tuple[Num, Num, Num, Num]:
+def values_of(question: Question, sizes: dict[str, Num]) -> tuple[Num, Num, Num, Num]:
     """Return loss, memory, FLOPs and objective of designs whose sizes broadcast together.
 
     Given bodies as (1, B) and heads as (H, 1), what depends on one of them alone is done once for it: XLA
     does not move a logarithm under a broadcast.
     """
-    family = question.problem.family
-    shape = Shape(
-        **sizes,
-        head_dim=family.head_dim,
-        vocab_size=family.vocab_size,
-        gated_ffn=family.gated_ffn,
-    )
-    workload, objective = question.workload, question.objective
-    reported = objective if hasattr(objective, "memory") else FIGURE_2
-    tokens = question.problem.tokens_per_param * count_params(shape, "paper")
+    problem, query = question.problem, question.query
+    shape = problem.family.shape(**sizes)
+    reported = reported_cost(query.objective)
     values = (
-        question.problem.law(shape, tokens, workload.context_length),
-        reported.memory(shape, workload).total,
-        reported.flops(shape, workload).total,
-        objective(shape, workload),
+        problem.loss_of(shape, query),
+        reported.memory(shape, query.workload).total,
+        reported.flops(shape, query.workload).total,
+        query.cost(shape),
     )
     whole = jnp.broadcast_shapes(*(jnp.shape(size) for size in sizes.values()))
     loss, memory, flops, cost = (jnp.broadcast_to(value, whole) for value in values)
@@ -137,7 +131,7 @@ class Bars:
 @jax.jit
 def screen(question: Question, sizes: dict[str, Num], bars: Bars) -> tuple[Num, Num]:
     """Return whether any design passes a bar, and which do, in the designs' broadcast shape."""
-    loss, *costs = measured(question, sizes)
+    loss, *costs = values_of(question, sizes)
     passes = ((loss <= bars.target) & (costs[-1] <= bars.kth)) | (loss <= bars.least)
     last = bars.cells.shape[1] - 1
     # A loss that is not a number goes to the last cell, where nothing passes.
@@ -161,7 +155,7 @@ def unreal(sizes: dict[str, Num]) -> tuple[Num, Num]:
 
 @partial(jax.jit)
 def _columns(question: Question, sizes: Num) -> Num:
-    columns = measured(question, {name: sizes[:, i] for i, name in enumerate(SIZES)})
+    columns = values_of(question, {name: sizes[:, i] for i, name in enumerate(SIZES)})
     return jnp.stack(columns, axis=1)
 
 

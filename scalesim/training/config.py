@@ -8,12 +8,13 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from scalesim.cost.training import Training, train_flops
+from scalesim.cost.training import training_flops
 from scalesim.errors import InvalidInput
 from scalesim.model import ModelOptions
 from scalesim.schema import number, shown, whole
 from scalesim.shape import Shape
 from scalesim.training.recipe import Recipe
+from scalesim.workload import TrainingPlan
 
 __all__ = ["TrainConfig"]
 
@@ -89,7 +90,9 @@ class TrainConfig:
     def flops(self) -> float:
         """FLOPs of the run: three forward passes' worth a token, attention's masked half not counted."""
         tokens = self.n_steps * self.batch_tokens
-        return float(train_flops(self.shape, Training(n_tokens=tokens, context_length=self.context_length)))
+        return float(
+            training_flops(self.shape, TrainingPlan(n_tokens=tokens, context_length=self.context_length))
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the run as plain values."""

@@ -356,7 +356,7 @@ def _begin_worker(places: Any, workers: int, reports: Any) -> None:
     place = places.get()
     if workers > 1 and len(cores) >= workers:
         os.sched_setaffinity(0, set(cores[place::workers]))
-    from scalesim.cli.common import use_compilation_cache
+    from scalesim.compilation import use_compilation_cache
 
     use_compilation_cache()
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 import scalesim as ss
-from scalesim.cost import LifetimePrice, RequestPrice, TimePerToken, TimeToFirstToken, Traffic
+from scalesim.cost import LifetimePrice, RequestPrice, TimePerToken, TimeToFirstToken
 from scalesim.cost.latency import serving
 from scalesim.hardware import load_hardware
 from scalesim.shape import Shape
-from scalesim.workload import Workload
+from scalesim.workload import Traffic, Workload
 
 A100 = load_hardware("a100")
 TRAFFIC = Traffic(prompt_tokens=1e13, generated_tokens=1e12)

@@ -14,8 +14,8 @@ from scalesim.cost import (
     HardwareAwareCost,
     inference_flops,
     inference_memory,
-    training_flops,
-    training_memory,
+    paper_training_flops,
+    paper_training_memory,
 )
 from scalesim.errors import InvalidInput
 from scalesim.families import FIGURE
@@ -31,8 +31,8 @@ COSTS = {
     "inference_flops": lambda s, t: inference_flops(s, t, per="sequence").total,
     "inference_flops_halved": lambda s, t: inference_flops(s, t, causal_halving=True).total,
     "inference_memory": lambda s, t: inference_memory(s, t, batch_size=3).total,
-    "training_flops": lambda s, t: training_flops(s, 1e10, t).total,
-    "training_memory": lambda s, t: training_memory(s, t).total,
+    "training_flops": lambda s, t: paper_training_flops(s, 1e10, t).total,
+    "training_memory": lambda s, t: paper_training_memory(s, t).total,
     "z": lambda s, t: FIGURE_2(s, Workload(context_length=t)),
     "z_figure_1": lambda s, t: FIGURE_1(s, Workload(context_length=t)),
 }
@@ -45,9 +45,9 @@ def test_formulas_by_hand():
     assert flops.time_variant == 4 * T * 16 * 64 * 32
     memory = inference_memory(SHAPE, T, bytes_per_weight=1, bytes_per_kv=1)
     assert (memory.time_invariant, memory.time_variant) == (N, 2 * T * 16 * 64 * 8)
-    training = training_flops(SHAPE, 1e9, 8192)
+    training = paper_training_flops(SHAPE, 1e9, 8192)
     assert training.total == 6e9 * (N + 2 * 16 * 4096 * 64 * 32)
-    assert training_memory(SHAPE, 8192).total == 4 * N + 8192 * 2048 * 16
+    assert paper_training_memory(SHAPE, 8192).total == 4 * N + 8192 * 2048 * 16
 
 
 def test_z_by_hand():
@@ -71,8 +71,8 @@ def test_named_arguments_change_what_they_name():
     assert halved.time_variant == token.time_variant / 2
     low = inference_memory(SHAPE, T, bytes_per_weight=0.5, bytes_per_kv=1, batch_size=16)
     assert (low.time_invariant, low.time_variant) == (N / 2, 16 * 2 * T * 16 * 64 * 8)
-    packed = training_flops(SHAPE, 1e9, 8192, mean_position=1000)
-    assert packed.time_variant == pytest.approx(training_flops(SHAPE, 1e9, 2000).time_variant)
+    packed = paper_training_flops(SHAPE, 1e9, 8192, mean_position=1000)
+    assert packed.time_variant == pytest.approx(paper_training_flops(SHAPE, 1e9, 2000).time_variant)
 
 
 def test_kv_reads_are_charged_per_kv_head():

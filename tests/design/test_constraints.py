@@ -4,20 +4,9 @@ import numpy as np
 import pytest
 
 import scalesim as ss
-from scalesim.cost import FIGURE_2, HardwareAwareCost
-from scalesim.design import (
-    PAPER,
-    AtMost,
-    Problem,
-    Query,
-    buildable,
-    least_loss,
-    max_memory,
-    max_params,
-    stack_queries,
-)
+from scalesim.cost import FIGURE_2, AtMost, HardwareAwareCost, max_memory, max_params
+from scalesim.design import PAPER, Problem, Query, buildable, least_loss, solve, stack_queries
 from scalesim.design.lattice import evaluate
-from scalesim.design.solve import checked_search
 from scalesim.errors import InvalidInput, Unreachable
 
 FIT = ss.named_fit("default")
@@ -54,16 +43,15 @@ def random_queries(count):
 @pytest.mark.parametrize("lattice", [PAPER, buildable()], ids=lambda lattice: lattice.name)
 def test_the_best_feasible_design_is_found_and_nothing_infeasible(lattice):
     queries = random_queries(100)
-    relaxed, found, every = checked_search(PROBLEM, stack_queries(queries), lattice)
-    best = np.asarray(every.cost).min(axis=1)
+    found = solve(PROBLEM, stack_queries(queries), lattice)
+    best = np.asarray(found.designs.cost).min(axis=1)
     possible = np.isfinite(best)
     assert 20 < possible.sum() < 100, "the draw should hold feasible and infeasible problems"
-    cost = np.asarray(found.sized.cost)
+    cost = np.asarray(found.own_cost)
     assert (np.isfinite(cost) == possible).all()
-    assert (np.asarray(found.sized.excess)[possible] <= 1e-9).all()
     assert (cost[possible] <= best[possible] * 1.005).all()
     if not lattice.real:
-        assert (np.asarray(relaxed.sized.cost)[possible] <= best[possible] * 1.001).all()
+        assert (np.asarray(found.relaxed.designs.cost)[possible] <= best[possible] * 1.001).all()
 
 
 def test_the_answer_is_the_best_of_the_lattice_even_where_rounding_misses_it():

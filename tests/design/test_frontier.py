@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import scalesim as ss
-from scalesim.design import PAPER, Lattice, Measure, buildable, frontier, max_params, non_dominated
+from scalesim.cost import LOSS, Measure, max_params
+from scalesim.design import PAPER, Lattice, buildable, frontier
+from scalesim.design.pareto import non_dominated
 from scalesim.design.picks import Table, pick
 from scalesim.errors import InvalidInput, Unreachable
 
@@ -138,7 +140,7 @@ def test_the_cheapest_at_a_loss_is_what_search_finds():
 
 
 def table_of(values):
-    measures = (Measure(function=None, name="loss"), Measure(function=len, name="cost"))
+    measures = (LOSS, Measure(function=len, name="cost"))
     shapes = tuple(
         ss.Shape(n_layer=i + 1, d_model=64, n_head=1, n_kv_head=1, d_ff=64) for i in range(len(values))
     )
@@ -169,11 +171,11 @@ def test_limits_pick_the_cheapest_and_say_what_is_next():
 
 
 @given(st.floats(1e-4, 0.05))
-def test_worth_is_the_best_of_all_at_that_price(worth):
-    chosen = pick(KNOWN, worth=worth)
+def test_a_marginal_value_picks_the_best_of_all_at_it(marginal_value):
+    chosen = pick(KNOWN, marginal_value=worth)
     for loss, cost in KNOWN.values:
         percents = np.log(cost / chosen.values["cost"]) / np.log(1.01)
-        assert chosen.values["loss"] - loss <= worth * percents + 1e-12
+        assert chosen.values["loss"] - loss <= marginal_value * percents + 1e-12
 
 
 def test_reasons_state_the_trade_of_the_frontier_itself():
@@ -212,10 +214,10 @@ def test_a_single_design_is_no_trade():
 
 
 def test_picks_refuse_what_excludes_itself():
-    with pytest.raises(InvalidInput, match="worth excludes"):
-        pick(KNOWN, worth=0.1, limits={"loss": 2})
-    with pytest.raises(InvalidInput, match="worth must be above 0"):
-        pick(KNOWN, worth=-1)
+    with pytest.raises(InvalidInput, match="marginal_value excludes"):
+        pick(KNOWN, marginal_value=0.1, limits={"loss": 2})
+    with pytest.raises(InvalidInput, match="marginal_value must be above 0"):
+        pick(KNOWN, marginal_value=-1)
     with pytest.raises(InvalidInput, match="measure 'memory' is not known"):
         pick(KNOWN, limits={"memory": 2})
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 import scalesim as ss
-from scalesim.design import PAPER, design_map, distribution, max_params
+from scalesim.cost import max_params
+from scalesim.design import PAPER, design_map, distribution
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.report.map_figure import pole
 

@@ -21,17 +21,17 @@ def answer():
     return fit, ss.search(fit, JOB, 2.615)
 
 
-def test_suggestions_are_ranked_by_what_they_are_worth_a_flop(answer):
+def test_suggestions_are_ranked_by_what_they_bring_a_flop(answer):
     ranked = next_runs(*answer)
     assert len(ranked) == 6 * 21
-    worth = [s.per_flop for s in ranked]
-    assert worth == sorted(worth, reverse=True)
+    gains = [s.per_flop for s in ranked]
+    assert gains == sorted(gains, reverse=True)
     assert all(0 <= s.shrinks < 1 and s.flops > 0 for s in ranked)
     largest = max(ranked, key=lambda s: s.shrinks)
     assert largest.run["n_params"] == 1.6e9, "the design is larger than the data: the largest run tells most"
 
 
-def test_a_run_that_was_trained_is_worth_less_the_second_time(answer):
+def test_a_run_that_was_trained_brings_less_the_second_time(answer):
     fit, design = answer
     first = max(next_runs(fit, design), key=lambda s: s.shrinks)
     runs = paper_runs()

@@ -17,11 +17,10 @@ from scalesim.design import (
     gradient_search,
     stack_queries,
 )
-from scalesim.design.baseline import HeadRule, named_baseline, rule_shapes
 from scalesim.design.lattice import FFN_RATIO_SLACK, named_lattice
-from scalesim.design.solve import checked_search
+from scalesim.design.search import _solved
 from scalesim.errors import InvalidInput, Unreachable
-from scalesim.families import FIGURE, TABLE
+from scalesim.families import FIGURE, TABLE, HeadRule, named_baseline
 from scalesim.laws.base import Law, coefficient, register_law
 from scalesim.shape import count_params
 from scalesim.workload import ContextLengths, Workload
@@ -52,12 +51,12 @@ def test_gradient_search_finds_what_exhaustive_search_finds(lattice):
     queries = random_queries(1000)
     relaxed, found = gradient_search(PROBLEM, queries, lattice)
     best = exhaustive(PROBLEM, queries, lattice)
-    gap = np.asarray(found.sized.cost / best.sized.cost) - 1
+    gap = np.asarray(found.design.cost / best.design.cost) - 1
     assert np.mean(gap <= 1e-3) >= 0.99
     assert gap.max() <= 5e-3
     assert found.evaluations.max() <= len(lattice.heads) / 4
     # The relaxed optimum bounds the lattice's, to rounding error.
-    assert np.all(relaxed.sized.cost <= best.sized.cost * (1 + 1e-12))
+    assert np.all(relaxed.designs.cost <= best.design.cost * (1 + 1e-12))
     assert np.median(relaxed.starts_agreeing) == 5
 
 
@@ -69,10 +68,11 @@ def test_gradient_search_finds_what_exhaustive_search_finds(lattice):
 )
 def test_every_candidate_has_exactly_the_target_loss(context, loss, n_head, share):
     query = Query(workload=Workload(context_length=context), target_loss=loss)
-    sized = PROBLEM.sized(query, jnp.array([n_head]), jnp.array([n_head**share]))
+    heads = jnp.array([n_head]), jnp.array([n_head**share])
+    sized = PROBLEM.sized(query, *heads)
     assert float(PROBLEM.law(sized.shape)[0]) == pytest.approx(loss, abs=1e-9)
     assert float(count_params(sized.shape, "paper")[0]) == pytest.approx(
-        float(jnp.exp(sized.log_n_params)[0]), rel=1e-9
+        float(jnp.exp(PROBLEM.size_for_loss(query, heads[0], heads[1]))[0]), rel=1e-9
     )
 
 
@@ -153,10 +153,10 @@ def test_a_batch_is_a_loop():
 def test_more_questions_of_one_kind_compile_nothing_new():
     ask = lambda *losses: ss.search(FIT, [LONG], list(losses))  # noqa: E731
     ask(2.5, 2.6)
-    before = checked_search._cache_size()
+    before = _solved._cache_size()
     ask(2.5, 2.6, 2.7, 2.8, 2.9)
     ask(2.41, 2.73)
-    assert checked_search._cache_size() == before
+    assert _solved._cache_size() == before
 
 
 def test_weights_trade_memory_for_flops():
@@ -181,8 +181,7 @@ def test_an_expected_cost_and_a_plain_function_are_objectives_too():
 @pytest.mark.parametrize("name", ["llama3-gqa", "mha", "mqa"])
 def test_a_baseline_rule_follows_itself_at_the_target_loss(name):
     rule = named_baseline(name)
-    queries = stack_queries([Query(workload=LONG, target_loss=2.6)])
-    shape = jax.tree.map(lambda leaf: leaf[0], rule_shapes(PROBLEM, queries, rule))
+    shape = PROBLEM.ruled(Query(workload=LONG, target_loss=2.6), rule)
     assert float(shape.n_head) == pytest.approx(float(shape.d_model) / 64, rel=1e-6)
     expected = {"llama3-gqa": 8, "mha": float(shape.n_head), "mqa": 1}[name]
     assert float(shape.n_kv_head) == pytest.approx(expected)

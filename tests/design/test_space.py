@@ -1,4 +1,4 @@
-"""Wide lattices: what may be freed, whether the best is found, and what is said where there is none."""
+"""Design spaces: what may be free, whether the best is found, and what is said where there is none."""
 
 import dataclasses
 import itertools
@@ -11,31 +11,37 @@ import numpy as np
 import pytest
 
 import scalesim as ss
-from scalesim.cost import FIGURE_2, HardwareAwareCost, LifetimePrice, WeightedCost
-from scalesim.cost.price import Traffic
-from scalesim.design import (
+from scalesim.cost import (
+    FIGURE_2,
     AtMost,
+    HardwareAwareCost,
+    LifetimePrice,
+    WeightedCost,
+    max_memory,
+    max_params,
+    max_training_flops,
+)
+from scalesim.design import (
     DesignSpace,
     Problem,
     Query,
     choices_over_context,
     design_space,
     distribution,
-    max_memory,
-    max_params,
-    max_training_flops,
+    solve,
     stack_queries,
     visible,
 )
 from scalesim.design.integer import MARKED, _Marks, best_first, box_moves, pair_moves
-from scalesim.design.places import Places
-from scalesim.design.problem import Freed
-from scalesim.design.wide import build, settled
+from scalesim.design.problem import FreeVariables
+from scalesim.design.search import _solved
+from scalesim.design.space_search import Moves, build
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.families import FIGURE, TABLE
 from scalesim.fitting.bootstrap import Bootstrap
 from scalesim.laws import AspectRatio, Chinchilla, ConditionalShape, Gemstones, HeadLaw, Precision
 from scalesim.shape import Shape, count_params
+from scalesim.workload import Traffic
 
 FIT = ss.named_fit("default")
 LONG = ss.Workload(context_length=131072.0)
@@ -91,13 +97,11 @@ def test_the_best_of_every_design_is_found(limit, context, target):
 
 @pytest.mark.slow
 def test_a_batch_of_questions_is_a_loop_and_compiles_once():
-    from scalesim.design.wide import wide_search
-
     losses = [2.68, 2.75]
     together = ss.search(DEEP, [LONG], losses, lattice=SMALL)
-    before = wide_search._cache_size()
+    before = _solved._cache_size()
     again = ss.search(DEEP, [LONG], [2.7, 2.72, 2.74], lattice=SMALL)
-    assert wide_search._cache_size() == before
+    assert _solved._cache_size() == before
     assert len(again) == 3
     for loss, design in zip(losses, together, strict=True):
         alone = ss.search(DEEP, LONG, loss, lattice=SMALL)
@@ -119,7 +123,7 @@ WIDE = design_space(
 
 @pytest.mark.slow
 def test_tokens_and_precision_are_chosen_where_the_law_sees_them():
-    """Training tokens are solved for, and what depends on them, or on KV bits, is told."""
+    """Training tokens are solved for, and what depends on them, or on KV bits, follows."""
     job, target = ss.Workload(context_length=32768.0, batch_size=8), 2.35
     hardware = ss.load_hardware("h100-sxm")
     cost = LifetimePrice(hardware=hardware, traffic=Traffic(prompt_tokens=1e12, generated_tokens=1e11))
@@ -129,32 +133,53 @@ def test_tokens_and_precision_are_chosen_where_the_law_sees_them():
     assert best.loss == pytest.approx(target, rel=1e-9)
     assert 10 <= per_param <= 200
     assert best.kv_bits in (4.0, 8.0, 16.0)
-    told = dataclasses.replace(cost, tokens_per_param=per_param)
+    plan = ss.TrainingPlan(tokens_per_param=per_param)
     served = dataclasses.replace(job, kv_bits=best.kv_bits)
-    assert best.objective == pytest.approx(float(told(best.shape, served)), rel=1e-9)
+    assert best.objective == pytest.approx(float(cost(best.shape, served, plan)), rel=1e-9)
     # Less training must cost something: with a limit on it the model is larger.
     flops = max_training_flops(1.0).measure
-    spent = float(dataclasses.replace(flops, tokens_per_param=per_param)(best.shape, job))
+    spent = float(flops(best.shape, job, plan))
     limited = ss.search(
         WHOLE, job, target, lattice=WIDE, objective=cost, constraints=[max_training_flops(0.9 * spent)]
     ).best
-    again = dataclasses.replace(flops, tokens_per_param=limited.n_tokens / limited.n_params)
-    assert float(again(limited.shape, job)) <= 0.9 * spent * (1 + 1e-9)
+    plan = ss.TrainingPlan(n_tokens=limited.n_tokens)
+    assert float(flops(limited.shape, job, plan)) <= 0.9 * spent * (1 + 1e-9)
     assert limited.objective > best.objective
 
 
-def test_a_design_tells_the_costs_within_costs_its_precision():
+def test_precision_and_tokens_come_from_the_workload_and_the_plan_alone():
+    """Costs within costs and limits see what a design chose, and none of them is rewritten."""
+    hardware = ss.load_hardware("h100-sxm")
+    life = LifetimePrice(hardware=hardware, traffic=Traffic(prompt_tokens=1e12, generated_tokens=1e11))
     query = Query(
         workload=LONG,
         target_loss=2.6,
-        objective=WeightedCost(costs=(HardwareAwareCost(), HardwareAwareCost()), weights=(1.0, 2.0)),
-        constraints=(max_memory(1e9),),
+        objective=WeightedCost(costs=(HardwareAwareCost(), life), weights=(1.0, 2.0)),
+        constraints=(max_memory(1e9), max_training_flops(1e21)),
     )
-    asked = Freed(kv_bits=4.0).asked(query)
-    assert [cost.bytes_per_kv for cost in asked.objective.costs] == [0.5, 0.5]
-    assert asked.constraints[0].measure.cost.bytes_per_kv == 0.5
+    shape = Shape(n_layer=16, d_model=2048, n_head=8, n_kv_head=8, d_ff=5461)
+    asked = FreeVariables(kv_bits=4.0, tokens_per_param=200.0).applied(query)
+    assert asked.objective == query.objective
     assert asked.workload.kv_bits == 4.0
-    assert Freed().asked(query) is query
+    assert float(asked.cost(shape)) != float(query.cost(shape))
+    cache, whole = (q.objective.function.costs[0].function.memory(shape, q.workload) for q in (asked, query))
+    assert cache.time_variant == whole.time_variant / 4
+    (_, flops), (_, before) = (q.excesses(shape) for q in (asked, query))
+    assert float(flops - before) == pytest.approx(np.log(10.0))
+    assert FreeVariables().applied(query) is query
+
+
+def test_a_limit_on_training_follows_the_plan():
+    """Two hundred tokens a parameter spend ten times what twenty do: the same limit allows less."""
+    law = Chinchilla() * ConditionalShape()
+    plan = ss.TrainingPlan(tokens_per_param=200.0)
+    free = ss.search(law, LONG, 2.4, plan=plan)
+    spent = float(max_training_flops(1.0).measure(free.shape, LONG, plan))
+    found = ss.search(law, LONG, 2.4, plan=plan, constraints=[max_training_flops(0.99 * spent)], throw=False)
+    if found.reached:
+        assert float(max_training_flops(1.0).measure(found.shape, LONG, plan)) <= 0.99 * spent * (1 + 1e-9)
+    else:
+        assert "training_flops" in found.status
 
 
 @pytest.mark.parametrize(
@@ -170,10 +195,10 @@ def test_a_design_tells_the_costs_within_costs_its_precision():
         (Precision(), "kv_bits", True),
     ],
 )
-def test_only_what_the_law_sees_can_be_freed(law, name, seen):
+def test_only_what_the_law_sees_can_be_free(law, name, seen):
     assert visible(law, name) == seen
     if seen:
-        assert name in design_space(law).freed
+        assert name in design_space(law).free
         return
     with pytest.raises(
         InvalidInput, match=rf"{name} is free, but the law cannot see it: {type(law).__name__}"
@@ -198,7 +223,7 @@ def test_heads_that_a_law_cannot_see_follow_the_width(law):
 
 
 @pytest.mark.slow
-def test_a_width_that_is_not_freed_follows_the_family():
+def test_a_width_that_is_not_free_follows_the_family():
     space = DesignSpace(n_layer=range(8, 65), n_head=range(1, 33), n_kv_head=range(1, 33))
     for family in (FIGURE, TABLE):
         shape = ss.search(FIT, LONG, 2.615, lattice=space, family=family).shape
@@ -229,8 +254,6 @@ def test_empty_ranges_and_impossible_axes_are_named(options, says):
 def test_unknown_names_are_named():
     with pytest.raises(InvalidInput, match="free 'depth' is not known"):
         design_space(DEEP, ["depth"])
-    with pytest.raises(InvalidInput, match="option 'n_heads' is not known; did you mean 'n_head'"):
-        design_space(DEEP, n_heads=(1, 2))
 
 
 @pytest.mark.slow
@@ -309,7 +332,7 @@ def test_every_law_of_the_bootstrap_has_a_search_of_its_own():
     assert low - 0.03 < design.savings_at_equal_loss["objective"] < high + 0.03
     low, high = found.ranges()["n_layer"]
     assert low <= high
-    assert "The best designs (90%): n_layer" in found.in_words()
+    assert "The best designs (90%): n_layer" in found.text()
 
 
 def test_a_design_that_no_law_of_the_bootstrap_allows_is_refused():
@@ -336,7 +359,7 @@ def rounded_cost(shape, workload):
     [(WHOLE, WIDE, 2.8, FIGURE_2), (DEEP, SMALL, 2.7, rounded_cost)],
     ids=["all axes", "without a gradient"],
 )
-def test_laws_that_agree_leave_no_doubt(law, space, target, objective):
+def test_laws_that_agree_leave_no_uncertainty(law, space, target, objective):
     """A bootstrap of copies: the design is the best under all, and saves what it saves."""
     design = ss.search(law, LONG, target, lattice=space, objective=objective)
     leaves = {str(i): np.full(3, leaf) for i, leaf in enumerate(jax.tree.leaves(law))}
@@ -353,7 +376,7 @@ def test_laws_that_agree_leave_no_doubt(law, space, target, objective):
     assert given["n_layer"] == design.shape.n_layer
 
 
-def test_the_walk_over_whole_numbers_crosses_what_is_forbidden():
+def test_the_best_first_search_crosses_what_is_forbidden():
     """A ridge of forbidden points lies between the start and the optimum."""
     sizes = np.array([60, 60])
 
@@ -400,7 +423,7 @@ def test_no_point_is_tried_twice_and_none_around_the_answer_is_left_out(width):
     near, around = (partial(moved, moves) for moves in (pair_moves([0, 1], 2, 1), 2 * box_moves([0, 1], 2)))
     start = jnp.array([[0, 0], [0, 1], [1, 1], [6, 3], [7, 7]])
     pool, _, count = best_first(
-        merits, start, near, around, sizes, tidy=tidy, rounds=3, patience=3, expand=2, width=width
+        merits, start, near, around, sizes, canonical=tidy, rounds=3, patience=3, expand=2, width=width
     )
     jax.effects_barrier()
     assert sum(len(some) for some in tried) == int(count)
@@ -426,7 +449,7 @@ def test_least_d_ff_where_more_of_it_raises_loss_again():
     shape = Shape(
         n_layer=62.0, d_model=6144.0, d_ff=tiles, n_head=16.0, n_kv_head=8.0, vocab_size=FIGURE.vocab_size
     )
-    loss = np.asarray(problem.loss_of(shape, LONG))
+    loss = np.asarray(problem.loss_of(shape, Query(workload=LONG, target_loss=3.0)))
     lowest = int(loss.argmin())
     assert 0 < lowest < len(loss) - 1
     for target, reached in (
@@ -441,17 +464,17 @@ def test_least_d_ff_where_more_of_it_raises_loss_again():
 
 def test_kv_heads_that_stand_for_several_values_have_one_place():
     space = design_space(HeadLaw(), n_layer=(24,), n_head=(6, 8), n_kv_head=range(1, 9))
-    places = Places(space, FIGURE)
-    axes = places.axes
+    moves_of = Moves(space, FIGURE)
+    axes = moves_of.axes
     assert axes.kv_table[8].tolist() == [1, 2, 4, 4, 4, 8, 8, 8]
     assert axes.kv_rank[8].tolist() == [0, 1, 2, 2, 2, 3, 3, 3]
     assert axes.kv_place[8].tolist() == [0, 1, 2, 5, 5, 5, 5, 5]
     index = jnp.array([[0, 0, 0, 1, 3, 0, 0]])  # 8 query heads, 4 KV heads
     moves = np.array([[0, 0, 0, 0, 1, 0, 0], [0, 0, 0, 0, -1, 0, 0], [0, 0, 0, -1, 0, 0, 0]])
-    moved = places.moved(index[:, None], moves[None])[0]
+    moved = moves_of.moved(index[:, None], moves[None])[0]
     assert axes.kv_table[[8, 8, 6], moved[:, 4]].tolist() == [8, 2, 3]
     many = jnp.stack([index[0].at[4].set(j) for j in range(8)])
-    tidied, real = places.tidy(many)
+    tidied, real = moves_of.canonical(many)
     assert tidied[:, 4].tolist() == [0, 1, 2, 2, 2, 5, 5, 5]
     assert real.all()
 
@@ -460,17 +483,15 @@ def test_kv_heads_that_stand_for_several_values_have_one_place():
 def test_every_design_built_is_priced_as_it_is():
     problem = Problem(law=WHOLE)
     queries = stack_queries([Query(workload=LONG, target_loss=2.5)])
-    found = settled(problem, queries, WIDE)
+    found = jax.device_get(solve(problem, queries, WIDE))
     query = jax.tree.map(lambda leaf: leaf[0], queries)
     again = build(problem, query, WIDE, found.index[0])
-    np.testing.assert_allclose(np.asarray(again.cost), np.asarray(found.built.cost[0]), rtol=1e-9)
+    np.testing.assert_allclose(np.asarray(again.cost), found.designs.cost[0], rtol=1e-9)
     for i in range(3):
-        shape = jax.tree.map(lambda leaf, i=i: float(leaf[0, i]), found.built.shape)
-        freed = jax.tree.map(lambda leaf, i=i: float(leaf[0, i]), found.built.freed)
-        asked = freed.asked(query)
-        assert float(asked.objective(shape, asked.workload)) == pytest.approx(
-            float(found.built.cost[0, i]), rel=1e-12
-        )
+        shape = jax.tree.map(lambda leaf, i=i: float(leaf[0, i]), found.designs.shape)
+        free = jax.tree.map(lambda leaf, i=i: float(leaf[0, i]), found.designs.free)
+        cost = float(free.applied(query).cost(shape))
+        assert cost == pytest.approx(float(found.designs.cost[0, i]), rel=1e-12)
 
 
 def test_marks_tell_apart_all_points_of_a_lattice_and_those_near_each_other_of_a_vast_one():

@@ -15,8 +15,7 @@ from experiments.benchmarks.peers import lent, plain
 from experiments.benchmarks.peers.posed import COMPARED, Enough, Posed, Trace, drawn_on
 from experiments.benchmarks.peers.solvers import PEERS
 from experiments.benchmarks.wide_problems import Drawn, own_query, problem_of, query_of
-from scalesim.design import stack_queries
-from scalesim.design.wide import settled
+from scalesim.design import solve, stack_queries
 
 SETTINGS = {"plain": plain.pose, "lent": lent.pose}
 WARM = 0.5
@@ -50,13 +49,13 @@ def run(asked: dict[str, Any]) -> None:
 def answered(drawn: Drawn) -> dict[str, float]:
     """Return our answer to one question, asked alone: log cost, seconds (warm), evaluations."""
     problem, query, times = problem_of(drawn.case), stack_queries([own_query(drawn)]), []
-    settled(problem, query, drawn.case.space)
+    jax.block_until_ready(solve(problem, query, drawn.case.space))
     for _ in range(3):
         start = time.perf_counter()
-        found = settled(problem, query, drawn.case.space)
+        found = jax.device_get(solve(problem, query, drawn.case.space))
         times.append(time.perf_counter() - start)
     return {
-        "merit": float(np.log(found.built.cost[0, 0])),
+        "merit": float(np.log(found.designs.cost[0, 0])),
         "seconds": float(np.median(times)),
         "evaluations": int(found.evaluations[0] + found.gradients[0]),
     }
@@ -65,9 +64,9 @@ def answered(drawn: Drawn) -> dict[str, float]:
 def seconds_together(drawn: list[Drawn]) -> float:
     """Return how long ours takes for each question where all of a lattice are asked at once, warm."""
     case, query = drawn[0].case, stack_queries([query_of(one) for one in drawn])
-    settled(problem_of(case), query, case.space)
+    jax.block_until_ready(solve(problem_of(case), query, case.space))
     start = time.perf_counter()
-    settled(problem_of(case), query, case.space)
+    jax.block_until_ready(solve(problem_of(case), query, case.space))
     return (time.perf_counter() - start) / len(drawn)
 
 

@@ -16,9 +16,8 @@ import numpy as np
 
 from experiments.benchmarks.peers.posed import Loose, Measured, Posed, batched
 from experiments.benchmarks.wide_problems import CASES, Drawn, cases, problem_of, query_of
-from scalesim.design.places import Places
-from scalesim.design.relaxation import Descended
-from scalesim.design.wide import build
+from scalesim.design.relaxation import Relaxed
+from scalesim.design.space_search import Moves, build, merits
 from scalesim.families import FIGURE
 
 __all__ = ["pose"]
@@ -37,19 +36,19 @@ def pose(name: str) -> Callable[[Drawn], Posed]:
     def merit(query: Any, chosen: Any) -> tuple[Any, Any]:
         places = jnp.zeros((len(chosen), len(axes.sizes)), int)
         places = places.at[:, np.array(axes.free)].set(jnp.round(chosen).astype(int))
-        found = build(problem, query, space, places).merits[0]
+        found = merits(build(problem, query, space, places))[0]
         return found, jnp.zeros((len(found), 0))
 
-    def ends(query: Any, x: Any) -> Descended:
-        n_head, n_kv_head, freed = space.relaxed_at(x[None], FIGURE)
-        sized = problem.sized(query, n_head, n_kv_head, freed=freed, tolerance=np.inf)
-        return Descended(n_head=n_head, n_kv_head=n_kv_head, freed=freed, sized=sized)
+    def ends(query: Any, x: Any) -> Relaxed:
+        n_head, n_kv_head, free = space.relaxed_at(x[None], FIGURE)
+        designs = problem.sized(query, n_head, n_kv_head, free=free)
+        return Relaxed(n_head=n_head, n_kv_head=n_kv_head, designs=designs, starts_agreeing=0)
 
     def limits(x: Any, query: Any) -> tuple[Any, Any]:
         end = ends(query, x)
-        asked, shape = end.freed.asked(query), end.sized.shape
-        found = [c.excess(shape, asked.workload) for c in asked.constraints] + space.size_excesses(shape)
-        log_cost = jnp.log(asked.objective(shape, asked.workload))[0]
+        asked, shape = end.designs.free.applied(query), end.designs.shape
+        found = asked.excesses(shape) + space.size_excesses(shape)
+        log_cost = jnp.log(asked.cost(shape))[0]
         return jnp.maximum(jnp.stack(found)[:, 0], -FAR), log_cost
 
     @jax.jit
@@ -60,7 +59,7 @@ def pose(name: str) -> Callable[[Drawn], Posed]:
 
     @jax.jit
     def rounded(x: Any, query: Any) -> Any:
-        places = jnp.clip(Places(space, FIGURE).rounded(ends(query, x)), 0, axes.sizes - 1)
+        places = jnp.clip(Moves(space, FIGURE).rounded(ends(query, x)), 0, axes.sizes - 1)
         return places[:, np.array(axes.free)]
 
     dimensions = space.starts(FIGURE).shape[1]

@@ -25,7 +25,7 @@ import numpy as np
 
 from experiments.benchmarks.peers.posed import Loose, Measured, Posed, batched
 from experiments.benchmarks.wide_problems import OFF, Drawn, own_query, problem_of
-from scalesim.design.problem import Freed
+from scalesim.design.problem import FreeVariables
 from scalesim.design.space import Axes
 from scalesim.errors import InvalidInput
 from scalesim.families import FIGURE
@@ -112,11 +112,11 @@ def _measure(drawn: Drawn) -> Callable[[dict[str, Num], Num], tuple[Num, Num]]:
     def measure(at: dict[str, Num], tokens: Num) -> tuple[Num, Num]:
         sizes = ("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff")
         shape = Shape(**{name: at[name] for name in sizes}, vocab_size=FIGURE.vocab_size)
-        freed = Freed(tokens_per_param=tokens, kv_bits=at["kv_bits"])
-        asked = freed.asked(query)
-        loss = jnp.log(problem.loss_of(shape, asked.workload, freed) / query.target_loss)
-        others = [c.excess(shape, asked.workload) for c in asked.constraints]
-        return jnp.log(asked.objective(shape, asked.workload)), jnp.stack([loss, *others], -1)
+        free = FreeVariables(tokens_per_param=tokens, kv_bits=at["kv_bits"])
+        asked = free.applied(query)
+        loss = jnp.log(problem.loss_of(shape, asked) / query.target_loss)
+        others = asked.excesses(shape)
+        return jnp.log(asked.cost(shape)), jnp.stack([loss, *others], -1)
 
     return measure
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import scalesim as ss
-from scalesim.cost import FIGURE_2, TimePerToken
-from scalesim.design import PAPER, AtMost, design_space, sensitivity, why_not_smooth
+from scalesim.cost import FIGURE_2, AtMost, TimePerToken
+from scalesim.design import PAPER, design_space, sensitivity, why_not_smooth
 from scalesim.errors import InvalidInput
 from scalesim.laws import AspectRatio
 from scalesim.report import design_json
@@ -116,12 +116,12 @@ def test_a_space_is_searched_without_a_gradient(measure):
 
 @pytest.mark.slow
 def test_our_own_costs_are_not_looked_into(monkeypatch):
-    from scalesim.design import smooth
+    from scalesim.design import feasibility
 
     def refused(*_):
         raise AssertionError("a cost of the package's own was probed")
 
-    monkeypatch.setattr(smooth, "why_not_smooth", refused)
+    monkeypatch.setattr(feasibility, "why_not_smooth", refused)
     hardware = ss.load_hardware("h100-sxm")
     ss.search(FIT, JOB, 2.7, lattice=PAPER, objective=TimePerToken(hardware=hardware))
     with pytest.raises(AssertionError, match="was probed"):

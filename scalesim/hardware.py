@@ -81,7 +81,8 @@ class Hardware:
                         f"{name} of {self.name} must be above 0 and finite, but is {shown(value)}."
                     )
                 raise InvalidInput(
-                    f"{name} of {self.name} must be at most {_MOST[name]:,.0f}, but is {shown(value)}{_SLIPS}."
+                    f"{name} of {self.name} must be at most {_MOST[name]:,.0f}, but is {shown(value)}"
+                    f"{_SLIPS}."
                 )
 
     def need(self, name: str) -> Num:

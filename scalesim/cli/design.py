@@ -182,7 +182,7 @@ def _space(law: Any, options: Options) -> Any:
     space = design_space(
         law, None if options.free == ("all",) else options.free, tile=options.tile, tensor=options.tensor
     )
-    heads = tuple(range(1, options.max_head + 1))
+    heads = tuple(range(1, min(options.max_head, 1024) + 1))
     limited: dict[str, Any] = {
         name: heads for name in ("n_head", "n_kv_head") if getattr(space, name) is not None
     }

@@ -14,6 +14,7 @@ from scalesim.cli.common import pairs, parse, print_json
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput
 from scalesim.files import check_writable
+from scalesim.schema import whole
 
 if TYPE_CHECKING:
     from scalesim.fitting import Comparison, Fit
@@ -136,8 +137,9 @@ def _check(options: Options) -> None:
                 raise InvalidInput(f"--{name} does nothing without --{needed}.")
     if options.loss == "squared" and options.delta != plain.delta:
         raise InvalidInput("--delta is the threshold of --loss huber: it does nothing with --loss squared.")
-    if options.bootstrap < 0:
-        raise InvalidInput(f"bootstrap must be a whole number of 0 or more, but is {options.bootstrap}.")
+    whole(0, 1_000_000)(options.bootstrap, "bootstrap")
+    whole(1, 100_000)(options.starts, "starts")
+    whole(0, 1 << 32)(options.seed, "seed")
     for name, path in (("save", options.save), ("resume", options.resume), ("plot", options.plot)):
         if path is not None:
             check_writable(path, name)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from scalesim.errors import InvalidInput, choose
 from scalesim.pytree import register, static
-from scalesim.shape.checks import check_sizes
+from scalesim.shape.checks import check_sizes, divisors, few
 from scalesim.shape.parameters import count_params
 from scalesim.shape.variants import LatentAttention, MixtureOfExperts, SlidingWindow
 
@@ -89,9 +89,9 @@ class Shape:
             if kv_heads > heads:
                 raise InvalidInput(f"n_kv_head must be at most n_head = {heads}, but is {kv_heads}.")
             if isinstance(heads, int) and isinstance(kv_heads, int) and heads % kv_heads:
-                divisors = [k for k in range(1, heads + 1) if heads % k == 0]
+                fit = few(divisors(heads), most=24)
                 raise InvalidInput(
-                    f"n_kv_head must divide n_head = {heads}, but is {kv_heads}; {divisors} would do."
+                    f"n_kv_head must divide n_head = {heads}, but is {kv_heads}; {fit} would do."
                 )
 
     def _check_parts(self) -> None:

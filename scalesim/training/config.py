@@ -18,7 +18,7 @@ from scalesim.workload import TrainingPlan
 
 __all__ = ["TrainConfig"]
 
-_MOST_STEPS = 100_000_000
+_MOST_STEPS = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)

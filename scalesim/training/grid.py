@@ -215,7 +215,7 @@ def run_grid(
     from scalesim.training.table import check_own, gather
 
     if workers is not None:
-        whole(1, 4096)(workers, "workers")
+        whole(1, 256)(workers, "workers")
     corpus = load_corpus(grid.corpus, documents=grid.documents)
     for run in grid.runs:
         check_pack([run], corpus, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
@@ -22,6 +23,7 @@ from scalesim.training.checkpoint import Checkpoints
 from scalesim.training.config import TrainConfig
 from scalesim.training.corpus import Corpus, load_corpus
 from scalesim.training.step import TrainState, compiled_eval, compiled_step, first_state
+from scalesim.units import format_bytes
 
 __all__ = ["Progress", "TrainResult", "train", "train_pack"]
 
@@ -167,6 +169,7 @@ def check_pack(configs: Sequence[TrainConfig], corpus: Corpus, mesh: jax.shardin
         raise InvalidInput(
             f"vocab_size must be at least the corpus's {corpus.vocab_size}, but is {first.shape.vocab_size}."
         )
+    _check_memory(first, len(configs))
     Batches(corpus.train, first.context_length, first.batch_size)
     validation_windows(corpus, first.context_length, 1)
     if mesh is not None:
@@ -175,6 +178,27 @@ def check_pack(configs: Sequence[TrainConfig], corpus: Corpus, mesh: jax.shardin
         if len(configs) > 1:
             raise InvalidInput("A pack of runs is for one device; train them one by one on a mesh.")
         check_mesh(first.shape, first.batch_size // first.recipe.accumulate, mesh)
+
+
+def _check_memory(config: TrainConfig, runs: int) -> None:
+    """Refuse what cannot be held: values, gradients and Adam's two moments, and the logits of one part."""
+    values = 16.0 * float(config.shape.n_params_total) * runs
+    logits = 8.0 * config.batch_tokens / config.recipe.accumulate * config.shape.vocab_size * runs
+    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices()]
+    held = float(sum(limits)) or _machine_memory()
+    if max(values, logits) > held:
+        what = f"{config.shape.n_params_total:.3g} parameters" if values > logits else "the logits of a batch"
+        raise InvalidInput(
+            f"{what} need {format_bytes(max(values, logits))} to train, more than the {format_bytes(held)} "
+            "there are; a smaller shape or batch_tokens, or a larger accumulate, would do."
+        )
+
+
+def _machine_memory() -> float:
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not a system that tells
+        return float("inf")
 
 
 class _Run:

@@ -293,28 +293,23 @@ def locked(folder: str | Path, what: str = "folder") -> Iterator[None]:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        handle = None if os.name == "nt" else os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise _told(error, what, folder) from None
+    if handle is None:  # Windows: no folder can be opened, nor locked
+        yield
+        return
+    import fcntl
+
     try:
-        try:
-            import fcntl
-        except ImportError:  # Windows: no advisory locks of this kind
-            yield
-            return
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(handle, 32, 0).decode(errors="replace").strip()
             raise Unreachable(
-                f"{what} {str(folder)!r} is in use by another process{f' ({holder})' if holder else ''}. "
-                "Wait for it, or give another folder."
+                f"{what} {str(folder)!r} is in use by another process. Wait for it, or give another folder."
             ) from None
         except OSError:  # a file system without locks
-            yield
-            return
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()}\n".encode(), 0)
+            pass
         yield
     finally:
         os.close(handle)

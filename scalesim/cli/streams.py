@@ -86,11 +86,15 @@ def written_out(work: Callable[[], int]) -> int:
     except BrokenPipeError:
         _silence()
         return 1
-    except OSError as error:
-        if error.filename is not None or error.errno is None:
-            raise
+    except OSError:
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            reason = error.strerror
+        else:
+            raise  # another file's trouble
         _silence()
-        print(f"scalesim: standard output cannot be written: {error.strerror}.", file=sys.stderr)
+        print(f"scalesim: standard output cannot be written: {reason}.", file=sys.stderr)
         return 1
 
 

@@ -181,7 +181,7 @@ class _Stop:
         self.options, self.reporter, self.held = options, reporter, ExitStack()
         self.stopping: Callable[[], bool] | None = None
 
-    def __call__(self, now: Progress) -> None:
+    def __call__(self, now: SweepProgress) -> None:
         if self.stopping is None:  # compiled: until here there was nothing to keep
             self.stopping = self.held.enter_context(deferred())
         if not self.options.process:

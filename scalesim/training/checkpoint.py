@@ -16,11 +16,13 @@ from orbax.checkpoint import v1
 
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.files import read_json, write_json
+from scalesim.schema import mapping, text
 
 __all__ = ["Checkpoints"]
 
 _KEPT = 2  # the newest may be cut short by a full disk; the one before it is whole
-_DIGESTS, _RUN = "digests.json", "run.json"
+_RUN = "run.json"
+_FAILURES = (OSError, ValueError, RuntimeError)  # of files: orbax and tensorstore raise the latter two
 _log = logging.getLogger(__name__)
 
 
@@ -41,14 +43,13 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.ERROR)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._check_identity()
-            self._digests = self._known_digests()
+            self._digests = self._check_identity()
             self._orbax = v1.training.Checkpointer(
                 self.folder,
                 preservation_policy=v1.training.preservation_policies.LatestN(_KEPT),
                 cleanup_tmp_directories=True,
             )
-        except OSError as error:
+        except _FAILURES as error:
             raise _told(error, self.folder) from error
 
     def __enter__(self) -> Checkpoints:
@@ -59,7 +60,7 @@ class Checkpoints:
     ) -> None:
         try:
             self._orbax.close()
-        except OSError as failed:
+        except _FAILURES as failed:
             if error is None:
                 raise _told(failed, self.folder) from failed
 
@@ -78,11 +79,11 @@ class Checkpoints:
                 self._digests = {k: v for k, v in self._digests.items() if k in kept}
                 self._digests[str(step)] = digest(state)
                 if jax.process_index() == 0:
-                    write_json(self.folder / _DIGESTS, self._digests, "checkpoint")
+                    write_json(self.folder / _RUN, {**self._identity, "digests": self._digests}, "checkpoint")
                 self._orbax.save_async(step, state, force=True)
             if wait:
                 self._orbax.wait()
-        except OSError as error:
+        except _FAILURES as error:
             raise _told(error, self.folder) from error
 
     def load(self, like: Any) -> tuple[int, Any] | None:
@@ -110,38 +111,29 @@ class Checkpoints:
         """The steps after which there is a checkpoint."""
         return [checkpoint.step for checkpoint in self._orbax.checkpoints]
 
-    def _known_digests(self) -> dict[str, str]:
-        """Return the digests by step; where their file is damaged no checkpoint can be trusted."""
-        path = self.folder / _DIGESTS
-        if not path.exists():
-            return {}  # of a version that kept none
-        try:
-            held = read_json(path, "digests")
-            if isinstance(held, dict):
-                return {str(k): str(v) for k, v in held.items()}
-        except InvalidInput:
-            pass
-        _log.warning("%s is damaged: the run begins anew", path)
-        return dict.fromkeys((p.name for p in self.folder.iterdir() if p.name.isdigit()), "unknown")
-
-    def _check_identity(self) -> None:
+    def _check_identity(self) -> dict[str, str]:
+        """Return the digests by step of this run's checkpoints; older files have none."""
         path = self.folder / _RUN
         begun = any(p.name.isdigit() and p.is_dir() for p in self.folder.iterdir())
         if not begun and (not path.exists() or not path.stat().st_size):
             write_json(path, self._identity, "checkpoint")
-            return
+            return {}
         advice = "Give another folder, or delete that one."
         try:
             held = read_json(path, "checkpoint's")
+            if not isinstance(held, dict):
+                raise InvalidInput(f"{path} must hold an object.")
         except InvalidInput as error:
             raise InvalidInput(
                 f"{self.folder.parent} holds checkpoints, but not of which run: {error} {advice}"
             ) from None
+        digests = held.pop("digests", {})
         for name, was, now in _differences(held, self._identity):
             raise InvalidInput(
                 f"{self.folder.parent} holds checkpoints of another run: its {name} is {was!r}, this one's "
                 f"{now!r}. {advice}"
             )
+        return mapping(text)(digests, f"{path}: digests")
 
 
 @jax.jit
@@ -175,9 +167,12 @@ def _differences(a: Any, b: Any, name: str = "") -> list[tuple[str, Any, Any]]:
     return [] if a == b else [(name, a, b)]
 
 
-def _told(error: OSError, folder: Path) -> Unreachable:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    what = "the disk is full" if full else (error.strerror or str(error))
+def _told(error: Exception, folder: Path) -> Exception:
+    if isinstance(error, InvalidInput | Unreachable):
+        return error
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0][:160]
+    what = "the disk is full" if full else reason
     return Unreachable(
         f"A checkpoint cannot be written to {folder}: {what}; what was kept before stays there."
     )

@@ -8,12 +8,13 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from scalesim.errors import InvalidInput
 
 __all__ = [
     "bar",
+    "end_now",
     "merge_repeats",
     "pairs",
     "parse",
@@ -117,6 +118,18 @@ def parse(config: type[T], command: str, args: Sequence[str], repeats: Sequence[
 def print_json(value: Any) -> None:
     """Print one JSON object on standard output; a NaN or infinity is a bug and raises."""
     print(json.dumps(value, allow_nan=False))
+
+
+def end_now(error: BaseException) -> NoReturn:
+    """End a process of several that failed, with its sentence and exit code.
+
+    The usual way out waits for the processes that are gone, and then aborts with a stack trace.
+    """
+    code = 2 if isinstance(error, InvalidInput) else 130 if isinstance(error, KeyboardInterrupt) else 1
+    said = f"interrupted. {error}".rstrip() if code == 130 else str(error)
+    print(f"scalesim: {said}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(code)
 
 
 @contextmanager

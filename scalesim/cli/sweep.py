@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from scalesim.cli.common import parse, print_json, stdout_kept
+from scalesim.cli.common import end_now, parse, print_json, stdout_kept
 from scalesim.cli.question import Objective
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput, Unreachable
@@ -232,12 +232,10 @@ def _swept(options: Options, product: Product) -> list[Sweep]:
             save_all=options.save_all,
             progress=stop,
         )
-    except (InvalidInput, Unreachable) as error:
+    except (InvalidInput, Unreachable, KeyboardInterrupt) as error:
         if leave is None:
             raise
-        # The usual way out waits for the processes that are gone, and then aborts with a stack trace.
-        print(f"scalesim: {error}", file=sys.stderr, flush=True)
-        os._exit(2 if isinstance(error, InvalidInput) else 1)
+        end_now(error)
     finally:
         stop.held.close()
     reporter.end()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from scalesim.cli.common import bar, parse, print_json
+from scalesim.cli.common import bar, end_now, parse, print_json
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.files import check_writable, read_text
@@ -18,7 +18,7 @@ from scalesim.files import check_writable, read_text
 if TYPE_CHECKING:
     import jax
 
-    from scalesim.training import TrainConfig, TrainResult
+    from scalesim.training import Corpus, TrainConfig, TrainResult
 
 __all__ = ["Options", "run"]
 
@@ -142,42 +142,55 @@ def _read(table: Path) -> list[dict[str, str]]:
 
 
 def _one(options: Options) -> int:
-    from scalesim.interrupts import saying
-    from scalesim.training import load_corpus, train
-    from scalesim.training.table import check_own, finite, gather, row_of
+    from scalesim.training import load_corpus
+    from scalesim.training.table import check_own
 
-    mesh, leave = _mesh(options)
     corpus = load_corpus(options.corpus, documents=options.documents)
     config = _config(options, max(corpus.vocab_size, 256))
     folder = Path(options.folder or f"out/train/{config.run_id(corpus.hash)}")
     check_own(folder / "runs.csv", [config.run_id(corpus.hash)])
-    for note in corpus.notes:
+    for note in (*corpus.notes, corpus):
         print(f"scalesim: {note}", file=sys.stderr)
-    print(f"scalesim: {corpus}", file=sys.stderr)
     print(f"scalesim: {config.shape.n_params_total:,} parameters, {config.n_steps} steps", file=sys.stderr)
+    mesh, leave = _mesh(options)
+    try:
+        code = _trained(options, config, corpus, folder, mesh)
+    except (InvalidInput, Unreachable, KeyboardInterrupt) as error:
+        if leave is None:
+            raise
+        end_now(error)
+    if leave is not None:
+        leave()
+    return code
+
+
+def _trained(
+    options: Options, config: TrainConfig, corpus: Corpus, folder: Path, mesh: jax.sharding.Mesh | None
+) -> int:
+    from scalesim.interrupts import saying
+    from scalesim.training import train
+    from scalesim.training.table import finite, gather, row_of
+
     stays = f"What {folder} held stays there; the same command goes on from it."
     with bar("steps") as show, saying(stays):
-        tell = _teller(show)
-        result = train(config, corpus, folder, progress=tell, mesh=mesh)
+        result = train(config, corpus, folder, progress=_teller(show), mesh=mesh)
     row = row_of(result)
     if not options.process:
         gather([row], folder / "runs.csv")
-        if options.export:
-            _export(result, options.export)
     if options.json:
         print_json({**finite(row), "message": result.message, "folder": str(folder)})
-    else:
+    if result.status != "finished":
+        kept = [p for p in (folder / "checkpoints").glob("*") if p.is_dir() and p.name.isdigit()]
+        where = f"The last good checkpoint is in {folder}." if kept else "No checkpoint was written before."
+        raise Unreachable(f"{result.message} {where}")
+    if options.export and not options.process:
+        _export(result, options.export)
+    if not options.json:
         print(
             f"{result.message} Validation loss {result.loss:.4f} nats a token, training "
             f"{result.train_loss:.4f}; {result.tokens_per_second:,.0f} tokens/s. "
             f"Table: {folder / 'runs.csv'}"
         )
-    if leave is not None:
-        leave()
-    if result.status != "finished":
-        kept = [p for p in (folder / "checkpoints").glob("*") if p.is_dir() and p.name.isdigit()]
-        where = f"The last good checkpoint is in {folder}." if kept else "No checkpoint was written before."
-        raise Unreachable(f"{result.message} {where}")
     return 0
 
 

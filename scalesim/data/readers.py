@@ -336,7 +336,8 @@ def _fill(numbers: dict[str, np.ndarray], convention: str | None, notes: list[st
         notes.append(f"n_params was counted from the shape, {convention}.")
     derived = "n_tokens" not in numbers and "flops" in numbers and "n_params" in numbers
     if derived:
-        numbers["n_tokens"] = numbers["flops"] / (6 * numbers["n_params"])
+        with np.errstate(all="ignore"):
+            numbers["n_tokens"] = numbers["flops"] / (6 * numbers["n_params"])
         notes.append("n_tokens is FLOPs / (6 n_params).")
     for name in [k for k, v in numbers.items() if k not in ("loss", "error") and not np.all(v > 0)]:
         if name != "weight":

@@ -32,11 +32,11 @@ SCALES: dict[str, float] = {
 LOSS_UNITS = ("nats", "bits", "perplexity")
 """A loss is in nats; bits are multiplied by ln 2, of a perplexity the logarithm is taken."""
 
-_COUNTS = ("n_params", "n_tokens", "flops")
 _RATIO = (0.2, 5e3)  # tokens a parameter, median: public sets lie from 8 to 570
 _ROW = (1e-3, 1e6)  # of any one row: they lie from 0.04 to 16,000
 _AGREE = 30.0  # FLOPs / (6 N D), median, either way: they lie from 0.9 to 4.4
 _LEAST = {"n_params": 1e3, "n_tokens": 1e3, "flops": 1e6}
+_MOST = {"n_params": 1e16, "n_tokens": 1e19, "flops": 1e33}
 _HIGHEST_LOSS = 15.0
 _TYPICAL_LOSS = 8.0  # a uniform guess over 3,000 words is worth 8 nats
 _FEW = 0.2
@@ -123,13 +123,20 @@ def check_units(
             f"{name} of row {rows[at]} is {numbers[name][at]:g}, which looks like {what}; "
             f"{_advice(numbers, name)}"
         )
+    for name, most in _MOST.items():
+        if name in numbers and (numbers[name] > most).any():
+            at = int(np.argmax(numbers[name]))
+            raise InvalidInput(
+                f"{name} of row {rows[at]} is {numbers[name][at]:g}; at most {most:g} would do."
+            )
     _check_losses(numbers["loss"], stated)
     if "n_params" not in numbers or "n_tokens" not in numbers:
         return
     _check_agreement(numbers, stated)
     if {"n_params", "n_tokens"} & stated.keys() or (derived and "flops" in stated):
         return
-    ratio = numbers["n_tokens"] / numbers["n_params"]
+    with np.errstate(all="ignore"):
+        ratio = numbers["n_tokens"] / numbers["n_params"]
     middle = float(np.median(ratio))
     blamed = "flops" if derived else "n_tokens" if middle < 1 else "n_params"
     how = " (tokens are FLOPs / (6 n_params))" if derived else ""
@@ -173,8 +180,10 @@ def outliers_in_loss(losses: np.ndarray) -> np.ndarray:
 def _check_agreement(numbers: Mapping[str, np.ndarray], stated: Mapping[str, Any]) -> None:
     if "flops" not in numbers or {"flops", "n_params", "n_tokens"} <= stated.keys():
         return
-    computed = 6 * numbers["n_params"] * numbers["n_tokens"]
-    off = float(np.median(numbers["flops"] / computed))
+    with np.errstate(all="ignore"):
+        computed = 6 * numbers["n_params"] * numbers["n_tokens"]
+    with np.errstate(all="ignore"):
+        off = float(np.median(numbers["flops"] / computed))
     if not 1 / _AGREE <= off <= _AGREE:
         ratio = float(np.median(numbers["n_tokens"] / numbers["n_params"]))
         plausible = _RATIO[0] <= ratio <= _RATIO[1]
@@ -187,24 +196,31 @@ def _check_agreement(numbers: Mapping[str, np.ndarray], stated: Mapping[str, Any
 
 def _advice(numbers: Mapping[str, np.ndarray], field: str) -> str:
     """Return which unit would make the numbers plausible, as the option that says it."""
-    best = None
-    if "n_params" in numbers and field in _COUNTS:
-        if field == "flops":
-            tokens = numbers["flops"] / (6 * numbers["n_params"])
-            units = {"PF-days": 8.64e19, **{f"1e{p}": 10.0**p for p in (9, 12, 15, 18, 21, 24)}}
-            known = numbers["n_tokens"] if "n_tokens" in numbers and "flops" in numbers else None
-            wanted = 20.0 * numbers["n_params"]
-            if known is not None and not np.allclose(known, tokens):
-                wanted = known
-            off = float(np.median(np.log(wanted / tokens)))
-        elif "n_tokens" in numbers:
-            units = {f"1e{p}": 10.0**p for p in (3, 6, 9, 12)}
-            ratio = float(np.median(np.log(numbers["n_tokens"] / numbers["n_params"])))
-            off = math.log(20.0) - ratio if field == "n_tokens" else ratio - math.log(20.0)
-        else:
-            units, off = {"1e9": 1e9}, 0.0
-        best = min(units, key=lambda unit: abs(math.log(units[unit]) - off)) if off > 0 else None
+    with np.errstate(all="ignore"):
+        best = _best_unit(numbers, field)
     return f"--unit {field}={best or '1e9'} would say its unit. {_confirm(field)}"
+
+
+def _best_unit(numbers: Mapping[str, np.ndarray], field: str) -> str | None:
+    """Return the unit that brings a field nearest to what the others say, or 20 tokens a parameter."""
+    if "n_params" not in numbers:
+        return None
+    wanted = 20.0 * numbers["n_params"]
+    units = {f"1e{p}": 10.0**p for p in (3, 6, 9, 12)}
+    if field == "flops":
+        units = {"PF-days": 8.64e19, **{f"1e{p}": 10.0**p for p in (9, 12, 15, 18, 21, 24)}}
+        tokens = numbers["flops"] / (6 * numbers["n_params"])
+        known = numbers.get("n_tokens")
+        off = (wanted if known is None or np.allclose(known, tokens) else known) / tokens
+    elif "n_tokens" in numbers:
+        off = wanted / numbers["n_tokens"]
+        off = off if field == "n_tokens" else 1 / off
+    else:
+        return None
+    middle = float(np.median(np.log(off)))
+    if not (math.isfinite(middle) and middle > 0):
+        return None
+    return min(units, key=lambda unit: abs(math.log(units[unit]) - middle))
 
 
 def _confirm(field: str) -> str:

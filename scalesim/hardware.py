@@ -76,7 +76,7 @@ class Hardware:
             if isinstance(value, bool | str | list | tuple | dict):
                 raise InvalidInput(f"{name} of {self.name} must be a number, but is {shown(value)}.")
             if isinstance(value, int | float) and not 0 < value <= _MOST[name]:
-                if not 0 < value < float("inf"):
+                if not _LEAST <= value < float("inf"):
                     raise InvalidInput(
                         f"{name} of {self.name} must be above 0 and finite, but is {shown(value)}."
                     )
@@ -192,6 +192,7 @@ _MOST: dict[str, float] = {
     **dict.fromkeys(("price_low", "price_typical", "price_high"), 1e5),
 }
 """What no accelerator has: a figure beyond is in another unit."""
+_LEAST = 1e-9
 _SLIPS = " (tera- and gigaunits, as its name says: 3350 GB/s, not 3.35e12 bytes/s)"
 
 # Whose measured constants an accelerator borrows; where it was not measured itself, the report says so.

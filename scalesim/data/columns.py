@@ -284,6 +284,8 @@ def _matches(column: str, key: str, values: Any) -> float:
     path = plain[: len(plain) - len(last)].lower()
     if key == "loss" and last != plain and _squashed(last) == "loss":
         return 1.0
+    if len(last) == 1 and last != plain and last.isupper():
+        return float(last in single and _letter_means(last, key, values))
     if _squashed(plain) in known or (last != plain and "embed" not in path and _squashed(last) in known):
         return 1.0
     if key not in ("n_params", "n_tokens", "flops"):
@@ -302,7 +304,7 @@ def _letter_means(letter: str, key: str, values: Any) -> bool:
     try:
         numbers = np.asarray(values, float)
     except (TypeError, ValueError):
-        return False
+        return letter in "NDCT"  # 1.3B
     numbers = numbers[np.isfinite(numbers)]
     if letter in "Ll":
         return bool(np.all(numbers == np.floor(numbers))) == (key == "n_layer")

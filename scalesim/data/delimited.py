@@ -60,7 +60,9 @@ def parse_table(content: str, name: str, tabs: bool = False) -> tuple[dict[str, 
         raise InvalidInput(f"{name} is empty.")
     separator = told.group(1) if told else _separator(body, tabs)
     rows = _rows(body, separator, name)
-    if rows and all(_NUMBER.fullmatch(c.replace(",", ".")) for c in rows[0][1]) and comments:
+    if not rows:
+        raise InvalidInput(f"{name} is empty.")
+    if all(_NUMBER.fullmatch(c.replace(",", ".")) for c in rows[0][1]) and comments:
         named = _split(comments[-1].lstrip("#%/; "), separator)  # as numpy.savetxt writes it
         if len(named) == len(rows[0][1]):
             rows.insert(0, (0, named))

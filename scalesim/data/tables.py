@@ -141,9 +141,10 @@ def _from_trainer(value: dict[str, Any], name: str, notes: list[str]) -> dict[st
     rows = [row for row in logged if "eval_loss" in row] or [row for row in logged if "loss" in row]
     if not rows:
         raise InvalidInput(f"{name} is a trainer's log without a loss.")
-    seen = {row.get("step"): row["num_input_tokens_seen"] for row in logged if "num_input_tokens_seen" in row}
+    key = "num_input_tokens_seen"
+    seen = {str(row.get("step")): row[key] for row in logged if key in row}
     for row in rows:
-        row.setdefault("num_input_tokens_seen", seen.get(row.get("step")))
+        row.setdefault(key, seen.get(str(row.get("step"))))
     notes.append(
         f"It is the log of one run of Hugging Face's Trainer, {len(rows)} evaluations: rows of one run are "
         "correlated, and the run's size is not in it."

@@ -118,11 +118,12 @@ def read_fit(path: str | Path) -> dict[str, Any]:
                     f"{name}.bootstrap.samples.{key} must hold a value for each of the {count} resamples, "
                     f"but holds {len(values)}."
                 )
-        _same_names(held["law"], spread["samples"], f"{name}.bootstrap.samples")
+        spread["samples"] = _named(held["law"], spread["samples"], f"{name}.bootstrap.samples")
     return held
 
 
-def _same_names(law: Law, samples: Mapping[str, Any], name: str) -> None:
+def _named(law: Law, samples: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the samples in the order of the law's coefficients, whatever that of the file."""
     from scalesim.fitting.coordinates import coefficients
 
     known = coefficients(law)
@@ -137,6 +138,7 @@ def _same_names(law: Law, samples: Mapping[str, Any], name: str) -> None:
             raise InvalidInput(
                 f"{name}.{key} must be of shape {('resamples', *size)}, but is {np.shape(samples[key])}."
             )
+    return {key: samples[key] for key in known}
 
 
 def checked_law(raw: Any, name: str, depth: int = 0, groups: int = 0) -> Law:

@@ -175,13 +175,14 @@ def _array(path: Path, name: str) -> np.ndarray:
     if not path.is_file():
         raise InvalidInput(f"{name} is a folder, a pipe or a device; a file would do.")
     try:
-        tokens = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, TypeError, MemoryError, OverflowError) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else "it is cut short"
+        with path.open("rb") as file:
+            start = file.read(6)
+        if start != b"\x93NUMPY":
+            raise ValueError("it is cut short" if len(start) < 6 else "it does not begin as one")
+        tokens = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # NumPy reads headers as Python, and fails as Python does
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise InvalidInput(f"{name} is not a NumPy array that can be read: {reason}.") from None
-    if not isinstance(tokens, np.ndarray):
-        tokens.close()
-        raise InvalidInput(f"{name} holds several arrays; one of token numbers would do.")
     return checked_tokens(tokens, name)
 
 

@@ -1,4 +1,4 @@
-"""Everything that reads a person's file: a good file of each kind, how it is damaged, what must come of it."""
+"""Everything that reads a person's file: a good one of each kind, how it is damaged, what comes of it."""
 
 from __future__ import annotations
 
@@ -175,7 +175,11 @@ n_tokens = 256
 seed = [0, 1]
 schedule = "cosine"
 """
-TIMINGS = b"model,context,seconds,batch\nllama-3-8b,4096,0.012,1\nllama-3-8b,8K,0.0125,2\n16x2048x8x1,4096,0.006,1\n"
+TIMINGS = b"""model,context,seconds,batch
+llama-3-8b,4096,0.012,1
+llama-3-8b,8K,0.0125,2
+16x2048x8x1,4096,0.006,1
+"""
 TEXT = b"\n\n".join(f"document {i} says {i * i} and no more than that".encode() for i in range(60))
 JSONL = b"\n".join(json.dumps({"text": f"document {i} says {i * i}"}).encode() for i in range(60))
 TRAINER = json.dumps(
@@ -198,7 +202,12 @@ def targets() -> list[Target]:
     """Return every reader."""
     any_bytes, any_json, any_text = (of_bytes,), (of_json, of_json, of_bytes), (of_text, of_text, of_bytes)
     tokens = np.arange(3000) % 500
-    numbers = {"z": np.ones((8, 5)), "objective": np.ones(8), "gradient_norm": np.zeros(8)}
+    numbers: dict[str, Any] = {
+        "key": "k",
+        "z": np.ones((8, 5)),
+        "objective": np.ones(8),
+        "gradient_norm": np.zeros(8),
+    }
     hardware = {"name": "mine", "bf16_tflops": 400, "memory_gb": 48, "bandwidth_gbs": 1800}
     measured = json.loads((DATA / "efficiency.json").read_text())["h100"]
     found = [
@@ -218,9 +227,7 @@ def targets() -> list[Target]:
         Target("table, Parquet", "runs.parquet", _parquet(_runs()), any_bytes, _read_runs),
         Target("timings", "timings.csv", TIMINGS, any_text, _read_timings),
         Target("law", "law.json", _law(), any_json, _read_law),
-        Target(
-            "resamples", "b.npz", _saved(lambda o: np.savez(o, key="k", **numbers)), any_bytes, _read_archive
-        ),
+        Target("resamples", "b.npz", _saved(lambda o: np.savez(o, **numbers)), any_bytes, _read_archive),
         Target("hardware", "hw.json", json.dumps(hardware).encode(), any_json, _read_hardware),
         Target(
             "hardware, measured",

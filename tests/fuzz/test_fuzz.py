@@ -112,7 +112,7 @@ COMMANDS = (
     ["compare", "16x2048x8x1", "gpt2", "--context", "1K,2K", "--json"],
     ["calibrate", "timings.csv", "--hardware", "h100", "--json"],
     ["design", "--context", "8K", "--target-loss", "2.7", "--max-head", "8", "--tile", "64", "--json"],
-    ["sweep", "--d-model", "512:1024:256", "--d-ff", "1024:4096:512", "--n-head", "4,8", "--context", "8K", "--json"],
+    ["sweep", "--d-model", "512:1024:256", "--d-ff", "1024:4096:512", "--n-head", "4,8", "--json"],
     ["fit", "runs.csv", "--column", "n_tokens=n_tokens", "--starts", "4", "--select", "n_params=1", "--json"],
     ["train", "grid.toml", "--workers", "1", "--json"],
     ["train", "--shape", "1x16x2x1", "--tokens", "none", "--context", "16", "--corpus", "c.txt", "--json"],

@@ -137,12 +137,17 @@ def _receive(host: str, port: int, count: int, until: float, seconds: float) -> 
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(count + 8)
     except OSError as error:
-        raise InvalidInput(f"coordinator {host}:{port} cannot be listened at: {error.strerror}.") from None
+        raise InvalidInput(f"coordinator {host!r} is not a known host: {error.strerror}.") from None
     with listener:
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+            listener.listen(count + 8)
+        except OSError as error:
+            raise InvalidInput(
+                f"coordinator {host}:{port} cannot be listened at: {error.strerror}."
+            ) from None
         while len(came) < count - 1:
             left = until - time.monotonic()
             if left <= 0:

@@ -69,9 +69,8 @@ def test_a_flag_is_raised_between_two_steps():
         time.sleep(0.01)
         assert stopping()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    with pytest.raises(interrupts.Interrupted), interrupts.raised():
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(1)
+    with interrupts.raised(), pytest.raises(interrupts.Interrupted):
+        signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.slow

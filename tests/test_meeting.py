@@ -51,6 +51,7 @@ def test_one_that_ends_is_named():
         connection.close()  # as the system does for a process that was killed
     assert known.wait(5)
     assert gone == [1]
+    found[0].leave()
 
 
 def test_one_that_does_not_come_is_named():

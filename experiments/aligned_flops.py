@@ -108,12 +108,12 @@ def laws_of(tokens: str) -> tuple[Any, Any, int]:
     head = ss.named_fit("default")
     base: Any = None if tokens == "hoffmann" else base_fit(tokens)
     law = HOFFMANN if base is None else base.law
-    count = len(head.bootstrap) if base is None else min(len(head.bootstrap), len(base.bootstrap))
-    heads = head.bootstrap.laws(head.law, count)
+    count = len(head.resamples) if base is None else min(len(head.resamples), len(base.resamples))
+    heads = head.resamples.laws(head.law, count)
     if base is None:
         drawn = jax.tree.map(lambda leaf: np.full(count, float(leaf)), law)
     else:
-        drawn = base.bootstrap.laws(base.law, count)
+        drawn = base.resamples.laws(base.law, count)
     first = jax.tree.map(lambda a, b: np.concatenate([[float(a)], b]), head.law, heads)
     second = jax.tree.map(lambda a, b: np.concatenate([[float(a)], b]), law, drawn)
     return first, second, count

@@ -58,7 +58,7 @@ def main() -> None:
         ranges = found.provenance["evidence"][0]["ranges"]
         print(f"{name}: {len(runs)} runs, {base.source}; {found.message}")
         print(f"  {found.law}")
-        print(f"  rms {found.rms:.4f}; {found.bootstrap.intervals()}")
+        print(f"  rms {found.rms:.4f}; {found.resamples.intervals()}")
         print(f"  {ranges}")
 
 

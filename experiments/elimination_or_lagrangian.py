@@ -25,8 +25,8 @@ import optax
 from experiments.common import RESULTS, Row, machine_load, print_rows, random_queries, shipped, write_csv
 from scalesim.design import PAPER, Problem, Query
 from scalesim.design.lattice import STARTS
-from scalesim.design.newton import ITERATIONS
 from scalesim.design.relaxation import heads_at, relax
+from scalesim.numerics.penalty import ITERATIONS
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, paler, save
 from scalesim.shape import count_params
 

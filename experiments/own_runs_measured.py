@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.cost.cache import kv_cache_bytes
 from scalesim.cost.flops import forward_flops
-from scalesim.cost.memory import kv_cache_bytes
 from scalesim.hardware import Hardware
 from scalesim.measure import time_models
 from scalesim.model import ModelOptions, empty_cache, forward, init_params

@@ -142,10 +142,10 @@ def law_for(
         "reducible": options.get("reducible", 0.0),
         "each": options.get("each", 1.0),
     }
-    count = min(len(heads.bootstrap), len(tokens.bootstrap))
+    count = min(len(heads.resamples), len(tokens.resamples))
     drawn = AtBudget(
-        base=tokens.bootstrap.laws(tokens.law, count),
-        heads=heads.bootstrap.laws(heads.law, count),
+        base=tokens.resamples.laws(tokens.law, count),
+        heads=heads.resamples.laws(heads.law, count),
         **{name: np.full(count, value) for name, value in given.items()},
     )
     return AtBudget(base=tokens.law, heads=heads.law, **given), drawn

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import scalesim as ss
-from scalesim.data import paper_runs
-from scalesim.design import paper_evidence
-from scalesim.design.evidence import NOISE
-from scalesim.fitting import Fit, Points, Squared
+from scalesim.design.evidence import paper_evidence, paper_points
+from scalesim.fitting import Fit
 from scalesim.fitting.bootstrap import bootstrap
 from scalesim.laws import HeadLaw
 
@@ -33,12 +31,12 @@ def fit_with_doubt(evidence: Any) -> Fit:
 
 
 def main() -> None:
-    evidence = {"points": Points(paper_runs(), Squared(NOISE)), "default": paper_evidence()}
+    evidence = {"points": paper_points(), "default": paper_evidence()}
     for name, pieces in evidence.items():
         found = fit_with_doubt(pieces)
         found.save(DATA / f"law_{name}.json")
         print(f"{name}: {found.message} rms {found.rms:.5f} nats over the points. {found.law}")
-        print(f"  standard errors with E free: {found.bootstrap.standard_errors}")
+        print(f"  standard errors with E free: {found.resamples.standard_errors}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 from scalesim.errors import InvalidInput, choose
 from scalesim.pytree import register, static
 from scalesim.schema import mapping, number, text
+from scalesim.types import Num
 
 __all__ = [
     "DecodeConstants",
@@ -25,8 +26,6 @@ __all__ = [
     "PrefillConstants",
     "measured_efficiency",
 ]
-
-Num = Any
 
 
 @register

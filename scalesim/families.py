@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from scalesim.errors import InvalidInput, choose
-from scalesim.roots import newton_root
+from scalesim.numerics.roots import newton_root
 from scalesim.shape import Shape
+from scalesim.types import Num
 
 __all__ = [
     "FIGURE",
@@ -29,8 +30,6 @@ __all__ = [
     "named_baseline",
     "named_family",
 ]
-
-Num = Any
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import functools
 import importlib.resources
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,19 +15,19 @@ import jax.numpy as jnp
 
 from scalesim.efficiency import Efficiency, measured_efficiency
 from scalesim.errors import InvalidInput, choose
+from scalesim.faces import Face, Shown
 from scalesim.files import read_json, write_json
 from scalesim.pytree import register, static
 from scalesim.schema import shown, text
+from scalesim.types import Num
 from scalesim.workload import COMPUTE, Compute
 
 __all__ = ["Hardware", "hardware_catalogue", "load_hardware", "save_hardware"]
 
-Num = Any
-
 
 @register
-@dataclass(frozen=True, kw_only=True)
-class Hardware:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Hardware(Shown):
     """One accelerator, in the units of its data sheet: decimal giga and tera, dense (not sparse) peaks.
 
     Every figure is a leaf of the pytree: costs can be differentiated with respect to all of them.
@@ -84,6 +85,11 @@ class Hardware:
                     f"{name} of {self.name} must be at most {_MOST[name]:,.0f}, but is {shown(value)}"
                     f"{_SLIPS}."
                 )
+
+    def _face(self) -> Face:
+        rows = [(name, value) for name in _FIGURES if (value := getattr(self, name)) is not None]
+        source = f"Source: {self.source.split(';')[0]}." if self.source else ""
+        return Face(f"Hardware {self.name}", ("figure", "value"), rows, (source,), most=16)
 
     def need(self, name: str) -> Num:
         """Return a figure, or raise InvalidInput where the hardware states none."""
@@ -258,7 +264,7 @@ def load_hardware(hardware: str | Mapping[str, Any] | Hardware) -> Hardware:
     return catalogue[choose("hardware", key, catalogue)]
 
 
-def save_hardware(hardware: Hardware, path: str) -> None:
+def save_hardware(hardware: Hardware, path: str | Path) -> None:
     """Write hardware as a JSON file, which `load_hardware` reads.
 
     Raises:

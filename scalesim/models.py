@@ -5,12 +5,17 @@ from __future__ import annotations
 import csv
 import functools
 import importlib.resources
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from scalesim.cost.cache import kv_bytes_per_token
 from scalesim.errors import choose
-from scalesim.shape import LatentAttention, MixtureOfExperts, Shape, SlidingWindow
+from scalesim.interop.huggingface import from_huggingface
+from scalesim.shape import Attention, Block, Dense, LatentAttention, Mixer, MixtureOfExperts, Shape
+from scalesim.shape.ffn import FFN
 
 __all__ = ["KnownModel", "known_model", "known_models"]
 
@@ -28,6 +33,7 @@ class KnownModel:
         kv_bytes_per_token: published bytes of cache a token, all layers, 16 bits a value.
         source: where the total was read.
         notes: known quirks.
+        weight_bits: mean bits of a value of the layers' matrices as it is published, scales included.
     """
 
     name: str
@@ -38,6 +44,7 @@ class KnownModel:
     kv_bytes_per_token: int
     source: str
     notes: str
+    weight_bits: float = 16.0
 
 
 def _key(name: str) -> str:
@@ -64,8 +71,29 @@ def known_model(name: str) -> KnownModel:
 @functools.cache
 def known_models() -> Mapping[str, KnownModel]:
     """Return every known model, by its short name."""
-    text = (importlib.resources.files("scalesim.data") / "models.csv").read_text(encoding="utf-8")
-    return {_key(row["model"]): _read(row) for row in csv.DictReader(text.splitlines())}
+    data = importlib.resources.files("scalesim.data")
+    table = csv.DictReader((data / "models.csv").read_text(encoding="utf-8").splitlines())
+    configs = (data / "model_configs.jsonl").read_text(encoding="utf-8").splitlines()
+    models = [*map(_read, table), *(_imported(json.loads(line)) for line in configs)]
+    return {_key(model.name): model for model in models}
+
+
+def _imported(row: Mapping[str, Any]) -> KnownModel:
+    """Read a line with a model's config.json, of which the fields that cost something are kept."""
+    found = from_huggingface(row["config"])
+    assert found.max_context is not None
+    said = (row["notes"], *found.notes)
+    return KnownModel(
+        name=row["model"],
+        shape=found.shape,
+        max_context=found.max_context,
+        published_params=row["published_params"],
+        published_excess=0,
+        kv_bytes_per_token=int(kv_bytes_per_token(found.shape)),
+        source="; ".join(filter(None, (row["source"], row["published_source"]))),
+        notes=" ".join(filter(None, said)),
+        weight_bits=found.weight_bits,
+    )
 
 
 def _read(row: Mapping[str, str]) -> KnownModel:
@@ -74,25 +102,12 @@ def _read(row: Mapping[str, str]) -> KnownModel:
 
     is_gpt2 = row["family"] == "gpt2"
     shape = Shape(
-        n_layer=whole("n_layers"),
         d_model=whole("d_model"),
-        n_head=whole("n_heads"),
-        n_kv_head=whole("n_kv_heads"),
-        head_dim=whole("head_dim"),
-        d_ff=whole("dense_d_ff" if row["dense_d_ff"] else "d_ff"),
         vocab_size=whole("vocab"),
-        gated_ffn=row["gated_mlp"] == "1",
+        blocks=[_layer(row, i) for i in range(whole("n_layers"))],
         tied_embeddings=row["tie_embeddings"] == "1",
-        qkv_bias=row["qkv_bias"] == "1",
-        output_bias=row["other_bias"] == "1",
-        ffn_bias=row["other_bias"] == "1",
-        qk_norm={"": "none", "head": "head", "full": "projection"}[row["qk_norm"]],  # type: ignore[arg-type]
-        norms_per_layer=whole("norms_per_layer"),
         norm_bias=is_gpt2,
         n_positions=whole("max_ctx") if is_gpt2 else 0,
-        latent=_latent(row),
-        window=_window(row["sliding_window"]),
-        moe=_moe(row),
     )
     published = row["params_total_published"]
     return KnownModel(
@@ -107,37 +122,53 @@ def _read(row: Mapping[str, str]) -> KnownModel:
     )
 
 
-def _latent(row: Mapping[str, str]) -> LatentAttention | None:
-    if not row["kv_lora_rank"]:
-        return None
-    return LatentAttention(
-        kv_lora_rank=int(float(row["kv_lora_rank"])),
-        q_lora_rank=int(float(row["q_lora_rank"])) if row["q_lora_rank"] else None,
-        rope_dim=int(float(row["qk_rope"])),
-        v_head_dim=int(float(row["v_head_dim"])),
+def _layer(row: Mapping[str, str], i: int) -> Block:
+    def whole(name: str) -> int:
+        return int(float(row[name] or 0))
+
+    mixer: Mixer
+    if row["kv_lora_rank"]:
+        mixer = LatentAttention(
+            n_head=whole("n_heads"),
+            kv_lora_rank=whole("kv_lora_rank"),
+            q_lora_rank=whole("q_lora_rank") or None,
+            head_dim=whole("head_dim"),
+            rope_dim=whole("qk_rope"),
+            v_head_dim=whole("v_head_dim"),
+        )
+    else:
+        mixer = Attention(
+            n_head=whole("n_heads"),
+            n_kv_head=whole("n_kv_heads"),
+            head_dim=whole("head_dim"),
+            window=_window(row["sliding_window"], i),
+            qkv_bias=row["qkv_bias"] == "1",
+            output_bias=row["other_bias"] == "1",
+            qk_norm={"": "none", "head": "head", "full": "projection"}[row["qk_norm"]],  # type: ignore[arg-type]
+        )
+    ffn: FFN = Dense(
+        d_ff=whole("dense_d_ff") or whole("d_ff"),
+        gated=row["gated_mlp"] == "1",
+        bias=row["other_bias"] == "1",
     )
+    if row["n_experts"] and i >= whole("first_k_dense"):
+        ffn = MixtureOfExperts(
+            n_expert=whole("n_experts"),
+            top_k=whole("top_k"),
+            d_ff=whole("d_ff"),
+            d_ff_shared=whole("n_shared") * whole("d_ff"),
+            router_bias="router-bias" in row["notes"],
+        )
+    return Block(mixer=mixer, ffn=ffn, norms=whole("norms_per_layer"))
 
 
-def _moe(row: Mapping[str, str]) -> MixtureOfExperts | None:
-    if not row["n_experts"]:
-        return None
-    return MixtureOfExperts(
-        n_expert=int(float(row["n_experts"])),
-        top_k=int(float(row["top_k"])),
-        d_ff=int(float(row["d_ff"])),
-        n_shared=int(float(row["n_shared"] or 0)),
-        n_dense_layer=int(float(row["first_k_dense"] or 0)),
-        router_bias="router-bias" in row["notes"],
-    )
-
-
-def _window(text: str) -> SlidingWindow | None:
+def _window(text: str, i: int) -> int | None:
     """Read the table's words: `4096 all layers`, `4096 every 2nd layer`, `512, 5 local : 1 global`."""
     if not text:
         return None
-    window = int(re.match(r"\d+", text)[0])  # type: ignore[index]
+    every = 0
     if mixed := re.search(r"(\d+) local : 1 global", text):
-        return SlidingWindow(window=window, global_every=int(mixed[1]) + 1)
-    if mixed := re.search(r"every (\d+)\w+ layer", text):
-        return SlidingWindow(window=window, global_every=int(mixed[1]))
-    return SlidingWindow(window=window)
+        every = int(mixed[1]) + 1
+    elif mixed := re.search(r"every (\d+)\w+ layer", text):
+        every = int(mixed[1])
+    return None if every and (i + 1) % every == 0 else int(re.match(r"\d+", text)[0])  # type: ignore[index]

@@ -10,10 +10,10 @@ import numpy as np
 from scalesim.errors import InvalidInput, choose
 from scalesim.pytree import register, static
 from scalesim.shape import Shape, count_params
+from scalesim.types import Num
 
 __all__ = ["COMPUTE", "Compute", "ContextLengths", "Traffic", "TrainingPlan", "Workload"]
 
-Num = Any
 Compute = Literal["bf16", "fp8", "int8", "fp4"]
 COMPUTE: tuple[str, ...] = ("bf16", "fp8", "int8", "fp4")
 
@@ -38,8 +38,10 @@ class Workload:
         generated_length: tokens generated a sequence; None: one step at the full context is looked at.
         prefix_length: tokens of the prompt that all sequences share: cached once, not computed again.
         prefill_chunk: prompt tokens that the engine computes at a time; bounds the activations' memory.
-        weight_bits, activation_bits, kv_bits: bits a value of weights, activations and KV cache.
+        weight_bits, activation_bits, kv_bits: bits a value of the layers' matrices (embeddings, norms and the
+            output table keep 16), of activations and of the KV cache.
         compute: number format of the matrix units, whose peak the hardware states.
+        kv_pool: count the pool that an engine sets aside for caches, rather than what they need.
 
     Raises:
         InvalidInput: a Python number that is not positive and finite, a generated_length or prefix_length
@@ -59,6 +61,7 @@ class Workload:
     activation_bits: Num = 16
     kv_bits: Num = 16
     compute: Compute = static("bf16")
+    kv_pool: bool = static(False)
 
     def __post_init__(self) -> None:
         for name in (

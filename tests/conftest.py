@@ -6,6 +6,8 @@ import jax
 import pytest
 from hypothesis import settings
 
+collect_ignore = ["typing/user_script.py"]  # read by type checkers, never run
+
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

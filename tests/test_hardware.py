@@ -16,7 +16,7 @@ MINE = {"name": "mine", "bf16_tflops": 400, "memory_gb": 48, "bandwidth_gbs": 18
 
 def test_every_accelerator_of_the_catalogue_serves():
     job, shape = Workload(context_length=1024), known_model("llama-3.2-1b").shape
-    assert len(hardware_catalogue()) == 13
+    assert len(hardware_catalogue()) == 28
     for hardware in hardware_catalogue().values():
         assert float(step_time(shape, job, hardware)) > 2 * shape.n_params_total / hardware.bandwidth
         assert hardware.source

@@ -32,8 +32,8 @@ class Options:
     """An accelerator of the catalogue, or a JSON file with its figures."""
     batch_size: Annotated[float, tyro.conf.arg(aliases=["--batch"])] = 1.0
     """Sequences served at a time."""
-    weight_bits: float = 16.0
-    """Bits a weight."""
+    weight_bits: float | None = None
+    """Bits a value of the layers' matrices (default: as the checkpoint is stored)."""
     kv_bits: float = 16.0
     """Bits a value of the KV cache."""
     compute: Literal["bf16", "fp8", "int8", "fp4"] = "bf16"
@@ -103,7 +103,7 @@ def _at(options: Options, given: Given, context: int, hardware: Hardware) -> dic
     workload = Workload(
         context_length=context,
         batch_size=whole(options.batch_size),
-        weight_bits=whole(options.weight_bits),
+        weight_bits=whole(given.weight_bits if options.weight_bits is None else options.weight_bits),
         kv_bits=whole(options.kv_bits),
         compute=options.compute,
     )
@@ -134,7 +134,7 @@ def _loss(law: str, given: Given) -> dict[str, Any] | None:
     from scalesim.laws.base import fields_of
 
     shape = given.shape
-    plain = shape.latent is None and shape.window is None and shape.moe is None and shape.layers_per_kv == 1
+    plain = shape.is_plain and shape.window is None
     # A trained model's own data decide its loss: a law of other data says nothing about it.
     if not plain or not shape.gated_ffn or given.max_context is not None:
         return None

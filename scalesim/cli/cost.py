@@ -27,6 +27,8 @@ _LONGEST = 131072
 class Options:
     """What one shape costs to serve and to train: bytes, milliseconds, dollars, and what bounds them."""
 
+    design: tyro.conf.Positional[str | None] = None
+    """A known model, a config.json, its folder, a hub id in your cache, or sizes such as 16x2048x32x8."""
     shape: str | None = None
     """Layers x width x query heads x KV heads, and x FFN width if that is not 8/3 of the width."""
     model: str | None = None
@@ -43,12 +45,14 @@ class Options:
     """Tokens generated a sequence; the rest of the context is the prompt."""
     prefix: str | None = None
     """Tokens of the prompt that all sequences share."""
-    weight_bits: float = 16.0
-    """Bits a weight."""
+    weight_bits: float | None = None
+    """Bits a value of the layers' matrices (default: as the checkpoint is stored)."""
     activation_bits: float = 16.0
     """Bits an activation."""
     kv_bits: float = 16.0
     """Bits a value of the KV cache."""
+    kv_pool: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Count the pool that an engine sets aside for caches, rather than what they need."""
     compute: Literal["bf16", "fp8", "int8", "fp4"] = "bf16"
     """Number format of the matrix units."""
     tensor: int = 1
@@ -78,8 +82,10 @@ def run(args: list[str]) -> int:
     options = parse(Options, "cost", args)
     use_compilation_cache()
     from scalesim.cost.capacity import check_fits
+    from scalesim.cost.counts import counts
     from scalesim.cost.explain import serving_cost
     from scalesim.cost.parallel import Parallel
+    from scalesim.errors import Unreachable
     from scalesim.hardware import load_hardware
     from scalesim.report.serving_table import print_serving, serving_json
 
@@ -88,14 +94,28 @@ def run(args: list[str]) -> int:
     hardware = load_hardware(options.hardware)
     parallel = Parallel(tensor=options.tensor, pipeline=options.pipeline, expert=options.expert)
     parallel.check(given.shape)
-    check_fits(given.shape, workload, hardware, parallel)
+    unfit = None
+    try:
+        check_fits(given.shape, workload, hardware, parallel)
+    except Unreachable as error:
+        unfit = str(error)
     cost = serving_cost(given.shape, workload, hardware, parallel)
+    bits = dict.fromkeys((workload.weight_bits, 16, 8, 4))
+    found = counts(given.shape, weight_bits=tuple(bits), kv_bits=workload.kv_bits)
     report = {
         **_head(given, workload, hardware, parallel),
         **serving_json(cost),
+        "fits": unfit is None,
+        "unfit": unfit,
+        "counts": found.to_dict(),
         "training": _training(options, given, workload, hardware),
         "paper": _paper(options, given, workload),
     }
+    if unfit is not None:
+        # What does not fit is not served: it has no times.
+        of_times = ("ttft_s", "tpot_s", "throughput_tokens_per_s", "prefill_tokens_per_s", "operators",
+                    "dollars_per_million_tokens", "joules_per_million_tokens")  # fmt: skip
+        report |= dict.fromkeys(of_times)
     if options.write_config is not None:
         from scalesim.interop import write_config
 
@@ -110,14 +130,16 @@ def run(args: list[str]) -> int:
     if options.json:
         print_json(report)
     else:
-        print_serving(report, cost, hardware)
+        print_serving(report, cost, hardware, found)
     return 0
 
 
 def _given(options: Options) -> Given:
-    stated = [text for text in (options.shape, options.model, options.config) if text is not None]
+    stated = [
+        text for text in (options.design, options.shape, options.model, options.config) if text is not None
+    ]
     if len(stated) > 1:
-        raise InvalidInput("only one of --shape, --model and --config can be given.")
+        raise InvalidInput("only one of --shape, --model and --config can be given, or a design by itself.")
     if options.config is not None and not options.config.endswith(".json"):
         raise InvalidInput(f"config {options.config!r} must be a .json file.")
     return given_shape(stated[0] if stated else "16x2048x32x8")
@@ -141,7 +163,8 @@ def _workload(options: Options, given: Given) -> Workload:
         batch_size=whole(options.batch_size),
         generated_length=generated,
         prefix_length=0 if options.prefix is None else parse_context(options.prefix, "prefix"),
-        weight_bits=whole(options.weight_bits),
+        weight_bits=whole(given.weight_bits if options.weight_bits is None else options.weight_bits),
+        kv_pool=options.kv_pool,
         activation_bits=whole(options.activation_bits),
         kv_bits=whole(options.kv_bits),
         compute=options.compute,

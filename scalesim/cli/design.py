@@ -70,6 +70,8 @@ class Options:
     """At most so many seconds to the first token on --hardware, without queueing."""
     fits: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Must fit in the memory of one accelerator of --hardware, less a tenth for its runtime."""
+    kv_pool: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """In --fits, count the pool that an engine sets aside for caches, rather than what they need."""
     tensor: int = 1
     """Accelerators that split each matrix: the heads and widths of a buildable shape must divide."""
     lattice: tuple[str, ...] = ()

@@ -13,6 +13,7 @@ import tyro
 from scalesim.cli.common import pairs, parse, print_json
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput
+from scalesim.faces import plain
 from scalesim.files import check_writable
 from scalesim.schema import whole
 
@@ -208,9 +209,10 @@ def _with_bootstrap(found: Fit, options: Options) -> Fit:
             path=options.resume,
             progress=progress,
         )
-    if len(found.bootstrap) < options.bootstrap:
+    spread = found.bootstrap
+    if spread is not None and len(spread) < options.bootstrap:
         print(
-            f"scalesim: {len(found.bootstrap)} of {options.bootstrap} resamples are used: "
+            f"scalesim: {len(spread)} of {options.bootstrap} resamples are used: "
             "the others had no finite fit.",
             file=sys.stderr,
         )
@@ -252,16 +254,16 @@ def _isoflop(found: Fit, runs: Any) -> dict[str, dict[str, Any]]:
     from scalesim.laws import Chinchilla
 
     answers: dict[str, dict[str, Any]] = {}
-    lawful = isinstance(found.law, Chinchilla)
-    for approach in (1, 2, 3) if lawful else (1, 2):
+    approaches: tuple[Literal[1, 2, 3], ...] = (1, 2, 3) if isinstance(found.law, Chinchilla) else (1, 2)
+    for approach in approaches:
         try:
-            answer = isoflop(runs, approach, fit=found)
+            answer = isoflop(runs, approach, fit=found if approach == 3 else None)
         except InvalidInput as error:
             answers[f"approach {approach}"] = {"said": str(error)}
             continue
         said = f"n_params = {answer.scale:.4g} C^{answer.exponent:.4f}"
         entry = {"exponent": answer.exponent, "scale": answer.scale, "warnings": list(answer.warnings)}
-        if approach == 2 and lawful:
+        if approach == 2 and isinstance(found.law, Chinchilla):
             bias = approach_two_bias(runs, found.law)
             said += f"; on this grid it is off by {bias['exponent_bias']:+.4f} if the fitted law is true"
             entry["bias"] = bias
@@ -283,22 +285,17 @@ def _plot(found: Fit, options: Options) -> None:
 
 
 def _json(found: Fit, table: Comparison | None, sizes: dict[str, Any]) -> dict[str, Any]:
-    from scalesim.fitting.result import as_json
-
-    report = {
-        **found.to_json(),
-        "notes": list(getattr(found.setup.runs, "notes", ())),
-        "outliers": outliers(found),
-    }
+    report = {**found.to_dict(), "outliers": outliers(found)}
+    report["notes"] = list(getattr(found.setup.runs, "notes", ()))
     if report["bootstrap"] is not None:
         for bulky in ("samples", "objectives"):
             del report["bootstrap"][bulky]
     if table is not None:
-        report["comparison"] = table.to_json()
+        report["comparison"] = table.to_dict()["scores"]
         report["held_out"], report["rollout"] = table.held_out_by, table.rollout_by
     if sizes:
         report["isoflop"] = sizes
-    return as_json(report)
+    return plain(report)
 
 
 def _print(found: Fit, table: Comparison | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from scalesim.errors import InvalidInput
@@ -25,22 +26,26 @@ def whole(value: float) -> float:
 
 
 class Given(NamedTuple):
-    """A shape, its name, and the context it was made for (None: any)."""
+    """A shape, its name, the context it was made for (None: any), and the mean bits of its layers' matrices
+    as they are stored.
+    """
 
     name: str
     shape: Shape
     max_context: int | None
+    weight_bits: float = 16.0
 
 
 def given_shape(text: str) -> Given:
     """Return what a word on the command line stands for.
 
     `16x2048x32x8` (layers, width, query heads, KV heads, and FFN width if not 8/3 of the width) is a shape of
-    the paper's kind, a word that ends in .json a Hugging Face config, anything else a known model's name.
-    Fields of a config that are not known are named on standard error.
+    the paper's kind; a file, a folder with a config.json, or a hub id in the user's cache is a Hugging Face
+    config; anything else a known model's name. What a config says that is not known, read as something else,
+    or left out is named on standard error.
 
     Raises:
-        InvalidInput: none of the three.
+        InvalidInput: none of these.
     """
     if re.fullmatch(r"\d+(x\d+)+", text):
         from scalesim.families import named_baseline
@@ -49,21 +54,32 @@ def given_shape(text: str) -> Given:
         shape = named_baseline(text)
         assert isinstance(shape, Shape)
         return Given(text, shape, None)
-    if text.endswith(".json"):
-        from scalesim.interop import read_config
+    from scalesim.models import known_model, known_models
 
-        imported = read_config(text)
-        if imported.unknown:
-            print(
-                f"scalesim: {text} has fields that are not known here and may cost something: "
-                f"{', '.join(imported.unknown)}.",
-                file=sys.stderr,
-            )
-        return Given(text, imported.shape, imported.max_context)
-    from scalesim.models import known_model
-
+    path = Path(text)
+    if text.endswith(".json") or path.is_dir() or (path.is_file() and text not in known_models()):
+        return _imported(text)
     try:
         model = known_model(text)
     except InvalidInput as error:
-        raise InvalidInput(f"{error} A config.json, or sizes such as 16x2048x32x8, would do too.") from None
-    return Given(model.name, model.shape, model.max_context)
+        from scalesim.interop.huggingface import find_config
+
+        if find_config(text) is not None:
+            return _imported(text)
+        raise InvalidInput(
+            f"{error} A config.json, its folder, a hub id in your cache, or sizes such as 16x2048x32x8 would do too."
+        ) from None
+    return Given(model.name, model.shape, model.max_context, model.weight_bits)
+
+
+def _imported(text: str) -> Given:
+    from scalesim.interop import read_config
+
+    found = read_config(text)
+    said = list(found.notes)
+    if found.unknown:
+        said.append(f"fields that are not known here and may cost something: {', '.join(found.unknown)}.")
+    for note in said:
+        print(f"scalesim: {text}: {note}", file=sys.stderr)
+    bits = found.weight_bits
+    return Given(text, found.shape, found.max_context, bits)

@@ -10,6 +10,7 @@ import tyro
 from scalesim.cli.common import parse, print_json
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput
+from scalesim.faces import plain
 
 __all__ = ["Options", "run"]
 
@@ -41,7 +42,6 @@ def run(args: list[str]) -> int:
     options = parse(Options, "predict", args, _REPEATS)
     use_compilation_cache()
     from scalesim.fitting import named_fit, predict
-    from scalesim.fitting.result import as_json
     from scalesim.units import parse_context, parse_count
 
     fit = named_fit(options.law)
@@ -78,7 +78,7 @@ def run(args: list[str]) -> int:
         lines.append(line)
     if options.json:
         report = {"law": type(fit.law).__name__, "level": options.level, "predictions": lines}
-        print_json(as_json(report))
+        print_json(plain(report))
     else:
         _print(lines, options.level)
     return 0

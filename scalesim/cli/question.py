@@ -50,6 +50,7 @@ def workloads_of(options: Any) -> list[Workload]:
             generated_length=generated,
             weight_bits=options.weight_bits,
             kv_bits=options.kv_bits,
+            kv_pool=getattr(options, "kv_pool", False),
         )
         for context in contexts
     ]

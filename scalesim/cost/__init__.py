@@ -1,6 +1,7 @@
 """What a shape costs: pure functions of (shape, workload, hardware)."""
 
 from scalesim.cost.blocks import in_blocks
+from scalesim.cost.cache import kv_bytes_per_token, kv_cache_bytes
 from scalesim.cost.calibration import Calibration, Timing, calibrate
 from scalesim.cost.capacity import check_fits, largest_batch, largest_context
 from scalesim.cost.explain import ServingCost, serving_cost
@@ -16,14 +17,7 @@ from scalesim.cost.latency import (
     time_to_first_token,
 )
 from scalesim.cost.measure import LOSS, PLAN, AtMost, Measure, as_measure
-from scalesim.cost.memory import (
-    MemoryUse,
-    activation_bytes,
-    kv_bytes_per_token,
-    kv_cache_bytes,
-    serving_memory,
-    weight_bytes,
-)
+from scalesim.cost.memory import MemoryUse, activation_bytes, serving_memory, weight_bytes
 from scalesim.cost.objectives import (
     MEASURES,
     LifetimePrice,

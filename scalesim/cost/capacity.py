@@ -7,19 +7,19 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from scalesim.cost.cache import Kept, kept_tokens, pool_layout, state_bytes
 from scalesim.cost.latency import RESERVE
-from scalesim.cost.memory import serving_memory
+from scalesim.cost.memory import activation_bytes, serving_memory, weight_bytes
 from scalesim.cost.numbers import larger, to_float
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.errors import Unreachable
 from scalesim.hardware import Hardware
 from scalesim.shape import Shape
+from scalesim.types import Num
 from scalesim.units import format_bytes
 from scalesim.workload import Workload
 
 __all__ = ["check_fits", "largest_batch", "largest_context", "usable_bytes"]
-
-Num = Any
 
 
 def usable_bytes(hardware: Hardware, reserve: Num = RESERVE) -> Num:
@@ -86,36 +86,41 @@ def largest_context(
     """
     limit = usable_bytes(hardware, reserve)
     job = replace(workload, generated_length=None, prefix_length=0)
-    best: Num = float("-inf")
-    if _all_local(shape):
-        full = _total(shape, replace(job, context_length=shape.window.window), parallel)  # type: ignore[union-attr]
-        best = _where(full <= limit, float("inf"), best)
+    sequences = job.batch_size / parallel.expert if parallel.expert > 1 else job.batch_size
+    kept = kept_tokens(to_float(shape), kv_bits=job.kv_bits, parallel=parallel)
+    fixed = weight_bytes(to_float(shape), weight_bits=job.weight_bits, parallel=parallel)
+    if job.kv_pool:
+        layout = pool_layout(to_float(shape), kv_bits=job.kv_bits, parallel=parallel)
+        kept, held_state = [Kept(layout.per_token, None)], layout.per_sequence
+    else:
+        held_state = state_bytes(to_float(shape), parallel=parallel)
+    fixed = fixed + sequences * held_state
+
+    def held(length: Num, chunk: Num) -> Num:
+        one = replace(job, prefill_chunk=chunk, context_length=length, batch_size=sequences)
+        return fixed + activation_bytes(to_float(shape), to_float(one), parallel=parallel)
+
     # Memory is concave in the context (windows fill, the chunk is reached), so the answer is the greatest
-    # root of its affine pieces: local layers that keep everything or a window, chunk reached or not.
-    for piece, beyond in _pieces(shape):
-        start = 1.0 * job.prefill_chunk * parallel.expert + beyond
-        for chunk in (job.prefill_chunk, 1e18):
-
-            def memory(length: Num, p: Shape = piece, chunk: Num = chunk) -> Num:
-                return _total(p, replace(job, prefill_chunk=chunk, context_length=length), parallel)
-
-            best = larger(best, _solve(memory, limit, (start, 2 * start)))
+    # root of its affine pieces: from each window's length on, chunk reached or not.
+    best: Num = float("-inf")
+    windows = [one.window for one in kept if one.window is not None]
+    for beyond in (0.0, *windows):
+        slope, at = 0.0, 0.0
+        for one in kept:
+            full = False if one.window is None else one.window <= beyond
+            slope = slope + _where(full, 0.0, one.n_bytes)
+            at = at + _where(full, one.n_bytes * (0.0 if one.window is None else one.window), 0.0)
+        for chunk in (job.prefill_chunk * 1.0, 1e18):
+            start = 1.0 * job.prefill_chunk * parallel.expert + beyond
+            grows = sequences * slope + (held(2 * start, chunk) - held(start, chunk)) / start
+            room = limit - held(start, chunk) - sequences * (at + slope * start)
+            # What no longer grows fits at any length, or at none.
+            endless = _where(room >= 0, float("inf"), float("-inf"))
+            best = larger(best, _where(grows > 0, start + room / _where(grows > 0, grows, 1.0), endless))
     return best
 
 
-def _pieces(shape: Shape) -> list[tuple[Shape, Num]]:
-    """The shape with its local layers' windows never full, and always full beyond a length."""
-    if shape.window is None:
-        return [(shape, 0.0)]
-    endless = (replace(shape, window=None), 0.0)
-    return [endless] if _all_local(shape) else [endless, (shape, shape.window.window)]
-
-
-def _all_local(shape: Shape) -> bool:
-    return shape.window is not None and shape.window.global_every == 0 and shape.window.n_global is None
-
-
-def _where(condition: Any, yes: float, no: float) -> Num:
+def _where(condition: Any, yes: Num, no: Num) -> Num:
     if isinstance(condition, bool):
         return yes if condition else no
     return jnp.where(condition, yes, no)

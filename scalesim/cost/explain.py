@@ -8,16 +8,17 @@ from typing import Any
 
 import jax
 
+from scalesim.cost.cache import kv_bytes_per_token
 from scalesim.cost.capacity import largest_batch, largest_context, usable_bytes
 from scalesim.cost.latency import RESERVE, Serving, decode_operators, prefill_operators, serving
-from scalesim.cost.memory import MemoryUse, kv_bytes_per_token, serving_memory, weight_bytes
+from scalesim.cost.memory import MemoryUse, serving_memory, weight_bytes
 from scalesim.cost.numbers import to_float
 from scalesim.cost.operators import Operator
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.cost.price import PerMillion, token_energy, token_price
 from scalesim.cost.training import Band
 from scalesim.hardware import Hardware
-from scalesim.shape import Shape, layer_counts
+from scalesim.shape import Shape
 from scalesim.workload import Workload
 
 __all__ = ["ServingCost", "serving_cost"]
@@ -89,8 +90,7 @@ def serving_cost(
     (131072, 16.1)
     """
     parallel.check(shape)
-    # As floats: the layers of each kind are counted before, whole.
-    times = _times(_counted(shape), to_float(workload), hardware, parallel)
+    times = _times(to_float(shape), to_float(workload), hardware, parallel)
     found, dollars, joules, prefill, decode = jax.tree.map(float, jax.device_get(times))
     return ServingCost(
         kv_bytes_per_token=kv_bytes_per_token(shape, kv_bits=workload.kv_bits),
@@ -106,13 +106,3 @@ def serving_cost(
         decode=decode,
         error=dict(hardware.efficiency.error).get("model"),
     )
-
-
-def _counted(shape: Shape) -> Shape:
-    """Return the shape in floats, its global layers counted whole and stated as a number."""
-    if shape.window is not None:
-        whole = layer_counts(shape).global_
-        # A window without global layers stays without: then nothing is to be counted.
-        if shape.window.global_every or shape.window.n_global is not None:
-            shape = replace(shape, window=replace(shape.window, n_global=whole, global_every=0))
-    return to_float(shape)

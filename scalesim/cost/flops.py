@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from scalesim.cost.numbers import smaller, to_float
 from scalesim.errors import choose
 from scalesim.pytree import register
-from scalesim.shape import Shape, layer_counts
+from scalesim.shape import Shape, parameter_table
+from scalesim.shape.mixers import Scores
+from scalesim.types import Num
 
-__all__ = ["ForwardFlops", "attended_pairs", "forward_flops"]
+__all__ = ["ForwardFlops", "attended_pairs", "forward_flops", "score_flops"]
 
-Num = Any
 Logits = Literal["all", "last", "none"]
 
 
@@ -22,8 +23,8 @@ class ForwardFlops:
     """FLOPs of a forward pass by operator, all layers together.
 
     Attributes:
-        qkv: the projections to queries, keys and values (of a latent: down and up).
-        scores: queries times keys, and weights times values.
+        qkv: the projections into the mixers: to queries, keys and values (of a latent: down and up).
+        scores: queries times keys, and weights times values; recurrences and filters.
         output: the output projection.
         ffn: the feed-forward matrices that a token visits.
         router: the experts' router.
@@ -104,37 +105,28 @@ def forward_flops(
     (1073741824.0, 2471493632.0)
     """
     choose("logits", logits, ("all", "last", "none"))
-    counts = to_float(layer_counts(shape))
     s, new, past, batch = to_float((shape, new, past, batch_size))
     tokens = batch * new
-    pairs = counts.global_ * attended_pairs(new, past, causal=causal)
-    if s.window is not None:
-        pairs = pairs + counts.local * attended_pairs(new, past, window=s.window.window, causal=causal)
-    pair_flops = 4.0 * s.n_head * s.head_dim
-    d, q = s.d_model, s.n_head * s.head_dim
-    if s.latent is None:
-        qkv = d * (s.n_layer * q + 2.0 * counts.caches * s.n_kv_head * s.head_dim)
-        output = q * d
-    else:
-        latent = s.latent
-        queries = d * q if latent.q_lora_rank is None else latent.q_lora_rank * (d + q)
-        up = latent.kv_lora_rank * s.n_head * (s.head_dim - latent.rope_dim + latent.v_head_dim)
-        qkv = s.n_layer * (queries + d * (latent.kv_lora_rank + latent.rope_dim) + up)
-        output = s.n_head * latent.v_head_dim * d
-        pair_flops = 2.0 * s.n_head * (s.head_dim + latent.v_head_dim)
-        if absorbed:
-            pair_flops = 2.0 * s.n_head * (2 * latent.kv_lora_rank + latent.rope_dim)
-    matrices = 3.0 if s.gated_ffn else 2.0
-    ffn, router = counts.dense * matrices * d * s.d_ff, 0.0
-    if s.moe is not None:
-        ffn = ffn + counts.moe * matrices * d * s.moe.d_ff * (s.moe.top_k + s.moe.n_shared)
-        router = 2.0 * tokens * counts.moe * d * s.moe.n_expert
+    found: dict[str, Num] = dict.fromkeys(("qkv", "scores", "output", "ffn", "router"), 0.0)
     predicted = {"all": tokens, "last": batch, "none": 0.0}[logits]
-    return ForwardFlops(
-        qkv=2.0 * tokens * qkv,
-        scores=batch * pairs * pair_flops,
-        output=2.0 * tokens * s.n_layer * output,
-        ffn=2.0 * tokens * ffn,
-        router=router,
-        logits=2.0 * predicted * d * s.vocab_size,
-    )
+    for p in parameter_table(s):
+        if p.operator and p.operator != "logits":
+            kind = _KINDS.get(p.operator, "ffn" if p.group == "ffn" else "qkv")
+            found[kind] = found[kind] + 2.0 * tokens * (1.0 if p.layers is None else p.layers) * p.active
+    for block in s.blocks:
+        if block.mixer is not None:
+            once = tokens * block.mixer.step_flops + sum(
+                batch * score_flops(score, new, past, causal=causal)
+                for score in block.mixer.scores(decode=absorbed)
+            )
+            found["scores"] = found["scores"] + block.count * once
+    return ForwardFlops(**found, logits=2.0 * predicted * s.d_model * s.vocab_size)
+
+
+_KINDS = {"output projection": "output", "router": "router"}
+
+
+def score_flops(score: Scores, new: Num, past: Num, *, causal: bool = True) -> Num:
+    """Return the FLOPs of one sequence's scores in one layer: 2 a pair, head and value, of keys and results."""
+    pairs = attended_pairs(new, past, window=score.window, causal=causal) / score.every
+    return 2.0 * score.n_head * (score.head_dim + score.v_head_dim) * pairs

@@ -7,15 +7,13 @@ chosen by their error on measurements held out of the fit (`experiments/hardware
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 
 from scalesim.efficiency import DecodeConstants, GemmConstants, PrefillConstants
+from scalesim.types import Num
 
 __all__ = ["decode_attention_time", "gemm_time", "p_norm", "prefill_attention_time"]
 
-Num = Any
 _US = 1e-6
 _LONG = 200.0  # cached tokens beyond which decode kernels split a head's cache over several blocks
 

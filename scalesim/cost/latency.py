@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from scalesim.cost.memory import kv_cache_bytes, serving_memory
+from scalesim.cost.cache import kv_cache_bytes
+from scalesim.cost.memory import serving_memory
 from scalesim.cost.numbers import larger, to_float
 from scalesim.cost.operators import Operator, forward_operators
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
@@ -16,6 +16,7 @@ from scalesim.errors import InvalidInput
 from scalesim.hardware import Hardware
 from scalesim.pytree import register
 from scalesim.shape import Shape
+from scalesim.types import Num
 from scalesim.workload import Workload
 
 __all__ = [
@@ -30,7 +31,6 @@ __all__ = [
     "time_to_first_token",
 ]
 
-Num = Any
 
 RESERVE = 0.1
 """Share of memory that an engine leaves free for its runtime, graphs and fragmentation (vLLM's default)."""

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 from scalesim.errors import InvalidInput
 from scalesim.pytree import register, static
 from scalesim.shape import Shape
+from scalesim.types import Num
 from scalesim.units import format_bytes, format_count, format_flops
 from scalesim.workload import TrainingPlan, Workload
 
 __all__ = ["LOSS", "PLAN", "AtMost", "Measure", "as_measure", "takes_plan"]
 
-Num = Any
 
 PLAN = TrainingPlan()
 """What is taken where no plan is given: 20 tokens a parameter, at 8K context."""
@@ -132,6 +132,8 @@ class Measure:
         >>> Measure(function=lambda shape, workload: 1.0, name="tpot", unit="s").key
         'tpot_s'
         """
+        if self.name == "objective":
+            return self.name
         suffix = _UNITS[self.unit][0] if self.unit in _UNITS else f"_{self.unit}"
         name = self.name.replace("-", "_").replace(" ", "_")
         return name if name.endswith(suffix) else name + suffix

@@ -1,26 +1,18 @@
-"""Bytes: of weights, of the KV cache at any length, and of what a step holds beside them."""
+"""Bytes on one accelerator: of weights, of caches, and of what a step holds beside them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
-from scalesim.cost.numbers import larger, smaller
-from scalesim.cost.parallel import ONE_DEVICE, Parallel, kv_heads_per_device
+from scalesim.cost.cache import kv_cache_bytes, pool_bytes
+from scalesim.cost.numbers import in_bytes, larger, smaller
+from scalesim.cost.parallel import ONE_DEVICE, Parallel, held_heads
 from scalesim.pytree import register
-from scalesim.shape import Shape, count_params, layer_counts, parameter_table
+from scalesim.shape import Shape, count_params, parameter_table
+from scalesim.types import Num
 from scalesim.workload import Workload
 
-__all__ = [
-    "MemoryUse",
-    "activation_bytes",
-    "kv_bytes_per_token",
-    "kv_cache_bytes",
-    "serving_memory",
-    "weight_bytes",
-]
-
-Num = Any
+__all__ = ["MemoryUse", "activation_bytes", "held_params", "serving_memory", "weight_bytes"]
 
 
 @register
@@ -38,110 +30,63 @@ class MemoryUse:
         return self.weights + self.kv_cache + self.activations
 
 
-def _cached_values(shape: Shape, parallel: Parallel) -> Num:
-    """Values that one token leaves in the cache of one layer, on one device."""
-    if shape.latent is not None:
-        return shape.latent.kv_lora_rank + shape.latent.rope_dim
-    return 2 * kv_heads_per_device(shape, parallel) * shape.head_dim
-
-
-def _in_bytes(values: Num, bits: Num) -> Num:
-    """Bytes of so many values: exact where both are whole numbers and the result is one."""
-    if isinstance(values, int) and isinstance(bits, int) and bits % 8 == 0:
-        return values * (bits // 8)
-    return values * (bits / 8)
-
-
-def kv_bytes_per_token(shape: Shape, *, kv_bits: Num = 16, parallel: Parallel = ONE_DEVICE) -> Num:
-    """Return the bytes that one token adds to the KV cache, all layers together, on one device.
-
-    2 n_kv_head head_dim values a layer with keys and values of its own (kv_lora_rank + rope_dim with latent
-    attention, whatever n_head is). Layers with a sliding window drop as many again once it is full.
-
-    Args:
-        shape: the model.
-        kv_bits: bits a value.
-        parallel: over how many devices; a device holds max(1, n_kv_head / tensor) KV heads, and the whole
-            latent.
-
-    >>> llama3_8b = Shape(n_layer=32, d_model=4096, n_head=32, n_kv_head=8, head_dim=128, d_ff=14336)
-    >>> kv_bytes_per_token(llama3_8b)
-    131072
-    """
-    values = layer_counts(shape).caches * _cached_values(shape, parallel)
-    if parallel.pipeline > 1:
-        values = values / parallel.pipeline
-    return _in_bytes(values, kv_bits)
-
-
-def kv_cache_bytes(shape: Shape, length: Num, *, kv_bits: Num = 16, parallel: Parallel = ONE_DEVICE) -> Num:
-    """Return the bytes of one sequence's KV cache at `length` tokens, on one device.
-
-    Global layers keep all tokens, sliding-window layers the last min(length, window).
-
-    >>> from scalesim.models import known_model
-    >>> kv_cache_bytes(known_model("gemma-3-1b").shape, 32768) / 2**20
-    139.0
-    """
-    counts = layer_counts(shape)
-    tokens = counts.global_caches * length
-    if shape.window is not None:
-        tokens = tokens + counts.local_caches * smaller(length, shape.window.window)
-    values = tokens * _cached_values(shape, parallel)
-    if parallel.pipeline > 1:
-        values = values / parallel.pipeline
-    return _in_bytes(values, kv_bits)
-
-
 def weight_bytes(shape: Shape, *, weight_bits: Num = 16, parallel: Parallel = ONE_DEVICE) -> Num:
     """Return the bytes of the weights on one device, embeddings included.
 
-    Tensor parallelism splits every matrix and the embedding tables, except that the K and V projections
-    hold max(1, n_kv_head / tensor) heads; pipeline stages split the layers (the tables stay with the first
-    and last stage: counted in full on each); expert parallelism splits the routed experts alone. Norms and
-    biases are not split.
+    weight_bits are those of the layers' matrices, as quantisers mean it; embeddings, the output table, norms
+    and other vectors keep 16 (or weight_bits, where those are more). Tensor parallelism splits matrices and
+    embedding tables, except that the K and V projections hold max(1, n_kv_head / tensor) heads; pipeline
+    stages split the layers (the tables stay with the first and last stage: counted in full on each); expert
+    parallelism splits the routed experts alone. Norms and other vectors are not split.
 
     >>> from scalesim.models import known_model
     >>> weight_bytes(known_model("llama-3-8b").shape) == 2 * 8030261248
     True
     """
+    matrices, others = held_params(shape, parallel)
+    return in_bytes(matrices, weight_bits) + in_bytes(others, larger(weight_bits, 16))
+
+
+def held_params(shape: Shape, parallel: Parallel = ONE_DEVICE) -> tuple[Num, Num]:
+    """Return the parameters on one device: of the layers' matrices, and of everything else."""
     if parallel.devices == 1:
-        return _in_bytes(count_params(shape, "total"), weight_bits)
-    kept = kv_heads_per_device(shape, parallel) / shape.n_kv_head
-    total: Num = 0.0
+        matrices = count_params(shape, "paper")
+        return matrices, count_params(shape) - matrices
+    found: list[Num] = [0.0, 0.0]
     for p in parameter_table(shape):
         size = 1.0 * p.size
-        if p.name in ("k_proj", "v_proj"):
-            size = size * kept
-        elif p.group in ("attention", "ffn", "embedding", "unembedding") and p.name not in _WHOLE:
-            size = size / parallel.tensor
+        if p.operator or p.name == "embedding":
+            for axis, length in zip(p.axes, p.shape, strict=True):
+                if axis == "kv_heads":
+                    size = size / length * held_heads(length, parallel)
+            if _SPLIT.intersection(p.axes):
+                size = size / parallel.tensor
         if p.axes[0] == "expert":
             size = size / parallel.expert
-        if p.per_layer:
-            size = size * (shape.n_layer if p.layers is None else p.layers) / parallel.pipeline
-        total = total + size
-    return _in_bytes(total, weight_bits)
+        if p.layers is not None:
+            size = size * p.layers / parallel.pipeline
+        found[p.group not in ("attention", "ffn")] += size
+    return found[0], found[1]
 
 
-_WHOLE = ("q_a_proj", "kv_a_proj", "router", "positions")
+_SPLIT = frozenset({"heads", "mlp", "vocab"})
 
 
 def activation_bytes(shape: Shape, workload: Workload, *, parallel: Parallel = ONE_DEVICE) -> Num:
     """Return the bytes that a forward pass holds at its widest point, on one device.
 
     Of the tokens computed at a time, min(batch prompt, prefill_chunk): the residual stream twice, queries,
-    keys, values and the attention's result, and the FFN's inner values (of as many experts as a token
-    visits); of each sequence, the logits in 32 bits. Attention itself keeps no score matrix. The workload's
+    keys, values and the mixer's result, and the FFN's inner values (of as many experts as a token visits) of
+    the widest block; of each sequence, the logits in 32 bits. Attention itself keeps no score matrix. The workload's
     batch is that of this device.
     """
     tokens = smaller(workload.batch_size * workload.prompt_length, workload.prefill_chunk)
     tokens = larger(tokens, workload.batch_size)
-    inner = (2 if shape.gated_ffn else 1) * shape.d_ff
-    if shape.moe is not None:
-        routed = (shape.moe.top_k + shape.moe.n_shared) * shape.moe.d_ff
-        inner = larger(inner, (2 if shape.gated_ffn else 1) * routed)
-    heads = 2 * shape.n_head * shape.head_dim + 2 * shape.n_kv_head * shape.head_dim
-    values = 2 * shape.d_model + (inner + heads) / parallel.tensor
+    widest: Num = 0
+    for block in shape.blocks:
+        inner = 0 if block.ffn is None else (2 if block.ffn.gated else 1) * block.ffn.inner
+        widest = larger(widest, inner + (0 if block.mixer is None else block.mixer.moved))
+    values = 2 * shape.d_model + widest / parallel.tensor
     logits = workload.batch_size * shape.vocab_size * 4.0 / parallel.tensor
     return tokens * 1.0 * values * (workload.activation_bits / 8) + logits
 
@@ -165,7 +110,8 @@ def serving_memory(shape: Shape, workload: Workload, parallel: Parallel = ONE_DE
     sequences = job.batch_size / parallel.expert if parallel.expert > 1 else job.batch_size
 
     def cache(length: Num) -> Num:
-        return kv_cache_bytes(shape, length, kv_bits=job.kv_bits, parallel=parallel)
+        kept = pool_bytes if job.kv_pool else kv_cache_bytes
+        return kept(shape, length, kv_bits=job.kv_bits, parallel=parallel)
 
     own = cache(job.context_length)
     shared: Num = 0

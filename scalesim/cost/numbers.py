@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["larger", "smaller", "to_float"]
+from scalesim.types import Num
 
-Num = Any
+__all__ = ["in_bytes", "larger", "smaller", "to_float"]
+
 _PLAIN = (int, float)
 
 
@@ -35,3 +36,10 @@ def larger(a: Num, b: Num) -> Num:
 def to_float(tree: Any) -> Any:
     """Return a pytree whose numbers are floats: products of sizes overflow 32-bit integers."""
     return jax.tree.map(lambda v: v * 1.0, tree)
+
+
+def in_bytes(values: Num, bits: Num) -> Num:
+    """Return the bytes of so many values: exact where both are whole numbers and the result is one."""
+    if isinstance(values, int) and isinstance(bits, int) and bits % 8 == 0:
+        return values * (bits // 8)
+    return values * (bits / 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from scalesim.errors import InvalidInput, choose
 from scalesim.hardware import Hardware
 from scalesim.pytree import register, static
 from scalesim.shape import Shape, count_params
+from scalesim.types import Num
 from scalesim.workload import Traffic, TrainingPlan, Workload
 
 __all__ = [
@@ -35,8 +37,6 @@ __all__ = [
     "named_measure",
     "reported_cost",
 ]
-
-Num = Any
 
 
 @register
@@ -217,7 +217,7 @@ MEASURES: dict[str, Callable[[Measure, Hardware | None, Parallel], Measure]] = {
     "loss": lambda objective, hardware, parallel: LOSS,
     "memory": lambda objective, hardware, parallel: _part(objective, "memory", "memory", "B"),
     "flops": lambda objective, hardware, parallel: _part(objective, "flops", "FLOPs", "FLOP"),
-    "objective": lambda objective, hardware, parallel: objective,
+    "objective": lambda objective, hardware, parallel: dataclasses.replace(objective, name="objective"),
     "n_params": lambda objective, hardware, parallel: PARAMS,
     "training-flops": lambda objective, hardware, parallel: TRAINING_FLOPS,
     "tpot": lambda objective, hardware, parallel: _on(TimePerToken, hardware, parallel),

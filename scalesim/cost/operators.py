@@ -5,31 +5,36 @@ This is to time what `parameter_table` is to size: latency sums it, reports prin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from operator import add as operator_add
+from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 
-from scalesim.cost.flops import attended_pairs
-from scalesim.cost.kernels import decode_attention_time, gemm_time, prefill_attention_time
-from scalesim.cost.memory import kv_cache_bytes, weight_bytes
+from scalesim.cost.cache import kv_cache_bytes
+from scalesim.cost.flops import attended_pairs, score_flops
+from scalesim.cost.kernels import decode_attention_time, gemm_time, p_norm, prefill_attention_time
+from scalesim.cost.memory import weight_bytes
 from scalesim.cost.numbers import larger, smaller, to_float
 from scalesim.cost.parallel import (
     ONE_DEVICE,
     Parallel,
     all_reduce_time,
     all_to_all_time,
-    kv_heads_per_device,
+    held_heads,
     send_time,
 )
 from scalesim.hardware import Hardware
 from scalesim.pytree import register, static
-from scalesim.shape import LayerCounts, Shape, layer_counts
+from scalesim.shape import Mixer, MixtureOfExperts, Parameter, Shape
+from scalesim.shape.mixers import Scores
+from scalesim.types import Num
 from scalesim.workload import Workload
 
 __all__ = ["Operator", "elementwise_values", "forward_operators"]
 
-Num = Any
 
 # Reads and writes of a sampler as engines have it (vLLM's `Sampler`): to float32 1.5, temperature 2,
 # softmax 2, log-softmax 2, exponential noise 1, the division by it 3, argmax 1.
@@ -69,7 +74,6 @@ class _Pass(NamedTuple):
     """What every operator of one pass needs to know."""
 
     shape: Shape
-    counts: LayerCounts
     hardware: Hardware
     parallel: Parallel
     peak: Num
@@ -81,18 +85,49 @@ class _Pass(NamedTuple):
     kv: Num
 
     def gemm(
-        self, name: str, layers: Num, tokens: Num, width: Num, depth: Num, *, weights: Num = 1.0
+        self, name: str, layers: Num, tokens: Num, width: Num, depth: Num, weights: Num, value: Num
     ) -> Operator:
         """A product [tokens, depth] x [depth, width], `layers` times; `weights` matrices are read."""
         e = self.hardware.efficiency
         rows = tokens / self.chunks
         flops = 2.0 * rows * width * depth
-        matrix = self.weight * weights * width * depth
+        matrix = value * weights * width * depth
         n_bytes = self.act * rows * (depth + width) + matrix
         more = {"packed": matrix * (1 - 1 / rows), "launch": e.engine.launch}
         once = gemm_time(flops, n_bytes, depth, self.peak, self.bandwidth, e.gemm, **more)
         times = layers * self.chunks
         return self.operator(name, times * flops, times * n_bytes, times * once)
+
+    def gemms(self, layers: Num, tensors: Sequence[Parameter]) -> list[Operator]:
+        """The products that tensors are read for; those of one name, side by side, are one."""
+        named: dict[str, list[Parameter]] = {}
+        for tensor in tensors:
+            if tensor.operator:
+                named.setdefault(tensor.operator, []).append(tensor)
+        return [self._side_by_side(name, layers, parts) for name, parts in named.items()]
+
+    def _side_by_side(self, name: str, layers: Num, tensors: Sequence[Parameter]) -> Operator:
+        width: Num = 0.0
+        for p in tensors:
+            depth, wide = p.product
+            inputs = p.axes[int(p.axes[0] == "expert") :][: p.n_in]
+            if "kv_heads" in p.axes:
+                heads = p.shape[p.axes.index("kv_heads")]
+                wide = wide / heads * held_heads(heads, self.parallel)
+            elif _SPLIT.intersection(inputs):
+                depth = depth / self.parallel.tensor
+            elif _SPLIT.intersection(p.axes):
+                wide = wide / self.parallel.tensor
+            width = width + wide
+        tokens, copies, first = self.tokens, 1.0, tensors[0]
+        if first.visited is not None:
+            # All replicas' tokens meet at the experts; a device has its share of the experts and the visits.
+            n, expert = first.shape[0], self.parallel.expert
+            everyone = tokens / self.chunks * expert
+            share = jnp.minimum(first.visited / n, 1 - 1e-6)
+            copies = n / expert * -jnp.expm1(everyone * jnp.log1p(-share))
+            tokens = tokens * first.visited
+        return self.gemm(name, layers, tokens, width, depth, copies, self.weight)
 
     def operator(self, name: str, flops: Num, n_bytes: Num, seconds: Num) -> Operator:
         hw = self.hardware
@@ -132,13 +167,10 @@ def forward_operators(
         decode: one token a sequence, with the decode kernels; else a prompt.
     """
     parallel.check(shape)
-    counts = to_float(layer_counts(shape))
     s, w, batch, new, past = to_float((shape, workload, batch_size, new, past))
-    t = parallel.tensor
     tokens = batch * new
     p = _Pass(
         s,
-        counts,
         hardware,
         parallel,
         hardware.peak_flops(workload.compute),
@@ -149,27 +181,41 @@ def forward_operators(
         w.activation_bits / 8,
         w.kv_bits / 8,
     )
-    if s.latent is None:
-        kv = kv_heads_per_device(s, parallel) * s.head_dim
-        width = s.n_head * s.head_dim / t + 2 * kv * counts.caches / s.n_layer
-        before = [p.gemm("qkv projection", s.n_layer, tokens, width, s.d_model)]
-        result = s.n_head * s.head_dim / t
-    else:
-        before = _latent_projections(p)
-        result = s.n_head * s.latent.v_head_dim / t
-    output = p.gemm("output projection", s.n_layer, tokens, s.d_model, result)
-    logits = p.gemm("logits", 1.0 / p.chunks, batch * p.chunks, s.vocab_size / t, s.d_model)
-    return (
-        *before,
-        *_attention(p, batch, new, past, decode=decode),
-        output,
-        *_ffn(p),
-        _elementwise(p),
-        logits,
-        _sampling(p, batch),
-        *_communication(p),
-        _engine(p, batch, decode=decode),
+    found: list[Operator] = p.gemms(1.0, s.extras)
+    for block in s.blocks:
+        first = [] if block.mixer is None else block.mixer.tensors(s.d_model)
+        found += p.gemms(block.count, [t for t in first if t.operator != "output projection"])
+        if block.mixer is not None:
+            for score in block.mixer.scores(decode=decode):
+                found.append(_attend(p, score, block.count, batch, new, past, decode=decode))
+            if not (isinstance(block.mixer.step_flops, int) and block.mixer.step_flops == 0):
+                found.append(_recurrence(p, block.mixer, block.count, batch))
+        found += p.gemms(block.count, [t for t in first if t.operator == "output projection"])
+        found += p.gemms(block.count, [] if block.ffn is None else block.ffn.tensors(s.d_model))
+        found += p.gemms(block.count, block.extras)
+    once, head = (1.0 / p.chunks, batch * p.chunks), (s.vocab_size / parallel.tensor, s.d_model)
+    return _merged(
+        [
+            *found,
+            _elementwise(p),
+            p.gemm("logits", *once, *head, 1.0, larger(p.weight, 2.0)),
+            _sampling(p, batch),
+            *_communication(p),
+            _engine(p, batch, decode=decode),
+        ]
     )
+
+
+_SPLIT = frozenset({"heads", "mlp", "vocab"})
+
+
+def _merged(operators: Sequence[Operator]) -> tuple[Operator, ...]:
+    """Return operators with those of one name, of several blocks, as one."""
+    found: dict[str, Operator] = {}
+    for operator in operators:
+        known = found.get(operator.name)
+        found[operator.name] = operator if known is None else jax.tree.map(operator_add, known, operator)
+    return tuple(found.values())
 
 
 def _bandwidth(
@@ -183,49 +229,16 @@ def _bandwidth(
     return hardware.bandwidth_at(weights + kept)
 
 
-def _latent_projections(p: _Pass) -> list[Operator]:
-    s, t, latent = p.shape, p.parallel.tensor, p.shape.latent
-    assert latent is not None
-    q = s.n_head * s.head_dim / t
-    down, n = latent.kv_lora_rank + latent.rope_dim, s.n_layer
-    up = s.n_head * (s.head_dim - latent.rope_dim + latent.v_head_dim) / t
-    if latent.q_lora_rank is None:
-        first = [p.gemm("qkv projection", n, p.tokens, q + down, s.d_model)]
-    else:
-        first = [
-            p.gemm("latent down projection", n, p.tokens, latent.q_lora_rank + down, s.d_model),
-            p.gemm("query up projection", n, p.tokens, q, latent.q_lora_rank),
-        ]
-    return [*first, p.gemm("kv up projection", n, p.tokens, up, latent.kv_lora_rank)]
-
-
-def _attention(p: _Pass, batch: Num, new: Num, past: Num, *, decode: bool) -> list[Operator]:
-    counts, window = p.counts, p.shape.window
-    if window is None:
-        return [_attend(p, "attention", counts.global_, batch, new, past, None, decode=decode)]
-    local = _attend(p, "attention, sliding", counts.local, batch, new, past, window.window, decode=decode)
-    if window.global_every == 0 and window.n_global is None:
-        return [local]
-    return [_attend(p, "attention, global", counts.global_, batch, new, past, None, decode=decode), local]
-
-
 def _attend(
-    p: _Pass, name: str, layers: Num, batch: Num, new: Num, past: Num, window: Num | None, *, decode: bool
+    p: _Pass, score: Scores, layers: Num, batch: Num, new: Num, past: Num, *, decode: bool
 ) -> Operator:
-    s, e, t = p.shape, p.hardware.efficiency, p.parallel.tensor
-    pairs = attended_pairs(new, past, window=window)
-    longest = past + new if window is None else smaller(past + new, window)
-    heads = s.n_head / t
-    kv_heads = kv_heads_per_device(s, p.parallel)
-    head_dim, flops = s.head_dim, 4.0 * batch * pairs * heads * s.head_dim
-    caches = 2.0
-    if s.latent is not None and decode:
-        # The heads attend to the latent itself: one KV head of its size, read once for keys and values.
-        head_dim, kv_heads, caches = s.latent.kv_lora_rank + s.latent.rope_dim, 1.0, 1.0
-        flops = 2.0 * batch * pairs * heads * (2 * s.latent.kv_lora_rank + s.latent.rope_dim)
-    elif s.latent is not None:
-        head_dim = (s.head_dim + s.latent.v_head_dim) / 2
-        flops = 4.0 * batch * pairs * heads * head_dim
+    e, t, window = p.hardware.efficiency, p.parallel.tensor, score.window
+    pairs = attended_pairs(new, past, window=window) / score.every
+    longest = (past + new if window is None else smaller(past + new, window)) / score.every
+    heads, kv_heads, caches = score.n_head / t, held_heads(score.n_kv_head, p.parallel), score.caches
+    flops = batch * score_flops(score, new, past) / t
+    # One vector that serves as key and value is read once, whatever part of it the result is.
+    head_dim = (score.head_dim + score.v_head_dim) / 2 if caches == 2 else score.head_dim
     queries = 2 * batch * new * heads * head_dim * p.act
     if decode:
         n_bytes = queries + p.kv * caches * batch * longest * kv_heads * head_dim
@@ -247,8 +260,8 @@ def _attend(
         once = once * (1 + e.engine.group * jnp.log(heads / kv_heads))
     else:
         # Every new key is read once, and of the cached ones those that a window still holds.
-        keys = new + (past if window is None else smaller(past, window))
-        n_bytes = queries + p.kv * 2 * batch * keys * kv_heads * head_dim
+        keys = new + (past if window is None else smaller(past, window)) / score.every
+        n_bytes = queries + p.kv * caches * batch * keys * kv_heads * head_dim
         once = prefill_attention_time(
             batch,
             new,
@@ -264,53 +277,41 @@ def _attend(
             activation_bytes=p.act,
             launch=e.engine.launch,
         )
-    return p.operator(name, layers * flops, layers * n_bytes, layers * once)
+    return p.operator(score.name, layers * flops, layers * n_bytes, layers * once)
 
 
-def _ffn(p: _Pass) -> list[Operator]:
-    s, t, moe = p.shape, p.parallel.tensor, p.shape.moe
-    first = 2.0 if s.gated_ffn else 1.0
+def _recurrence(p: _Pass, mixer: Mixer, layers: Num, batch: Num) -> Operator:
+    """Recurrences and filters: by the roofline of matrix products, whose constants stand in for measured ones.
 
-    def block(prefix: str, layers: Num, tokens: Num, width: Num, copies: Num = 1.0) -> list[Operator]:
-        return [
-            p.gemm(prefix + "up projection", layers, tokens, first * width / t, s.d_model, weights=copies),
-            p.gemm(prefix + "down projection", layers, tokens, s.d_model, width / t, weights=copies),
-        ]
-
-    if moe is None:
-        return block("FFN ", s.n_layer, p.tokens, s.d_ff)
-    # All replicas' tokens meet at the experts; a device has its share of the experts and of the visits.
-    everyone = p.tokens / p.chunks * p.parallel.expert
-    own = moe.n_expert / p.parallel.expert
-    visited = own * -jnp.expm1(everyone * jnp.log1p(-jnp.minimum(moe.top_k / moe.n_expert, 1 - 1e-6)))
-    out = [] if _none(moe.n_dense_layer) else block("FFN ", p.counts.dense, p.tokens, s.d_ff)
-    out.append(p.gemm("router", p.counts.moe, p.tokens, moe.n_expert, s.d_model))
-    out += block("expert ", p.counts.moe, p.tokens * moe.top_k, moe.d_ff, visited)
-    if not _none(moe.n_shared):
-        out += block("shared expert ", p.counts.moe, p.tokens, moe.n_shared * moe.d_ff)
-    return out
-
-
-def _none(value: Num) -> bool:
-    return isinstance(value, int | float) and value == 0
+    The state is read and written once a pass, what goes in and comes out once.
+    """
+    gemm, t = p.hardware.efficiency.gemm, p.parallel.tensor
+    flops = p.tokens * mixer.step_flops / t
+    n_bytes = (2.0 * p.chunks * batch * mixer.state_bytes + p.act * p.tokens * mixer.moved) / t
+    compute, memory = flops / (gemm.compute * p.peak), n_bytes / (gemm.bandwidth * p.bandwidth)
+    launch = p.hardware.efficiency.engine.launch * gemm.launch_us * 1e-6 * p.chunks
+    seconds = launch + p_norm(gemm.sharpness, compute, memory)
+    return p.operator("recurrence", layers * flops, layers * n_bytes, layers * seconds)
 
 
 def _elementwise(p: _Pass) -> Operator:
     """Norms, residuals, rotary embeddings and activation functions: read and written once each."""
-    n_bytes = p.act * p.tokens * elementwise_values(p.shape, p.counts, p.parallel.tensor)
+    n_bytes = p.act * p.tokens * elementwise_values(p.shape, p.parallel.tensor)
     at_once = n_bytes / p.chunks / p.shape.n_layer
     seconds = n_bytes / (p.hardware.efficiency.engine.stream * p.hardware.bandwidth_at(at_once))
     return p.operator("norms and activations", 0.0 * n_bytes, n_bytes, seconds)
 
 
-def elementwise_values(shape: Shape, counts: LayerCounts, tensor: Num = 1) -> Num:
+def elementwise_values(shape: Shape, tensor: Num = 1) -> Num:
     """Return the values a token that norms, residuals, rotations and activations move, all layers."""
-    s, t = shape, tensor
-    width = 2.0 * s.norms_per_layer * s.d_model + 2 * (s.n_head + s.n_kv_head) * s.head_dim / t
-    inner = (3.0 if s.gated_ffn else 2.0) / t
-    values = s.n_layer * width + counts.dense * inner * s.d_ff
-    if s.moe is not None:
-        values = values + counts.moe * inner * s.moe.d_ff * (s.moe.top_k + s.moe.n_shared)
+    values: Num = 0.0
+    for block in shape.blocks:
+        once = 2.0 * block.norms * shape.d_model
+        if block.mixer is not None:
+            once = once + block.mixer.moved / tensor
+        if block.ffn is not None:
+            once = once + (3.0 if block.ffn.gated else 2.0) * block.ffn.inner / tensor
+        values = values + block.count * once
     return values
 
 
@@ -325,13 +326,16 @@ def _sampling(p: _Pass, batch: Num) -> Operator:
 def _communication(p: _Pass) -> list[Operator]:
     s, parallel, hw = p.shape, p.parallel, p.hardware
     residual = p.act * p.tokens / p.chunks * s.d_model
-    parts = {}
+    parts: dict[str, Num] = {}
     if parallel.tensor > 1:
         once = all_reduce_time(residual, parallel.tensor, hw)
         parts["all-reduce"] = 2 * s.n_layer * p.chunks * once
-    if parallel.expert > 1 and s.moe is not None:
-        once = all_to_all_time(residual * s.moe.top_k, parallel.expert, hw)
-        parts["expert all-to-all"] = 2 * p.counts.moe * p.chunks * once
+    for block in s.blocks:
+        if parallel.expert > 1 and isinstance(block.ffn, MixtureOfExperts):
+            once = all_to_all_time(residual * block.ffn.top_k, parallel.expert, hw)
+            parts["expert all-to-all"] = (
+                parts.get("expert all-to-all", 0.0) + 2 * block.count * p.chunks * once
+            )
     if parallel.pipeline > 1:
         parts["pipeline"] = send_time(residual, parallel.pipeline, hw) * p.chunks
     return [Operator(name=name, link_s=seconds, time_s=seconds) for name, seconds in parts.items()]

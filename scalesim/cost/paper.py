@@ -18,6 +18,7 @@ from scalesim.cost.measure import PLAN, as_measure
 from scalesim.errors import InvalidInput, choose
 from scalesim.pytree import register, static
 from scalesim.shape import Shape, count_params
+from scalesim.types import Num
 from scalesim.workload import ContextLengths, TrainingPlan, Workload
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "paper_training_memory",
 ]
 
-Num = Any
 Per = Literal["token", "sequence"]
 GIB = 2.0**30
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 
 from scalesim.cost.numbers import larger
 from scalesim.errors import InvalidInput
 from scalesim.hardware import Hardware
-from scalesim.shape import Shape
+from scalesim.shape import MixtureOfExperts, Shape
 from scalesim.shape.checks import divisors, few
+from scalesim.types import Num
 
-__all__ = ["ONE_DEVICE", "Parallel", "all_reduce_time", "all_to_all_time", "kv_heads_per_device", "send_time"]
-
-Num = Any
+__all__ = ["ONE_DEVICE", "Parallel", "all_reduce_time", "all_to_all_time", "held_heads", "send_time"]
 
 
 @jax.tree_util.register_static
@@ -56,37 +54,38 @@ class Parallel:
             raise InvalidInput(
                 f"tensor must divide n_head = {shape.n_head}, but is {self.tensor}; {fit} would do."
             )
-        kv = shape.n_kv_head
-        if shape.latent is None and isinstance(kv, int) and kv % self.tensor and self.tensor % kv:
-            raise InvalidInput(
-                f"tensor must divide n_kv_head = {kv} or be a multiple of it, but is {self.tensor}."
-            )
+        heads = [kept.heads for b in shape.blocks if b.mixer is not None for kept in b.mixer.cached()]
+        for kv in heads:
+            if isinstance(kv, int) and kv % self.tensor and self.tensor % kv:
+                raise InvalidInput(
+                    f"tensor must divide n_kv_head = {kv} or be a multiple of it, but is {self.tensor}."
+                )
         if isinstance(shape.n_layer, int) and self.pipeline > shape.n_layer:
             raise InvalidInput(f"pipeline must be at most n_layer = {shape.n_layer}, but is {self.pipeline}.")
         if self.expert > 1:
-            if shape.moe is None:
+            experts = [b.ffn.n_expert for b in shape.blocks if isinstance(b.ffn, MixtureOfExperts)]
+            if not experts:
                 raise InvalidInput(f"expert must be 1 for a shape without experts, but is {self.expert}.")
-            n = shape.moe.n_expert
-            if isinstance(n, int) and n % self.expert:
-                raise InvalidInput(f"expert must divide n_expert = {n}, but is {self.expert}.")
+            for n in experts:
+                if isinstance(n, int) and n % self.expert:
+                    raise InvalidInput(f"expert must divide n_expert = {n}, but is {self.expert}.")
 
 
 ONE_DEVICE = Parallel()
 """No parallelism."""
 
 
-def kv_heads_per_device(shape: Shape, parallel: Parallel) -> Num:
+def held_heads(n_kv_head: Num, parallel: Parallel) -> Num:
     """Return the KV heads whose cache one device holds: max(1, n_kv_head / tensor).
 
     With more devices than KV heads each still needs one whole head: the cache is held more than once.
 
-    >>> mqa = Shape(n_layer=2, d_model=512, n_head=8, n_kv_head=1, d_ff=1024)
-    >>> kv_heads_per_device(mqa, Parallel(tensor=8))
+    >>> held_heads(1, Parallel(tensor=8))
     1
     """
     if parallel.tensor == 1:
-        return shape.n_kv_head
-    return larger(shape.n_kv_head / parallel.tensor, 1)
+        return n_kv_head
+    return larger(n_kv_head / parallel.tensor, 1)
 
 
 def _link(hardware: Hardware, devices: int) -> Num:

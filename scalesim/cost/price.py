@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 
@@ -13,11 +12,10 @@ from scalesim.cost.training import Band, training_price
 from scalesim.hardware import Hardware
 from scalesim.pytree import register
 from scalesim.shape import Shape
+from scalesim.types import Num
 from scalesim.workload import Traffic, TrainingPlan, Workload
 
 __all__ = ["PerMillion", "lifetime_price", "token_energy", "token_price"]
-
-Num = Any
 
 
 @register

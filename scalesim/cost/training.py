@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 
 from scalesim.cost.flops import forward_flops
-from scalesim.cost.memory import weight_bytes
+from scalesim.cost.memory import held_params
+from scalesim.cost.numbers import larger
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.hardware import Hardware
 from scalesim.pytree import register
 from scalesim.shape import Shape
+from scalesim.types import Num
 from scalesim.workload import TrainingPlan
 
 __all__ = [
@@ -25,7 +26,6 @@ __all__ = [
     "training_seconds",
 ]
 
-Num = Any
 
 MFU = (0.25, 0.40, 0.50)
 """Observed model FLOPs utilisation of dense models, low, typical and high: 38-43% for Llama 3 405B on 8K-16K
@@ -80,7 +80,7 @@ def training_flops(shape: Shape, plan: TrainingPlan, *, hardware_flops: bool = F
     """
     sequence = forward_flops(shape, plan.context_length).total
     passes = 4.0 if hardware_flops and plan.recompute == "full" else 3.0
-    return passes * sequence * (plan.n_tokens / plan.context_length)
+    return passes * sequence * (plan.tokens(shape) / plan.context_length)
 
 
 def training_memory(shape: Shape, plan: TrainingPlan, parallel: Parallel = ONE_DEVICE) -> TrainingMemory:
@@ -95,24 +95,27 @@ def training_memory(shape: Shape, plan: TrainingPlan, parallel: Parallel = ONE_D
     Source of the parts: arXiv 1910.02054 (ZeRO), arXiv 2205.05198 (activations).
     """
     parallel.check(shape)
-    stored = weight_bytes(shape, weight_bits=8, parallel=parallel) * 1.0  # one byte a parameter
+    stored = 1.0 * sum(held_params(shape, parallel))
 
     def held(stage: int) -> Num:
         return stored / plan.data if plan.zero >= stage else stored
 
-    s, t = shape, parallel.tensor
-    inner = (3 if s.gated_ffn else 2) * s.d_ff
-    if s.moe is not None:
-        inner = (3 if s.gated_ffn else 2) * s.moe.d_ff * (s.moe.top_k + s.moe.n_shared)
-    layer = 4 * s.d_model + (2 * (s.n_head + s.n_kv_head) * s.head_dim + inner) / t
+    t = parallel.tensor
     tokens = 1.0 * plan.sequences * plan.context_length
-    kept = s.n_layer * layer if plan.recompute == "none" else s.n_layer * s.d_model + layer
+    every: Num = 0.0
+    widest: Num = 0.0
+    for block in shape.blocks:
+        inner = 0 if block.ffn is None else (3 if block.ffn.gated else 2) * block.ffn.inner
+        inner = inner + (0 if block.mixer is None else block.mixer.moved)
+        layer = 4 * shape.d_model + inner / t
+        every, widest = every + block.count * layer, larger(widest, layer)
+    kept = every if plan.recompute == "none" else shape.n_layer * shape.d_model + widest
     return TrainingMemory(
         plan.weight_bytes * held(3),
         plan.gradient_bytes * held(2),
         plan.optimizer_bytes * held(1),
         plan.activation_bytes * tokens * kept,
-        8.0 * tokens * s.vocab_size / t,
+        8.0 * tokens * shape.vocab_size / t,
     )
 
 

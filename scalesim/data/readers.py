@@ -52,6 +52,8 @@ def load_runs(
         convention: recount n_params from the shape's columns: "total", "non_embedding" or "paper".
         drop_largest: leave out the rows of the largest losses.
 
+    The tables that the package ships, and a `RunTable`, have their fields already: `columns` is refused.
+
     Without an n_tokens column, tokens are FLOPs / (6 n_params). The public sets that
     `scalesim.data.recognised` lists are known by their columns. Rows with a value that is missing, not
     finite or not positive are dropped, as are runs that crashed or diverged, and `notes` of the result says

@@ -18,14 +18,13 @@ from scalesim.faces import Face, Shown
 from scalesim.families import HeadRule
 from scalesim.pytree import register
 from scalesim.shape import Convention, Shape, count_params
+from scalesim.types import Num
 from scalesim.units import format_bytes, format_context, format_count, format_flops
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Candidate", "Design", "candidate", "plain_candidate", "plain_shape"]
-
-Num = Any
 
 
 @register

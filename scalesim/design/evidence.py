@@ -14,7 +14,6 @@ from scalesim.data import paper_choices, paper_curves, paper_runs
 from scalesim.design.design import Candidate, Design
 from scalesim.design.lattice import PAPER, log_costs
 from scalesim.design.problem import Problem, Query, precisions, stack_queries
-from scalesim.errors import InvalidInput
 from scalesim.fitting import Choices, Curves, Points, Squared
 from scalesim.fitting.predict import beyond, evidence_ranges, predict
 from scalesim.fitting.sensitivity import Suggestion, suggest_runs
@@ -31,6 +30,7 @@ __all__ = [
     "loss_intervals",
     "next_runs",
     "paper_evidence",
+    "paper_points",
     "table_4",
 ]
 
@@ -135,8 +135,6 @@ def next_runs(fit: Any, design: Design, candidates: Mapping[str, Any] | None = N
     >>> 0 < best.shrinks < 1
     True
     """
-    if getattr(fit, "setup", None) is None:
-        raise InvalidInput("fit was read from a file and has no runs; one that ss.fit returned would do.")
     problem, query = design.problem, design.query
     plan = query.plan
     if candidates is None:
@@ -206,10 +204,15 @@ def table_4() -> Choices:
     return Choices(stack_queries(queries), np.asarray(chosen), _costs, temperature=NOISE, weight=8.0)
 
 
+def paper_points() -> Points:
+    """Return the 46 measured losses, in squares of nats."""
+    return Points(paper_runs(), Squared(NOISE))
+
+
 def paper_evidence() -> list[Points | Curves | Choices]:
     """Return everything: the 46 points, the seven curves, the head laws and Table 4.
 
     >>> [type(evidence).__name__ for evidence in paper_evidence()]
     ['Points', 'Curves', 'Curves', 'Choices']
     """
-    return [Points(paper_runs(), Squared(NOISE)), drawn_curves(), head_laws(), table_4()]
+    return [paper_points(), drawn_curves(), head_laws(), table_4()]

@@ -18,6 +18,7 @@ from scalesim.errors import InvalidInput
 from scalesim.laws.base import Law
 from scalesim.pytree import register, static
 from scalesim.shape import Shape
+from scalesim.types import Num
 from scalesim.workload import TrainingPlan, Workload
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "why_not_smooth",
 ]
 
-Num = Any
 Nearest = Callable[[Sequence[tuple[int, ...]]], list[np.ndarray]]
 
 # What the law sees: what it cannot see must not be free.

@@ -19,7 +19,6 @@ from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.design.design import Candidate, candidate, plain_candidate, plain_shape
 from scalesim.design.evidence import extrapolation, extrapolation_text
 from scalesim.design.lattice import Lattice, buildable, evaluate
-from scalesim.design.pareto import non_dominated
 from scalesim.design.picks import Pick, Table, pick
 from scalesim.design.problem import Problem, Query, stack_queries
 from scalesim.design.relaxation import TOLERANCE, relax
@@ -30,6 +29,7 @@ from scalesim.families import FIGURE, ShapeFamily
 from scalesim.fitting.result import Fit
 from scalesim.hardware import Hardware
 from scalesim.laws.base import Law
+from scalesim.numerics.pareto import non_dominated
 from scalesim.shape import Shape
 from scalesim.workload import TrainingPlan, Workload
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Frontier", "frontier", "values_of"]
 
-Num = Any
 
 SPAN = 0.15
 """Nats on either side of a single target loss."""

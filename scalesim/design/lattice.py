@@ -27,6 +27,7 @@ from scalesim.families import HeadRule, ShapeFamily
 from scalesim.laws.base import Law
 from scalesim.pytree import register
 from scalesim.shape import Shape, count_params
+from scalesim.types import Num
 
 __all__ = [
     "HEADS",
@@ -41,7 +42,6 @@ __all__ = [
     "named_lattice",
 ]
 
-Num = Any
 
 HEADS = ("n_head", "n_kv_head")
 STARTS = np.array([[0.15, 0.1], [0.5, 0.1], [0.85, 0.1], [0.5, 0.8], [0.9, 0.8]])

@@ -19,9 +19,10 @@ from scalesim.cost.measure import PLAN, AtMost, Measure, as_measure
 from scalesim.cost.paper import FIGURE_2
 from scalesim.families import FIGURE, HeadRule, ShapeFamily
 from scalesim.laws.base import Law, fields_of
+from scalesim.numerics.roots import newton_root
 from scalesim.pytree import register, static
-from scalesim.roots import newton_root
 from scalesim.shape import Shape
+from scalesim.types import Num
 from scalesim.workload import TrainingPlan, Workload
 
 __all__ = [
@@ -36,7 +37,6 @@ __all__ = [
     "stack_queries",
 ]
 
-Num = Any
 
 MIN_PARAMS = 1e5
 MAX_PARAMS = 1e13

@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from scalesim.design.newton import minimise
 from scalesim.design.problem import FreeVariables, Priced, Problem, Query
 from scalesim.families import HeadRule, ShapeFamily
 from scalesim.laws.base import Law
+from scalesim.numerics.penalty import minimise
 from scalesim.pytree import register
 from scalesim.shape import Shape
+from scalesim.types import Num
 
 __all__ = ["Compared", "DesignSet", "Relaxed", "Solved", "descend", "heads_at", "relax"]
 
-Num = Any
 
 TOLERANCE = 1e-3
 """Relative excess of a constraint that the relaxed optimum may have."""

@@ -31,8 +31,6 @@ from scalesim.workload import TrainingPlan, Workload
 
 __all__ = ["law_of", "least_loss", "search", "solve"]
 
-Num = Any
-
 
 @overload
 def search(  # type: ignore[overload-overlap]

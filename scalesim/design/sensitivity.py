@@ -16,10 +16,9 @@ from scalesim.design.lattice import Lattice, exhaustive
 from scalesim.design.problem import NOTHING_FREE, Problem, Query
 from scalesim.design.relaxation import DesignSet
 from scalesim.errors import InvalidInput, Unreachable
+from scalesim.types import Num
 
 __all__ = ["Choice", "Optimum", "Sensitivity", "choices_over_context", "polished", "sensitivity"]
-
-Num = Any
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from scalesim.fitting.result import Fit
 from scalesim.laws.base import Law
 from scalesim.shape import Shape
 from scalesim.shape.checks import few, whole_sizes
+from scalesim.types import Num
 
 __all__ = ["Axes", "DesignSpace", "design_space"]
 
-Num = Any
 
 FFN_SLACK = 1.25
 """How far d_ff / d_model may be from the family's, either way, where d_ff brings a shape to its loss."""

@@ -16,20 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from scalesim.design.feasibility import contradiction, nearest_to_all
-from scalesim.design.integer import best_first, box_moves, pair_moves
-from scalesim.design.newton import ITERATIONS
 from scalesim.design.problem import FreeVariables, Priced, Problem, Query, stack_queries
 from scalesim.design.relaxation import Compared, Relaxed, Solved, Solver, descend
 from scalesim.families import HeadRule, ShapeFamily
-from scalesim.roots import newton_root
+from scalesim.numerics.best_first import best_first, box_moves, pair_moves
+from scalesim.numerics.penalty import ITERATIONS
+from scalesim.numerics.roots import newton_root
 from scalesim.shape import Shape
+from scalesim.types import Num
 
 if TYPE_CHECKING:
     from scalesim.design.space import Axes, DesignSpace
 
 __all__ = ["N_STARTS", "Moves", "build", "kronecker", "merits", "search_space", "under_all", "what_binds"]
 
-Num = Any
 
 N_STARTS = 12
 """Points from which the relaxation is descended."""

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Distribution", "distribution"]
 
-Num = Any
 Named = tuple[float, ...]
 
 
@@ -236,7 +235,7 @@ def distribution(
             "fit has another law than the design was searched with; a design of ss.search(fit, ...) would do."
         )
     with jax.enable_x64(True):
-        laws = jax.tree.map(jnp.asarray, fit.bootstrap.laws(design.problem.law, resamples))
+        laws = jax.tree.map(jnp.asarray, fit.resamples.laws(design.problem.law, resamples))
         query = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), design.query)
         gradient = design.relaxed is not None
         asked = design.lattice.under(design.problem, query, laws, design.shape, design.rule, gradient)
@@ -278,7 +277,7 @@ def distribution(
         savings={name: values[met, chosen] for name, values in savings.items()},
         chosen=chosen,
         level=level,
-        tail=fit.bootstrap.tail(level),
+        tail=fit.resamples.tail(level),
         out_of_reach=float(1 - reached.mean()),
     )
 

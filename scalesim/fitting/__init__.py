@@ -10,14 +10,22 @@ from scalesim.fitting.evidence import Choices, Curves, Evidence, Points
 from scalesim.fitting.isoflop import IsoFlop, approach_two_bias, isoflop
 from scalesim.fitting.noise import Huber, Noise, Squared
 from scalesim.fitting.predict import Prediction, predict
-from scalesim.fitting.profile import Profile, profile
 from scalesim.fitting.result import Fit, load_fit, named_fit
-from scalesim.fitting.sensitivity import Suggestion, delta_path, outlier_path, suggest_runs
+from scalesim.fitting.sensitivity import (
+    CoefficientPath,
+    Profile,
+    Suggestion,
+    delta_path,
+    outlier_path,
+    profile,
+    suggest_runs,
+)
 from scalesim.fitting.validation import Validation, leave_largest_out, leave_one_group_out
 
 __all__ = [
     "Bootstrap",
     "Choices",
+    "CoefficientPath",
     "Comparison",
     "Curves",
     "Evidence",

@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import jax
 import numpy as np
 
+from scalesim.caching import fingerprint
 from scalesim.errors import InvalidInput, choose
+from scalesim.faces import Face, Shown, plain
+from scalesim.fitting.coordinates import per_coordinate, slots_of
 from scalesim.fitting.diagnosis import local
 from scalesim.fitting.refit import CHUNK, Refits, refit
 from scalesim.fitting.result import Fit
 from scalesim.fitting.saved import read_archive, write_archive
 from scalesim.fitting.setup import Setup
+from scalesim.laws.base import Law
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from polars import DataFrame
 
 __all__ = ["Bootstrap", "bootstrap", "resample", "with_bootstrap"]
 
-KINDS = ("pairs", "cluster", "wild")
+Kind: TypeAlias = Literal["pairs", "cluster", "wild"]
 MEMORY = 1 << 22
 """Values of a chunk's weights: rows times replicas."""
 
 
-@dataclass(frozen=True, eq=False)
-class Bootstrap:
+@dataclass(frozen=True, eq=False, repr=False)
+class Bootstrap(Shown):
     """Fitted coefficients of R resamples.
 
     Attributes:
@@ -76,32 +83,77 @@ class Bootstrap:
         tail = self.tail(level)
         return {k: np.quantile(v, [tail, 1 - tail], axis=0).tolist() for k, v in self.coefficients.items()}
 
-    def laws(self, template: Any, most: int | None = None) -> Any:
+    def laws(self, template: Law, most: int | None = None) -> Law:
         """Return the resamples' laws as one law whose leaves have a leading axis (R, ...)."""
-        rows = slice(None, most)
-        leaves = [v[rows] for v in self.coefficients.values()]
+        leaves = [self.coefficients[slot.name][:most] for slot in slots_of(template)]
         return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
-    def to_json(self, samples: int = 1000) -> dict[str, Any]:
-        """Return the distribution as plain values, with its first `samples` resamples."""
+    def _columns(self) -> dict[str, np.ndarray]:
+        """Return a column (R,) for each coefficient, each group's own apart."""
         return {
-            "kind": self.kind,
-            "seed": self.seed,
-            "asked": self.asked,
-            "resamples": len(self),
-            "units": self.units,
-            "freedom": self.freedom,
-            "standard_errors": self.standard_errors,
-            "intervals": self.intervals(),
-            "samples": {k: v[:samples].tolist() for k, v in self.coefficients.items()},
-            "objectives": self.objective[:samples].tolist(),
+            k: np.asarray(v)
+            for k, v in per_coordinate(
+                {k: v if v.ndim == 1 else list(v.T) for k, v in self.coefficients.items()}
+            ).items()
         }
 
+    def _face(self) -> Face:
+        tail = self.tail()
+        rows = [
+            (name, float(np.median(v)), float(np.std(v, ddof=1)), np.quantile(v, [tail, 1 - tail]))
+            for name, v in self._columns().items()
+            if np.ptp(v) > 0
+        ]
+        held = [name for name, v in self._columns().items() if np.ptp(v) == 0]
+        lost = f"{self.asked - len(self):,} of {self.asked:,} were interrupted or had no finite fit."
+        return Face(
+            f"{len(self):,} resamples ({self.kind})",
+            ("coefficient", "median", "standard error", "90% interval"),
+            rows,
+            (f"Held: {', '.join(held)}." if held else "", lost if len(self) < self.asked else ""),
+            most=16,
+        )
+
+    def plot(self) -> Figure:
+        """Draw the distribution of each coefficient, with its 90% interval."""
+        from scalesim.report.fit_figures import draw_bootstrap
+
+        return draw_bootstrap(self)
+
+    def to_polars(self) -> DataFrame:
+        """Return a row for each resample: its coefficients, and the objective of its fit."""
+        import polars
+
+        return polars.DataFrame({**self._columns(), "objective": self.objective})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the distribution as plain values; a coefficient that no resample moves is one number."""
+        held = {
+            k: v[0] if len(v) and not np.ptp(v, axis=0).any() else v for k, v in self.coefficients.items()
+        }
+        return plain(
+            {
+                "kind": self.kind,
+                "seed": self.seed,
+                "asked": self.asked,
+                "resamples": len(self),
+                "units": self.units,
+                "freedom": self.freedom,
+                "standard_errors": self.standard_errors,
+                "intervals": self.intervals(),
+                "samples": held,
+                "objectives": self.objective,
+            }
+        )
+
     @staticmethod
-    def from_json(raw: dict[str, Any]) -> Bootstrap:
-        """Return the distribution that `to_json` wrote."""
+    def from_dict(raw: dict[str, Any]) -> Bootstrap:
+        """Return the distribution that `to_dict` wrote, with the same intervals."""
         objective = np.asarray(raw["objectives"], float)
         samples = {k: np.asarray(v, float) for k, v in raw["samples"].items()}
+        for name, v in samples.items():
+            if v.shape[:1] != objective.shape:
+                samples[name] = np.broadcast_to(v, (len(objective), *v.shape))
         known = (raw.get("units", 0), raw.get("freedom", 0))
         return Bootstrap(samples, objective, raw["kind"], raw["seed"], raw["asked"], *known)
 
@@ -144,7 +196,7 @@ def resample(fit: Fit, count: int, kind: str, seed: int, first: int = 0) -> dict
     predicted = runs.loss + fit.residuals()
     # A fit bends most towards the rows that pull it most: their residuals are given back what it took.
     signs = signs / (1 - np.minimum(_leverage(fit), 0.99))
-    if fit.setup.problem.points.log_space:
+    if fit.setup.rows.log_space:
         return {"loss": predicted * np.exp(signs * np.log(runs.loss / predicted))}
     return {"loss": predicted + signs * (runs.loss - predicted)}
 
@@ -154,7 +206,7 @@ def _leverage(fit: Fit) -> np.ndarray:
     problem, rows = fit.setup.problem, len(fit.setup.runs)
     with jax.enable_x64(True):
         jacobian = np.asarray(local(problem, np.asarray(fit.z))[0])[:rows]
-    slopes = np.sqrt(problem.points.weight[:rows])[:, None] * jacobian
+    slopes = np.sqrt(fit.setup.rows.weight[:rows])[:, None] * jacobian
     left, sizes, _ = np.linalg.svd(slopes, full_matrices=False)
     return np.sum(left[:, sizes > 1e-12 * sizes.max()] ** 2, axis=1)
 
@@ -173,7 +225,7 @@ def bootstrap(
     fit: Fit,
     count: int = 4000,
     *,
-    kind: Literal["pairs", "cluster", "wild"] = "pairs",
+    kind: Kind = "pairs",
     seed: int = 0,
     starts: int = 64,
     keep: int = 1,
@@ -207,13 +259,13 @@ def bootstrap(
     True
     """
     setup: Setup = fit.setup
-    choose("kind", kind, KINDS)
+    choose("kind", kind, get_args(Kind))
     if count < 2:
         raise InvalidInput(f"bootstrap needs at least 2 resamples, but count is {count}.")
     if kind == "cluster" and (setup.runs.group is None or len(set(setup.runs.group)) < 2):
         raise InvalidInput("kind 'cluster' needs at least two groups; name their columns by `by`.")
     chunk = int(np.clip(MEMORY // len(setup.runs), 8, CHUNK))
-    key = _key(fit, kind, seed, starts, keep)
+    key = "" if path is None else fingerprint((setup.problem, fit.z, kind, seed, starts, keep))
     done = _load(path, key, setup.layout.size)
     try:
         while (first := sum(len(part.objective) for part in done)) < count:
@@ -231,9 +283,21 @@ def bootstrap(
     return Bootstrap(coefficients_of(setup, z[finite]), objective[finite], kind, seed, count, *drawn_of)
 
 
-def with_bootstrap(fit: Fit, count: int = 4000, **options: Any) -> Fit:
-    """Return the fit with its bootstrap, whose standard errors replace the sandwich's."""
-    found = bootstrap(fit, count, **options)
+def with_bootstrap(
+    fit: Fit,
+    count: int = 4000,
+    *,
+    kind: Kind = "pairs",
+    seed: int = 0,
+    starts: int = 64,
+    keep: int = 1,
+    path: str | Path | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Fit:
+    """Return the fit with its `bootstrap` (which has the arguments), whose errors replace the sandwich's."""
+    found = bootstrap(
+        fit, count, kind=kind, seed=seed, starts=starts, keep=keep, path=path, progress=progress
+    )
     return replace(fit, bootstrap=found, standard_errors=found.standard_errors)
 
 
@@ -248,14 +312,6 @@ def coefficients_of(setup: Setup, z: np.ndarray) -> dict[str, np.ndarray]:
     laws = [jax.tree.leaves(setup.problem.law(point)) for point in z]
     columns = zip(*laws, strict=True)
     return {name: np.array(column, float) for name, column in zip(names, columns, strict=True)}
-
-
-def _key(fit: Fit, kind: str, seed: int, starts: int, keep: int) -> str:
-    """Return what must be equal for two runs to be halves of one bootstrap."""
-    digest = hashlib.sha256(repr((kind, seed, starts, keep, fit.setup.layout.slots)).encode())
-    for leaf in jax.tree.leaves(fit.setup.problem):
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
 
 
 def _load(path: str | Path | None, key: str, width: int) -> list[Refits]:

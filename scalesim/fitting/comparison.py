@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from scalesim.errors import InvalidInput
+from scalesim.faces import Face, Shown, plain
 from scalesim.fitting.coordinates import slots_of
 from scalesim.fitting.engine import fit
-from scalesim.fitting.result import Fit
-from scalesim.fitting.setup import the_law
+from scalesim.fitting.noise import Noise
+from scalesim.fitting.result import Fit, Origin, law_name
+from scalesim.fitting.setup import EvidenceLike, LawLike, the_law
 from scalesim.fitting.validation import Validation, both_held_out
 
 __all__ = ["Comparison", "LawScore", "compare"]
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from polars import DataFrame
+
+_T = TypeVar("_T")
 
 FOLDS = 10
 
@@ -46,14 +54,14 @@ class LawScore:
     bic: float
     worse_by: tuple[float, float, float]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the line as plain values."""
         line = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "fit"}
-        return {**line, "objective": self.fit.objective, "status": self.fit.status}
+        return plain({**line, "objective": self.fit.objective, "status": self.fit.status})
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Shown):
     """The table: laws by held-out error, the best first.
 
     Attributes:
@@ -66,13 +74,57 @@ class Comparison:
     held_out_by: str
     rollout_by: str
 
-    def to_json(self) -> list[dict[str, Any]]:
+    def _face(self) -> Face:
+        rows = [
+            (s.name, s.n_coefficients, *(1e3 * v for v in (s.rms, s.held_out, s.rollout)), s.aic, _worse(s))
+            for s in self.scores
+        ]
+        return Face(
+            f"{len(self.scores)} laws by held-out error, the best first (rms, millinats)",
+            ("law", "coefficients", "fitted", "held out", "rollout", "AIC", "worse by (90%)"),
+            rows,
+            (f"Held out: {self.held_out_by}. Rollout: {self.rollout_by}.",),
+        )
+
+    def plot(self) -> Figure:
+        """Draw each law's errors: on the runs fitted, on those held out, and on the largest."""
+        from scalesim.report.fit_figures import draw_comparison
+
+        return draw_comparison(self)
+
+    def to_polars(self) -> DataFrame:
+        """Return a row for each law."""
+        import polars
+
+        rows = [score.to_dict() for score in self.scores]
+        for row in rows:
+            row["worse_by_low"], row["worse_by"], row["worse_by_high"] = row["worse_by"]
+        return polars.DataFrame(rows)
+
+    def to_dict(self) -> dict[str, Any]:
         """Return the table as plain values."""
-        return [score.to_json() for score in self.scores]
+        scores = [score.to_dict() for score in self.scores]
+        return {"scores": scores, "held_out_by": self.held_out_by, "rollout_by": self.rollout_by}
+
+
+def _worse(score: LawScore) -> str:
+    low, _, high = score.worse_by
+    return f"{low:+.0%} .. {high:+.0%}" if any(score.worse_by) else ""
 
 
 def compare(
-    laws: Sequence[Any], evidence: Any, *, share: float = 0.75, seed: int = 0, **options: Any
+    laws: Sequence[LawLike],
+    evidence: EvidenceLike,
+    *,
+    share: float = 0.75,
+    seed: int = 0,
+    noise: Noise | None = None,
+    fixed: Mapping[str, float | None] | None = None,
+    bounds: Mapping[str, tuple[float, float]] | None = None,
+    priors: Mapping[str, tuple[float, float]] | None = None,
+    per_group: Sequence[str] = (),
+    by: str | Sequence[str] | None = None,
+    starts: int = 64,
 ) -> Comparison:
     """Fit several laws to the same evidence and score what each has not seen.
 
@@ -81,7 +133,8 @@ def compare(
         evidence: as `fit` takes it. Without groups, ten folds of rows are held out instead.
         share: the rollout fits the runs up to this quantile of n_params, and predicts the larger ones.
         seed: of folds and of the paired bootstrap.
-        options: passed to `fit`; of fixed, bounds and priors each law takes those of its coefficients.
+        noise, per_group, by, starts: as `fit` takes them.
+        fixed, bounds, priors: as `fit` takes them; each law takes those of its coefficients.
 
     >>> table = compare(["separablehead", "head"], "paper", fixed={"E": 1.97})
     >>> table.scores[0].name
@@ -89,7 +142,20 @@ def compare(
     """
     if len(laws) < 2:
         raise InvalidInput(f"compare needs at least two laws, but has {len(laws)}.")
-    found = [fit(law, evidence, **_for(law, options)) for law in laws]
+    found = [
+        fit(
+            law,
+            evidence,
+            noise=noise,
+            fixed=_own(law, fixed),
+            bounds=_own(law, bounds),
+            priors=_own(law, priors),
+            per_group=per_group,
+            by=by,
+            starts=starts,
+        )
+        for law in laws
+    ]
     runs = found[0].setup.runs
     by = "each group of runs in turn"
     if runs.group is None or len(set(runs.group)) < 2:
@@ -107,32 +173,28 @@ def compare(
     return Comparison(tuple(scores), by, f"the runs above the {share:.0%} quantile of {axis}")
 
 
-def _for(law: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options with only those coefficients that the law has."""
+def _own(law: LawLike, options: Mapping[str, _T] | None) -> dict[str, _T]:
+    """Return the options of those coefficients that the law has."""
     names = {slot.name.rpartition(".")[2] for slot in slots_of(the_law(law))}
-    chosen = dict(options)
-    for key in ("fixed", "bounds", "priors"):
-        if chosen.get(key):
-            chosen[key] = {k: v for k, v in chosen[key].items() if k.rpartition(".")[2] in names}
-    return chosen
+    return {k: v for k, v in (options or {}).items() if k.rpartition(".")[2] in names}
 
 
 def _regrouped(fit: Fit, folds: np.ndarray) -> Fit:
     setup = fit.setup
     runs = dataclasses.replace(setup.runs, group=folds.astype(str))
-    points = dataclasses.replace(setup.points, runs=runs)
-    return dataclasses.replace(fit, setup=dataclasses.replace(setup, points=points))
+    points = None if setup.points is None else dataclasses.replace(setup.points, runs=runs)
+    return dataclasses.replace(fit, origin=Origin(dataclasses.replace(setup, points=points), fit.z))
 
 
 def _score(fit: Fit, held: Validation, rolled: Validation, worse: tuple[float, float, float]) -> LawScore:
     n, k = len(fit.setup.runs), fit.setup.layout.size
     residual = fit.residuals()
-    if fit.setup.problem.points.log_space:
+    if fit.setup.rows.log_space:
         loss = fit.setup.runs.loss
         residual = np.log1p(residual / loss)
     deviance = n * np.log(np.mean(residual**2) + 1e-300)
     return LawScore(
-        name=_name(fit.law),
+        name=law_name(fit.law),
         fit=fit,
         n_coefficients=k,
         rms=fit.rms,
@@ -142,13 +204,6 @@ def _score(fit: Fit, held: Validation, rolled: Validation, worse: tuple[float, f
         bic=float(deviance + k * np.log(n)),
         worse_by=worse,
     )
-
-
-def _name(law: Any) -> str:
-    parts = [getattr(law, name) for name in ("base", "other") if hasattr(law, name)]
-    if parts:
-        return (" + " if type(law).__name__ == "Sum" else " * ").join(map(_name, parts))
-    return type(law).__name__
 
 
 def _worse_by(held: Validation, best: Validation, seed: int, draws: int = 2000) -> tuple[float, float, float]:

@@ -15,7 +15,7 @@ import numpy as np
 from scalesim.errors import InvalidInput
 from scalesim.laws.base import Coefficient, Law
 
-__all__ = ["Layout", "Slot", "coefficients", "slots_of", "with_coefficients"]
+__all__ = ["Layout", "Slot", "coefficients", "per_coordinate", "slots_of", "with_coefficients"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,21 @@ def coefficients(law: Law) -> dict[str, Any]:
     """
     values = [np.asarray(leaf, dtype=float).tolist() for leaf in jax.tree.leaves(law)]
     return dict(zip([slot.name for slot in slots_of(law)], values, strict=True))
+
+
+def per_coordinate(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by coefficient with each group's own apart, along the last axis: "a[0]", "a[1]", ...
+
+    >>> per_coordinate({"a": [1.0, 2.0], "E": 1.9})
+    {'a[0]': 1.0, 'a[1]': 2.0, 'E': 1.9}
+    """
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, list):
+            found.update({f"{name}[{i}]": part for i, part in enumerate(value)})
+        else:
+            found[name] = value
+    return found
 
 
 def with_coefficients(law: Law, values: Mapping[str, Any]) -> Law:

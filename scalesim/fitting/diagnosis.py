@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalesim.fitting.compiling import quick_jit
-from scalesim.fitting.noise import influence
-from scalesim.fitting.problem import Problem
+from scalesim.compilation import quick_jit
+from scalesim.fitting.problem import FitProblem
 from scalesim.fitting.setup import Setup
+from scalesim.numerics.least_squares import influence
 
 __all__ = ["diagnose", "local"]
 
@@ -22,7 +22,7 @@ OPEN = 1e-12
 
 
 @quick_jit
-def local(problem: Problem, z: jax.Array) -> tuple[Any, ...]:
+def local(problem: FitProblem, z: jax.Array) -> tuple[Any, ...]:
     """Return J (rows, p), the influence of each row, d coefficients / d z, and the predicted losses."""
 
     def at(z: jax.Array) -> Any:
@@ -39,7 +39,13 @@ def local(problem: Problem, z: jax.Array) -> tuple[Any, ...]:
 
 
 def diagnose(
-    setup: Setup, z: np.ndarray, hessian: np.ndarray, agreeing: int, polished: int, gradient: float
+    setup: Setup,
+    z: np.ndarray,
+    hessian: np.ndarray,
+    agreeing: int,
+    polished: int,
+    gradient: float,
+    tolerance: float,
 ) -> dict[str, Any]:
     """Return the fields of a `Fit` that follow from the curvature at its optimum."""
     jacobian, pull, to_free, predicted = map(np.asarray, local(setup.problem, jnp.asarray(z)))
@@ -60,7 +66,7 @@ def diagnose(
         bend = hessian[np.ix_(moves, moves)]
         errors[moves] = _standard_errors(bend, score.T @ score, to_free[np.ix_(moves, moves)])
     scale = np.sqrt(max(np.abs(np.diag(hessian)).max(), 1e-300))
-    status, message = _status(setup, openings, agreeing, polished, gradient / scale)
+    status, message = _status(setup, openings, agreeing, polished, gradient / scale, tolerance)
     if held.any():
         message += f" On a bound: {', '.join(names[i] for i in np.flatnonzero(held))}."
     return {
@@ -104,7 +110,7 @@ def _standard_errors(hessian: np.ndarray, spread: np.ndarray, to_free: np.ndarra
 
 
 def _status(
-    setup: Setup, openings: list[str], agreeing: int, polished: int, gradient: float
+    setup: Setup, openings: list[str], agreeing: int, polished: int, gradient: float, tolerance: float
 ) -> tuple[str, str]:
     points = setup.problem.points
     rows = 0 if points is None else int(np.sum(np.asarray(points.weight) > 0))
@@ -113,7 +119,7 @@ def _status(
         return "unidentified", f"{rows} rows cannot determine {free} coefficients; {free + 1} is the least."
     if openings:
         return "unidentified", "Not identified: " + " ".join(openings)
-    if gradient > 1e-4:
+    if gradient > tolerance:
         return "not_converged", f"The gradient is {gradient:.1e} of its scale, so this is not an optimum."
     if agreeing == 1 and polished > 1:
         return "few_starts_agree", f"Only 1 of {polished} starts found this optimum: try more starts."

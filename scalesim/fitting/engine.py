@@ -5,22 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.caching import ByDefinition
+from scalesim.compilation import quick_jit
 from scalesim.errors import InvalidInput, Unreachable
-from scalesim.fitting.compiling import quick_jit
 from scalesim.fitting.coordinates import coefficients
 from scalesim.fitting.diagnosis import diagnose, local
 from scalesim.fitting.noise import Noise
-from scalesim.fitting.problem import Problem
+from scalesim.fitting.problem import FitProblem
 from scalesim.fitting.refit import LANES, Replicas, run, seeds
-from scalesim.fitting.result import Fit, Optimum
-from scalesim.fitting.setup import Setup, prepare, start_pool
-from scalesim.fitting.solver import March, curvature, newton, project
+from scalesim.fitting.result import Fit, LocalOptimum, Origin
+from scalesim.fitting.setup import EvidenceLike, LawLike, Setup, prepare
+from scalesim.fitting.starts import ANNEAL, given_starts, project, start_pool
+from scalesim.laws.base import Law
+from scalesim.numerics.descent import curvature, descend, newton
+from scalesim.numerics.least_squares import March
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+    from optax import GradientTransformation
 
 __all__ = ["fit", "solve"]
 
@@ -31,8 +39,8 @@ AGREE = 1e-8
 
 
 def fit(
-    law: Any,
-    evidence: Any,
+    law: LawLike,
+    evidence: EvidenceLike,
     *,
     noise: Noise | None = None,
     fixed: Mapping[str, float | None] | None = None,
@@ -40,11 +48,12 @@ def fit(
     priors: Mapping[str, tuple[float, float]] | None = None,
     per_group: Sequence[str] = (),
     by: str | Sequence[str] | None = None,
-    starts: int | Mapping[str, Any] = 64,
+    starts: int | Mapping[str, ArrayLike] = 64,
     polish: int | None = None,
     bootstrap: int = 0,
-    solver: Any = None,
-    steps: int = 400,
+    solver: GradientTransformation | None = None,
+    steps: int | None = None,
+    tolerance: float = 1e-4,
     throw: bool = False,
 ) -> Fit:
     """Fit a law to runs, and to other evidence, from many starts at once.
@@ -67,10 +76,13 @@ def fit(
         starts: how many to draw, or the starts themselves as {"alpha": (K,), ...}.
         polish: how many of the best to carry to convergence; 7 by default, all of given starts.
         bootstrap: resamples for `Fit.bootstrap`; `scalesim.fitting.bootstrap` has the options.
-        solver: an optax transformation, `optax.lbfgs()`, to use in place of Levenberg-Marquardt; for laws
-            and evidence that are not like least squares.
-        steps: of that solver.
-        throw: raise where the status is "not_converged" or "unidentified".
+        solver: any optax transformation (`optax.lbfgs()`, `optax.adam(0.05)`, a chain, one of your own) in
+            place of our Levenberg-Marquardt, for laws and evidence that are not like least squares. It
+            minimises the objective in the fit's own coordinates, which are of order 1; those with extra
+            arguments get `value`, `grad`, `value_fn`, and `residual_fn`. Newton ends the fit all the same.
+        steps: of that solver; 400 by default.
+        tolerance: the largest gradient, over its scale, at which the fit counts as converged.
+        throw: raise where the status is "not_converged" or "unidentified", rather than say so in it.
 
     Raises:
         InvalidInput: the call was wrong; the message says what would do.
@@ -81,12 +93,33 @@ def fit(
     >>> found = fit("power", paper, fixed={"E": 1.97})
     >>> found.status, round(found.law.b, 3)
     ('converged', 0.188)
+
+    A law is a function of its coefficients, so a plain optax loop fits one too: in the logs of what is
+    positive, and in some thousands of steps where the fit takes twenty.
+
+    >>> import jax, jax.numpy as jnp, optax
+    >>> def objective(logs):
+    ...     law = ss.PowerLaw(a=1e8 * jnp.exp(logs["a"]), b=jnp.exp(logs["b"]), E=1.97)
+    ...     residual = jnp.log(law.loss({"n_params": paper["n_params"]})) - jnp.log(paper.loss)
+    ...     return optax.losses.huber_loss(residual, delta=1e-3).sum()
+    >>> logs, adam = {"a": jnp.array(0.0), "b": jnp.array(-1.5)}, optax.adam(1e-2)
+    >>> def step(carry, _):
+    ...     updates, state = adam.update(jax.grad(objective)(carry[0]), carry[1])
+    ...     return (optax.apply_updates(carry[0], updates), state), None
+    >>> (logs, _), _ = jax.lax.scan(step, (logs, adam.init(logs)), length=3000)
+    >>> round(float(jnp.exp(logs["b"])), 3)
+    0.188
     """
+    if solver is None and steps is not None:
+        raise InvalidInput(f"steps={steps} counts the steps of `solver`, which is not given; leave it out.")
+    if not tolerance > 0:
+        raise InvalidInput(f"tolerance must be above 0, but is {tolerance}.")
     with jax.enable_x64(True):
         setup = prepare(
             law, evidence, noise=noise, fixed=fixed, bounds=bounds, priors=priors, per_group=per_group, by=by
         )
-        found = _finish(setup, solve(setup, starts, polish, solver, steps), throw)
+        ends = solve(setup, starts, polish, solver, 400 if steps is None else steps)
+        found = _finish(setup, ends, tolerance, throw)
     if bootstrap:
         from scalesim.fitting.bootstrap import with_bootstrap
 
@@ -107,7 +140,7 @@ def solve(
     setup: Setup,
     starts: int | Mapping[str, Any] = 64,
     polish: int | None = None,
-    solver: Any = None,
+    solver: GradientTransformation | None = None,
     steps: int = 400,
 ) -> Ends:
     """Carry the best of many starts to convergence."""
@@ -121,15 +154,12 @@ def solve(
         z = seeds(replicas, start_pool(setup, starts), keep)
         z = np.concatenate([z, own[None, :]])
     else:
-        z = _given(setup, starts)
+        z = given_starts(setup, starts)
     for thread in compiling:
         thread.join()
     given = not isinstance(starts, int)
     if solver is not None:
-        from scalesim.fitting.general import descend
-
-        z = descend(setup.problem, z, solver, steps)
-        return _polished(setup, z)
+        return _polished(setup, np.asarray(_descended(setup.problem, z, ByDefinition(solver), steps)))
     ends = run(replicas, z, np.zeros(len(z), int), 40, 80 if given else 40)
     for _ in range(3 if given else 0):
         ends = _revived(setup, replicas, ends)
@@ -178,7 +208,7 @@ def _revived(setup: Setup, replicas: Replicas, ends: March, chunk: int = 256) ->
 
 
 @quick_jit
-def _projected(problem: Problem, pool: jax.Array) -> jax.Array:
+def _projected(problem: FitProblem, pool: jax.Array) -> jax.Array:
     return project(problem, pool)[0]
 
 
@@ -210,37 +240,31 @@ def _compile_ahead(setup: Setup, replicas: Replicas) -> list[Thread]:
 
 
 @quick_jit
-def _curvature(problem: Problem, z: jax.Array, busy: jax.Array) -> tuple[jax.Array, ...]:
+def _curvature(problem: FitProblem, z: jax.Array, busy: jax.Array) -> tuple[jax.Array, ...]:
     """Return the objective, its gradient and its Hessian at each of z; of long tables, where it is busy."""
+    at = partial(curvature, problem.objective)
     rows = 1 if problem.points is None else len(problem.points.loss)
     if rows * len(z) > LANES:
-        empty = jax.tree.map(jnp.zeros_like, jax.eval_shape(partial(curvature, problem), z[0]))
-        return jax.lax.map(
-            lambda of: jax.lax.cond(of[1], partial(curvature, problem), lambda _: empty, of[0]), (z, busy)
-        )
-    return jax.vmap(lambda z: curvature(problem, z))(z)
+        empty = jax.tree.map(jnp.zeros_like, jax.eval_shape(at, z[0]))
+        return jax.lax.map(lambda of: jax.lax.cond(of[1], at, lambda _: empty, of[0]), (z, busy))
+    return jax.vmap(at)(z)
 
 
-def _given(setup: Setup, starts: Mapping[str, Any]) -> np.ndarray:
-    """Return the user's starts as points; coefficients that they leave out keep the template's value."""
-    own = coefficients(setup.template)
-    unknown = [name for name in starts if name not in own]
-    if unknown:
-        raise InvalidInput(f"starts name {unknown[0]!r}, which is no coefficient; they are {', '.join(own)}.")
-    lengths = {len(np.atleast_1d(v)) for v in starts.values()}
-    if len(lengths) != 1:
-        raise InvalidInput(f"starts must all have one length, but have {sorted(lengths)}.")
-    count = lengths.pop()
-    values = {
-        name: np.asarray(starts[name], float)
-        if name in starts
-        else np.broadcast_to(np.asarray(value), (count, *np.shape(value)))
-        for name, value in own.items()
-    }
-    return setup.layout.encode_many(values, setup.problem.centres)
+@partial(jax.jit, static_argnames=("solver", "steps"))
+def _descended(problem: FitProblem, z: jax.Array, solver: ByDefinition, steps: int) -> jax.Array:
+    """Return where an optax solver leads from each of z (m, p); the first fifth of the steps is annealed."""
+
+    def widen(share: Any) -> jax.Array:
+        return ANNEAL ** jnp.maximum(0.0, 1.0 - 5.0 * share)
+
+    def rows(z: jax.Array, anneal: Any) -> Any:
+        at = problem.rows(z, anneal)
+        return at._replace(delta=anneal * at.delta)
+
+    return jax.vmap(lambda z: descend(problem.objective, z, solver.value, steps, widen, rows))(z)
 
 
-def _finish(setup: Setup, ends: Ends, throw: bool) -> Fit:
+def _finish(setup: Setup, ends: Ends, tolerance: float, throw: bool) -> Fit:
     if not np.isfinite(ends.objective[0]):
         raise Unreachable(
             f"{type(setup.template).__name__} gave no finite objective at any start; "
@@ -252,7 +276,7 @@ def _finish(setup: Setup, ends: Ends, throw: bool) -> Fit:
     rounding = 0.0 if setup.points is None else 1e-14 * len(setup.runs)
     agreeing = int(np.sum(ends.objective <= ends.objective[0] * (1 + AGREE) + rounding))
     diagnosis = diagnose(
-        setup, best, ends.hessian[0], agreeing, len(ends.objective), float(ends.gradient_norm[0])
+        setup, best, ends.hessian[0], agreeing, len(ends.objective), float(ends.gradient_norm[0]), tolerance
     )
     found = Fit(
         law=law,
@@ -262,8 +286,7 @@ def _finish(setup: Setup, ends: Ends, throw: bool) -> Fit:
         starts_polished=len(ends.objective),
         optima=_distinct(setup, ends),
         provenance={"evidence": setup.describe()},
-        setup=setup,
-        z=best,
+        origin=Origin(setup, best),
         **diagnosis,
     )
     if throw and found.status in ("not_converged", "unidentified"):
@@ -271,19 +294,19 @@ def _finish(setup: Setup, ends: Ends, throw: bool) -> Fit:
     return found
 
 
-def _law(setup: Setup, z: np.ndarray) -> Any:
+def _law(setup: Setup, z: np.ndarray) -> Law:
     """Return the law at z, its coefficients plain floats (or NumPy vectors, by group)."""
     law = jax.tree.map(np.asarray, setup.problem.law(np.asarray(z)))
     return jax.tree.map(lambda leaf: float(leaf) if leaf.ndim == 0 else leaf, law)
 
 
-def _distinct(setup: Setup, ends: Ends, most: int = 5) -> tuple[Optimum, ...]:
+def _distinct(setup: Setup, ends: Ends, most: int = 5) -> tuple[LocalOptimum, ...]:
     """Group the ends by objective, best first."""
-    found: list[Optimum] = []
+    found: list[LocalOptimum] = []
     values = ends.objective[np.isfinite(ends.objective)]
     at = 0
     while at < len(values) and len(found) < most:
         same = int(np.sum(values[at:] <= values[at] * (1 + 1e-6) + 1e-300))
-        found.append(Optimum(float(values[at]), same, coefficients(_law(setup, ends.z[at]))))
+        found.append(LocalOptimum(float(values[at]), same, coefficients(_law(setup, ends.z[at]))))
         at += same
     return tuple(found)

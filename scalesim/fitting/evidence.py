@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,20 +15,11 @@ from scalesim.data.runs import RunTable
 from scalesim.errors import InvalidInput, choose
 from scalesim.fitting.noise import Huber, Noise
 from scalesim.laws.base import Law
+from scalesim.numerics.least_squares import Rows
 from scalesim.pytree import register
+from scalesim.types import Num
 
-__all__ = ["Choices", "Curves", "Evidence", "PointRows", "Points", "Rows", "padded_rows"]
-
-Num = Any
-
-
-class Rows(NamedTuple):
-    """Residuals (rows,), and how each counts: weight * rho(residual, anneal * delta, asymmetry)."""
-
-    residual: jax.Array
-    weight: jax.Array
-    delta: jax.Array
-    asymmetry: jax.Array
+__all__ = ["Choices", "Curves", "Evidence", "PointRows", "Points", "padded_rows"]
 
 
 class Evidence(ABC):
@@ -81,17 +72,17 @@ class PointRows(Evidence):
     x: each field (rows,); loss (rows,) in nats; weight (rows,); sigma (rows,); delta and asymmetry numbers.
     """
 
-    x: Mapping[str, Num]
-    loss: Num
-    weight: Num
-    sigma: Num
-    delta: Num
-    asymmetry: Num
+    x: Mapping[str, Any]
+    loss: Any
+    weight: Any
+    sigma: Any
+    delta: Any
+    asymmetry: Any
     log_space: bool = field(metadata={"static": True})
 
     def rows(self, law: Law, anneal: Num) -> Rows:
         """Return (log L - log loss) / sigma, or (L - loss) / sigma."""
-        predicted = law.loss(self.x)
+        predicted = jnp.asarray(law.loss(self.x))
         if self.log_space:
             # A relaxed law may dip below zero on the way: log of a tiny loss is a large residual, not a nan.
             residual = jnp.log(jnp.maximum(predicted, 1e-6)) - jnp.log(self.loss)
@@ -164,20 +155,19 @@ class Curves(Evidence):
 
     def rows(self, law: Law, anneal: Num) -> Rows:
         """Return what is left of each curve when the law's (and the free offset and scale) is taken away."""
-        predicted, wanted = law.loss(self.x), jnp.asarray(self.loss)
+        predicted, wanted = jnp.asarray(law.loss(self.x)), jnp.asarray(self.loss)
         residual = predicted - wanted
         if self.free != "none":
             centred = predicted - predicted.mean(-1, keepdims=True)
             target = wanted - wanted.mean(-1, keepdims=True)
             span = jnp.ptp(wanted, axis=-1)[:, None]
-            scale = 1.0
             if self.free == "affine":
                 scale = (centred * target).sum(-1) / jnp.maximum((centred**2).sum(-1), 1e-300)
-                scale = scale[:, None]
-            residual = (scale * centred - target) / span
-        residual = (residual / self.sigma).ravel()
+                centred = scale[:, None] * centred
+            residual = (centred - target) / span
+        residual = jnp.ravel(residual / self.sigma)
         ones = jnp.ones_like(residual)
-        return Rows(residual, self.weight / residual.size * ones, jnp.inf * ones, ones)
+        return Rows(residual, jnp.asarray(self.weight / residual.size * ones), jnp.inf * ones, ones)
 
     def describe(self) -> dict[str, Any]:
         """Return what this evidence is, for the record that a saved fit keeps."""
@@ -228,7 +218,7 @@ class Choices(Evidence):
         nll = jnp.log(jnp.exp(logits).sum(-1)) - chosen
         residual = jnp.sqrt(2 * nll + 1e-12)
         ones = jnp.ones_like(residual)
-        return Rows(residual, self.weight * ones, jnp.inf * ones, ones)
+        return Rows(residual, jnp.asarray(self.weight * ones), jnp.inf * ones, ones)
 
     def describe(self) -> dict[str, Any]:
         """Return what this evidence is, for the record that a saved fit keeps."""

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from scalesim.data.readers import load_runs
 from scalesim.data.runs import RunTable
 from scalesim.errors import InvalidInput
+from scalesim.faces import Face, Shown
+from scalesim.fitting.result import Fit
+from scalesim.fitting.setup import RunsLike
+from scalesim.laws.power import Chinchilla
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
+    from polars import DataFrame
 
 __all__ = ["IsoFlop", "IsoFlopProfile", "approach_two_bias", "isoflop"]
 
@@ -37,13 +46,13 @@ class IsoFlopProfile:
     centre: float
     warning: str
 
-    def at(self, n_params: Any) -> np.ndarray:
+    def at(self, n_params: ArrayLike) -> np.ndarray:
         """Return the polynomial at n_params."""
         return np.polyval(self.coefficients, np.log(np.asarray(n_params, float)) - self.centre)
 
 
-@dataclass(frozen=True, eq=False)
-class IsoFlop:
+@dataclass(frozen=True, eq=False, repr=False)
+class IsoFlop(Shown):
     """Optimal sizes by budget, n_params = scale * C^exponent.
 
     Attributes:
@@ -60,17 +69,44 @@ class IsoFlop:
     profiles: tuple[IsoFlopProfile, ...]
     warnings: tuple[str, ...]
 
-    def n_params_at(self, flops: Any) -> np.ndarray:
+    def _face(self) -> Face:
+        rows = [(p.budget, len(p.loss), p.best_n_params, p.best_loss, p.warning) for p in self.profiles]
+        return Face(
+            f"Approach {self.approach}: n_params = {self.scale:.4g} C^{self.exponent:.4f}",
+            ("FLOPs", "runs", "best n_params", "least loss", "") if rows else (),
+            rows,
+            () if rows else self.warnings,
+        )
+
+    def plot(self) -> Figure:
+        """Draw the profile of each budget, where there are, and the optimal sizes over compute."""
+        from scalesim.report.fit_figures import draw_isoflop
+
+        return draw_isoflop(self)
+
+    def to_polars(self) -> DataFrame:
+        """Return a row for each budget that has a profile."""
+        import polars
+
+        names = ("budget", "best_n_params", "best_loss", "warning")
+        return polars.DataFrame({name: [getattr(p, name) for p in self.profiles] for name in names})
+
+    def n_params_at(self, flops: ArrayLike) -> np.ndarray:
         """Return the optimal size for a budget of FLOPs."""
         return self.scale * np.asarray(flops, float) ** self.exponent
 
-    def n_tokens_at(self, flops: Any) -> np.ndarray:
+    def n_tokens_at(self, flops: ArrayLike) -> np.ndarray:
         """Return the tokens that go with it, FLOPs / (6 n_params)."""
         return np.asarray(flops, float) / (6 * self.n_params_at(flops))
 
 
 def isoflop(
-    runs: Any, approach: int = 2, *, degree: int = 3, fit: Any = None, tolerance: float = 0.25
+    runs: RunsLike,
+    approach: Literal[1, 2, 3] = 2,
+    *,
+    degree: int | None = None,
+    fit: Fit | None = None,
+    tolerance: float | None = None,
 ) -> IsoFlop:
     """Find the size that each budget wants.
 
@@ -78,12 +114,15 @@ def isoflop(
         runs: a run table with n_params, n_tokens, and flops if they are not 6 N D.
         approach: 1 takes the envelope of least loss over compute; 2 a polynomial in log n_params for each
             budget, whose minimum it takes; 3 a Chinchilla law's closed form, from `fit`.
-        degree: of approach 2's polynomial; 3 follows the profile's lean, which 2 turns into bias.
-        fit: approach 3's; fitted to the runs if not given.
-        tolerance: runs that spread over at most this, in log FLOPs, are of one budget.
+        degree: of approach 2's polynomial, 3 by default; 3 follows the profile's lean, which 2 turns into
+            bias.
+        fit: approach 3's, of a Chinchilla law; fitted to the runs if not given.
+        tolerance: approach 2's: runs that spread over at most this, in log FLOPs, are of one budget; 0.25 by
+            default.
 
     Raises:
-        InvalidInput: no budget has enough runs, or the approach is none of the three.
+        InvalidInput: no budget has enough runs, the approach is none of the three, or an option is given
+            that it does not use.
 
     >>> import scalesim as ss
     >>> law = ss.Chinchilla()
@@ -93,14 +132,17 @@ def isoflop(
     >>> abs(isoflop(runs).exponent - 0.3658 / (0.3478 + 0.3658)) < 0.02
     True
     """
+    if approach not in (1, 2, 3):
+        raise InvalidInput(f"approach must be 1, 2 or 3, but is {approach}.")
+    for name, value, user in (("degree", degree, 2), ("tolerance", tolerance, 2), ("fit", fit, 3)):
+        if value is not None and approach != user:
+            raise InvalidInput(f"{name} is used by approach {user} alone, but approach is {approach}.")
     table = load_runs(runs)
     if approach == 1:
         return _envelope(table)
     if approach == 2:
-        return _profiles(table, degree, tolerance)
-    if approach == 3:
-        return _closed_form(table, fit)
-    raise InvalidInput(f"approach must be 1, 2 or 3, but is {approach}.")
+        return _profiles(table, 3 if degree is None else degree, 0.25 if tolerance is None else tolerance)
+    return _closed_form(table, fit)
 
 
 def _flops(table: RunTable) -> np.ndarray:
@@ -189,9 +231,8 @@ def _profile(budget: float, n_params: np.ndarray, loss: np.ndarray, degree: int)
     )
 
 
-def _closed_form(table: RunTable, fit: Any) -> IsoFlop:
+def _closed_form(table: RunTable, fit: Fit | None) -> IsoFlop:
     from scalesim.fitting.engine import fit as fit_law
-    from scalesim.laws.power import Chinchilla
 
     found = fit if fit is not None else fit_law(Chinchilla, table)
     law = found.law
@@ -203,7 +244,7 @@ def _closed_form(table: RunTable, fit: Any) -> IsoFlop:
     return IsoFlop(3, float(exponent), float(scale), (), warnings)
 
 
-def approach_two_bias(runs: Any, law: Any, *, degree: int = 3) -> dict[str, float]:
+def approach_two_bias(runs: RunsLike, law: Chinchilla, *, degree: int = 3) -> dict[str, float]:
     """Show what approach 2 would say on the user's own grid if `law` were the truth, without any noise.
 
     A polynomial is not the law's profile, so its minimum is off, and more so the more lopsided the grid.

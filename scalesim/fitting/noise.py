@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import jax.numpy as jnp
+from typing import Literal
 
 from scalesim.errors import InvalidInput, choose
 
-__all__ = ["Huber", "Noise", "Squared", "influence", "rho", "weight"]
-
-Num = Any
+__all__ = ["Huber", "Noise", "Squared"]
 
 
 @dataclass(frozen=True)
@@ -64,32 +60,3 @@ def Squared(
 ) -> Noise:
     """Return least squares, r^2/2 with r the residual over `sigma`."""
     return Noise(float("inf"), sigma, space, asymmetry, use_error)
-
-
-def rho(r: Num, delta: Num, asymmetry: Num) -> Num:
-    """Return the loss of residuals `r` (law minus measurement), elementwise.
-
-    >>> [float(v) for v in rho(jnp.array([0.5, -3.0]), 1.0, 1.0)]
-    [0.125, 2.5]
-    """
-    size = jnp.abs(r)
-    inner = jnp.minimum(size, delta)
-    return _side(r, asymmetry) * inner * (size - 0.5 * inner)
-
-
-def influence(r: Num, delta: Num, asymmetry: Num) -> Num:
-    """Return d rho / d r."""
-    return _side(r, asymmetry) * jnp.clip(r, -delta, delta)
-
-
-def weight(r: Num, delta: Num, asymmetry: Num) -> Num:
-    """Return influence / r, the curvature of the tightest parabola that touches rho at r from above.
-
-    Least squares with these weights never overshoots; with half of them outside delta it would be
-    Gauss-Newton on the pseudo-residuals sign(r) sqrt(2 rho).
-    """
-    return _side(r, asymmetry) * jnp.minimum(1.0, delta / jnp.maximum(jnp.abs(r), 1e-300))
-
-
-def _side(r: Num, asymmetry: Num) -> Num:
-    return jnp.where(r > 0, asymmetry, 1.0)

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from scalesim.errors import InvalidInput
+from scalesim.faces import Face, Shown
 from scalesim.fitting.result import Fit
 from scalesim.laws.base import FIELDS
 from scalesim.laws.grouped import GROUP
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
+    from polars import DataFrame
+
 __all__ = ["Prediction", "beyond", "evidence_ranges", "predict"]
 
 
-@dataclass(frozen=True, eq=False)
-class Prediction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction(Shown):
     """Predicted losses and their intervals, (m,) each, in nats a token.
 
     Attributes:
@@ -28,6 +34,7 @@ class Prediction:
         run_low, run_high: where the loss of a run would be: the law and the scatter of runs about it.
         level: the probability that the intervals are to hold.
         beyond: by how much each prediction leaves the data's range, as a factor (1 inside), by field.
+        x: where it was asked, (m,) for each field.
     """
 
     loss: np.ndarray
@@ -37,9 +44,35 @@ class Prediction:
     run_high: np.ndarray
     level: float
     beyond: dict[str, np.ndarray]
+    x: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def _columns(self) -> dict[str, np.ndarray]:
+        intervals = {n: getattr(self, n) for n in ("low", "high", "run_low", "run_high")}
+        known = {k: v for k, v in intervals.items() if np.isfinite(v).any()}
+        return {**self.x, "loss": self.loss, **known}
+
+    def _face(self) -> Face:
+        columns = self._columns()
+        rows = list(zip(*(v.tolist() for v in columns.values()), strict=True))
+        far = {k: float(v.max()) for k, v in self.beyond.items() if v.max() > 1}
+        said = "".join(f" {k} leaves the runs' range by a factor {v:.3g}." for k, v in far.items())
+        title = f"{len(self.loss):,} predicted losses, nats; {self.level:.0%} intervals"
+        return Face(title, tuple(columns), rows, (said.strip(),))
+
+    def plot(self) -> Figure:
+        """Draw the losses and their intervals over the field that varies most."""
+        from scalesim.report.fit_figures import draw_prediction
+
+        return draw_prediction(self)
+
+    def to_polars(self) -> DataFrame:
+        """Return a row for each prediction."""
+        import polars
+
+        return polars.DataFrame(self._columns())
 
 
-def predict(fit: Fit, x: Mapping[str, Any], *, level: float = 0.9) -> Prediction:
+def predict(fit: Fit, x: Mapping[str, ArrayLike], *, level: float = 0.9) -> Prediction:
     """Predict the loss at x, with intervals from the fit's bootstrap.
 
     Args:
@@ -77,12 +110,12 @@ def predict(fit: Fit, x: Mapping[str, Any], *, level: float = 0.9) -> Prediction
             low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
             scatter = _scatter(fit, len(drawn))
             run_low, run_high = np.quantile(drawn + scatter[:, None], [tail, 1 - tail], axis=0)
-    return Prediction(loss, low, high, run_low, run_high, level, beyond(fit, arrays))
+    return Prediction(loss, low, high, run_low, run_high, level, beyond(fit, arrays), arrays)
 
 
 def _scatter(fit: Fit, count: int) -> np.ndarray:
     """Return residuals as of new runs, nats (count,): the fit's own, or normal with its rms."""
-    if fit.setup is not None and fit.setup.points is not None:
+    if fit.origin is not None and fit.setup.points is not None:
         own = fit.residuals()
         # Fitted residuals are too small: p coefficients have been taken out of them.
         spare = max(len(own) - fit.setup.layout.size, 1)

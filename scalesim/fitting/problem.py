@@ -10,17 +10,17 @@ import jax
 import jax.numpy as jnp
 
 from scalesim.fitting.coordinates import Layout
-from scalesim.fitting.evidence import Evidence, PointRows, Rows
-from scalesim.fitting.noise import rho
+from scalesim.fitting.evidence import Evidence, PointRows
 from scalesim.laws.base import Law
+from scalesim.numerics.least_squares import Rows, total
 from scalesim.pytree import register
 
-__all__ = ["Problem"]
+__all__ = ["FitProblem"]
 
 
 @register
 @dataclass(frozen=True)
-class Problem:
+class FitProblem:
     """Everything a solver needs. Arrays are leaves, structure is static: equal structures share programs.
 
     Attributes:
@@ -50,15 +50,15 @@ class Problem:
         blocks += [evidence.rows(law, anneal) for evidence in self.others]
         if self.prior is not None:
             blocks.append(self._prior_rows(law))
-        return Rows(*(jnp.concatenate(parts) for parts in zip(*blocks, strict=True)))
+        # Evidence may hold numbers of another precision than z, in which all is computed.
+        return Rows(*(jnp.concatenate(parts).astype(z.dtype) for parts in zip(*blocks, strict=True)))
 
     def objective(self, z: jax.Array, anneal: Any = 1.0) -> jax.Array:
         """Return the sum of weight * rho over all rows; infinite where the law is not a number."""
         r = self.rows(z, anneal)
-        total = jnp.sum(r.weight * rho(r.residual, anneal * r.delta, r.asymmetry))
-        return jnp.where(jnp.isfinite(total), total, jnp.inf)
+        return total(r._replace(delta=anneal * r.delta))
 
-    def reweighted(self, weight: Any, loss: Any = None) -> Problem:
+    def reweighted(self, weight: Any, loss: Any = None) -> FitProblem:
         """Return the problem with other weights (rows,), and other losses if given, on its points."""
         assert self.points is not None
         changed = {"weight": weight} if loss is None else {"weight": weight, "loss": loss}

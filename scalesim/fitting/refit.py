@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalesim.fitting.compiling import quick_jit
+from scalesim.compilation import quick_jit
 from scalesim.fitting.coordinates import resolve
-from scalesim.fitting.problem import Problem
-from scalesim.fitting.setup import Setup, start_pool
-from scalesim.fitting.solver import March, march, project
+from scalesim.fitting.problem import FitProblem
+from scalesim.fitting.setup import Setup
+from scalesim.fitting.starts import ANNEAL, project, start_pool
+from scalesim.numerics.least_squares import March, march
 
 __all__ = ["CHUNK", "Refits", "Replicas", "predict_many", "refit"]
 
@@ -43,7 +44,7 @@ class Refits(NamedTuple):
 class Replicas:
     """A problem of which some leaves differ by replica: {leaf index: (R, ...)}."""
 
-    def __init__(self, problem: Problem, changed: Mapping[int, np.ndarray] | None = None) -> None:
+    def __init__(self, problem: FitProblem, changed: Mapping[int, np.ndarray] | None = None) -> None:
         self.leaves, self.tree = jax.tree.flatten(problem)
         self.changed = dict(changed or {})
         self.axes = tuple(0 if i in self.changed else None for i in range(len(self.leaves)))
@@ -76,7 +77,8 @@ def _seed(leaves: list, pool: jax.Array, tree: Any, axes: tuple, keep: int) -> j
 @partial(quick_jit, static_argnums=(3, 4))
 def _march(leaves: list, start: March, steps: jax.Array, tree: Any, axes: tuple) -> March:
     def one(leaves: list, z: jax.Array, damping: jax.Array, age: jax.Array) -> March:
-        return march(jax.tree.unflatten(tree, leaves), z, damping, age, steps)
+        rows = jax.tree.unflatten(tree, leaves).rows
+        return march(rows, z, damping, age, steps, anneal=ANNEAL)
 
     own = [leaf if axis == 0 else None for leaf, axis in zip(leaves, axes, strict=True)]
 
@@ -245,8 +247,8 @@ def _pad(values: np.ndarray, length: int, filler: float) -> np.ndarray:
 
 
 @jax.jit
-def _predict(problem: Problem, z: jax.Array, x: Mapping[str, jax.Array]) -> jax.Array:
-    return jax.vmap(lambda z: problem.law(z).loss(x))(z)
+def _predict(problem: FitProblem, z: jax.Array, x: Mapping[str, jax.Array]) -> jax.Array:
+    return jax.vmap(lambda z: jnp.asarray(problem.law(z).loss(x)))(z)
 
 
 def predict_many(setup: Setup, z: np.ndarray, x: Mapping[str, Any]) -> np.ndarray:

@@ -1,25 +1,46 @@
-"""What a fit returns."""
+"""What a fit returns, and how it is kept in a file."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
 from scalesim.errors import InvalidInput
-from scalesim.files import write_json
-from scalesim.fitting.coordinates import coefficients
+from scalesim.faces import Face, Shown, plain
+from scalesim.files import write_whole
+from scalesim.fitting.coordinates import coefficients, per_coordinate
 from scalesim.fitting.saved import VERSION, checked_law, read_fit
+from scalesim.fitting.setup import EvidenceLike, Setup, prepare
 from scalesim.laws.base import Law
 
-__all__ = ["Fit", "Optimum", "as_json", "law_from_json", "law_to_json", "load_fit", "named_fit"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from scalesim.fitting.bootstrap import Bootstrap
+    from scalesim.fitting.sensitivity import Profile
+
+__all__ = [
+    "Fit",
+    "LocalOptimum",
+    "Origin",
+    "law_from_json",
+    "law_name",
+    "law_to_json",
+    "load_fit",
+    "named_fit",
+]
 
 
 @dataclass(frozen=True)
-class Optimum:
+class LocalOptimum:
     """One of the places where starts ended: its objective, how many ended there, the coefficients."""
 
     objective: float
@@ -27,8 +48,15 @@ class Optimum:
     coefficients: dict[str, Any]
 
 
-@dataclass(frozen=True, eq=False)
-class Fit:
+class Origin(NamedTuple):
+    """What a fit was made from: its problem, and the point (p,) of its optimum there."""
+
+    setup: Setup
+    z: np.ndarray
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Fit(Shown):
     """A fitted law and what is known about it.
 
     Attributes:
@@ -41,9 +69,11 @@ class Fit:
         status: "converged", "few_starts_agree", "unidentified" or "not_converged".
         message: the status as a sentence.
         standard_errors: of each free coefficient, from the curvature (a sandwich) until a bootstrap is run.
+        condition: of the scaled curvature: its largest eigenvalue over its least.
         unidentified: directions that the evidence leaves open, a sentence each.
         provenance: what the law was fitted to.
         bootstrap: the distribution of the coefficients, if it was asked for.
+        origin: what it was made from, or a function that makes it again; None if that is not known.
     """
 
     law: Law
@@ -52,16 +82,49 @@ class Fit:
     rms: float
     starts_agreeing: int
     starts_polished: int
-    optima: tuple[Optimum, ...]
+    optima: tuple[LocalOptimum, ...]
     status: str
     message: str
     standard_errors: dict[str, Any]
     condition: float
     unidentified: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
-    bootstrap: Any = None
-    setup: Any = field(default=None, repr=False)
-    z: Any = field(default=None, repr=False)
+    bootstrap: Bootstrap | None = None
+    origin: Origin | Callable[[], Origin] | None = field(default=None, repr=False)
+
+    @cached_property
+    def _made_from(self) -> Origin:
+        if self.origin is None:
+            raise InvalidInput(
+                "this fit was read from a file, which keeps the law and what is known of it, not its runs; "
+                "load_fit(path, runs=...) with the evidence it was fitted to gives them back."
+            )
+        return self.origin if isinstance(self.origin, Origin) else self.origin()
+
+    @property
+    def setup(self) -> Setup:
+        """The problem that was solved: its runs, other evidence, bounds and priors.
+
+        Raises:
+            InvalidInput: the fit was loaded without its runs.
+        """
+        return self._made_from.setup
+
+    @property
+    def z(self) -> np.ndarray:
+        """The optimum in the problem's coordinates, (p,)."""
+        return self._made_from.z
+
+    @property
+    def resamples(self) -> Bootstrap:
+        """The bootstrap.
+
+        Raises:
+            InvalidInput: none was asked for.
+        """
+        if self.bootstrap is None:
+            raise InvalidInput("this fit has no bootstrap; with_bootstrap(fit) would give it one.")
+        return self.bootstrap
 
     @property
     def coefficients(self) -> dict[str, Any]:
@@ -72,78 +135,168 @@ class Fit:
         """Return L - loss of each run, nats (rows,)."""
         runs = self.setup.runs
         with jax.enable_x64(True):
-            x = {k: v[: len(runs)] for k, v in self.setup.problem.points.x.items()}
-            return np.asarray(self.law.loss(x)) - runs.loss
+            return np.asarray(self.law.loss(self.setup.x)) - runs.loss
 
     @property
     def intervals(self) -> dict[str, Any]:
         """90% intervals of the free coefficients: the bootstrap's percentiles, or 1.645 standard errors."""
         if self.bootstrap is not None:
             return self.bootstrap.intervals()
-        values: dict[str, float] = {}
-        for name, value in self.coefficients.items():
-            if isinstance(value, list):
-                values.update({f"{name}[{i}]": v for i, v in enumerate(value)})
-            else:
-                values[name] = value
-        errors = self.standard_errors
+        values, errors = per_coordinate(self.coefficients), self.standard_errors
         return {k: [values[k] - 1.645 * errors[k], values[k] + 1.645 * errors[k]] for k in errors}
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the fit as plain values, for JSON."""
-        return {
-            "law": law_to_json(self.law),
-            "coefficients": self.coefficients,
-            "objective": self.objective,
-            "gradient_norm": self.gradient_norm,
-            "rms": self.rms,
-            "starts_agreeing": self.starts_agreeing,
-            "starts_polished": self.starts_polished,
-            "optima": [vars(o) for o in self.optima],
-            "status": self.status,
-            "message": self.message,
-            "standard_errors": self.standard_errors,
-            "intervals": self.intervals,
-            "condition": self.condition,
-            "unidentified": list(self.unidentified),
-            "provenance": self.provenance,
-            "bootstrap": None if self.bootstrap is None else self.bootstrap.to_json(),
-        }
+    def _face(self) -> Face:
+        own = self.standard_errors if self.bootstrap is None else self.bootstrap.standard_errors
+        errors, spread = per_coordinate(own), self.intervals
+        lows, highs = (per_coordinate({k: v[i] for k, v in spread.items()}) for i in (0, 1))
+        rows: list[tuple[Any, ...]] = []
+        for name, value in per_coordinate(self.coefficients).items():
+            if name not in errors or errors[name] <= 1e-12 * abs(value):
+                rows.append((name, value, "held", ""))
+            else:
+                rows.append((name, value, errors[name], (lows[name], highs[name])))
+        source = "the curvature" if self.bootstrap is None else f"{len(self.bootstrap):,} resamples"
+        points = [e for e in self.provenance.get("evidence", []) if e["kind"] == "points"]
+        runs = f" over {points[0]['rows']:,} runs" if points else ""
+        return Face(
+            f"{law_name(self.law)}: rms {1e3 * self.rms:.3g} millinats{runs}, {self.status}",
+            ("coefficient", "value", "standard error", "90% interval"),
+            rows,
+            (f"{self.message} Errors from {source}.",),
+            most=16,
+        )
+
+    def plot(self, profile: Profile | None = None) -> Figure:
+        """Draw predicted against measured losses, residuals over size, and a coefficient's profile if given.
+
+        Raises:
+            InvalidInput: the fit has no measured points.
+        """
+        from scalesim.report.fit_figures import draw_fit
+
+        return draw_fit(self, profile)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fit as plain values that JSON can hold; what is not a finite number is None."""
+        kept = {name: getattr(self, name) for name in _KEPT}
+        more = {"coefficients": self.coefficients, "intervals": self.intervals, "bootstrap": self.bootstrap}
+        if isinstance(self.origin, Origin):
+            more["asked"] = {**self.setup.asked(), "z": self.z}
+        return {"law": law_to_json(self.law), **plain({**kept, **more})}
 
     def save(self, path: str | Path) -> None:
         """Write the fit to a JSON file, from which `load_fit` reads the same law back, bit for bit."""
-        write_json(path, as_json({"version": VERSION, **self.to_json()}), "save")
+        held = {"version": VERSION, **self.to_dict()}
+        lines = (f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in held.items())
+        write_whole(path, "{\n" + ",\n".join(lines) + "\n}\n", "save")
 
 
-def load_fit(path: str | Path) -> Fit:
-    """Read a fit that `Fit.save` wrote. It predicts and is searched like any; only its runs are gone.
+def law_name(law: Law) -> str:
+    """Return a law's name; of a sum or a product its parts'."""
+    parts = [getattr(law, name) for name in ("base", "other") if hasattr(law, name)]
+    if parts:
+        return (" + " if type(law).__name__ == "Sum" else " * ").join(map(law_name, parts))
+    return type(law).__name__
+
+
+def load_fit(path: str | Path, runs: EvidenceLike | None = None) -> Fit:
+    """Read a fit that `Fit.save` wrote. It predicts and is searched like any.
+
+    Args:
+        path: the file.
+        runs: what it was fitted to, as `fit` takes it: the fit can then be resampled, profiled and judged
+            on held-out runs. Fixed coefficients, bounds, priors and noise are the file's.
 
     Raises:
-        InvalidInput: the file is not one, or its law is not known (import the module that defines it).
+        InvalidInput: the file is not one, its law is not known (import the module that defines it), or it
+            was not fitted to `runs`.
     """
     raw = read_fit(path)
     law, kept = raw["law"], {k: raw[k] for k in _KEPT}
-    kept["optima"] = tuple(Optimum(**o) for o in kept["optima"])
+    kept["optima"] = tuple(LocalOptimum(**o) for o in kept["optima"])
     kept["unidentified"] = tuple(kept["unidentified"])
     spread = None
     if raw.get("bootstrap") is not None:
         from scalesim.fitting.bootstrap import Bootstrap
 
-        spread = Bootstrap.from_json(raw["bootstrap"])
-    return Fit(law=law, bootstrap=spread, **kept)
+        spread = Bootstrap.from_dict(raw["bootstrap"])
+    found = Fit(law=law, bootstrap=spread, **kept)
+    if runs is None:
+        return found
+    try:
+        origin = _origin(found, runs, raw.get("asked"))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        raise InvalidInput(f"law {str(path)!r}.asked does not say how it was fitted: {error!r}.") from None
+    _check_origin(found, origin, str(path))
+    return dataclasses.replace(found, origin=origin)
+
+
+def _origin(fit: Fit, evidence: EvidenceLike, asked: Mapping[str, Any] | None) -> Origin:
+    """Return a fit's problem, built again from its evidence and its options."""
+    from scalesim.fitting.noise import Noise
+
+    errors = fit.standard_errors
+    # Older files do not say what was held: what has no error.
+    asked = asked or {"fixed": [k for k in fit.coefficients if not np.any(errors.get(k, 0.0))]}
+    options = {k: asked[k] for k in ("bounds", "priors", "per_group", "by") if asked.get(k)}
+    kinds = fit.provenance.get("evidence", [])
+    noise = next((dict(e["noise"]) for e in kinds if e["kind"] == "points"), None)
+    if noise is not None:
+        noise["delta"] = np.inf if noise["delta"] is None else noise["delta"]
+    with jax.enable_x64(True):
+        setup = prepare(
+            getattr(fit.law, "law", fit.law) if asked.get("per_group") else fit.law,
+            evidence,
+            noise=None if noise is None else Noise(**noise),
+            fixed=dict.fromkeys(asked["fixed"]),
+            **options,
+        )
+        z = np.asarray(asked["z"]) if "z" in asked else setup.layout.encode(fit.law, setup.problem.centres)
+    return Origin(setup, z)
+
+
+def _check_origin(fit: Fit, origin: Origin, name: str) -> None:
+    """Raise if a fit's objective is another one at its optimum in this problem."""
+    setup, z = origin
+    with jax.enable_x64(True):
+        objective = float(jax.jit(lambda problem, z: problem.objective(z))(setup.problem, z))
+    if not np.isclose(objective, fit.objective, rtol=1e-6, atol=1e-12):
+        rows = "" if setup.points is None else f" ({len(setup.runs)} rows)"
+        raise InvalidInput(
+            f"{name} was fitted to other evidence than `runs`{rows}: its objective there would be "
+            f"{objective:.6g}, but is {fit.objective:.6g}. "
+            f"It was fitted to {'; '.join(map(_said, fit.provenance.get('evidence', [])))}."
+        )
+
+
+def _said(evidence: Mapping[str, Any]) -> str:
+    if evidence["kind"] == "points":
+        return f"{evidence['rows']} runs ({evidence['source']})"
+    return f"{evidence.get('curves', evidence.get('queries', ''))} {evidence['kind']}".strip()
+
+
+_SHIPPED = {
+    "points": "scalesim.design.evidence:paper_points",
+    "default": "scalesim.design.evidence:paper_evidence",
+}
+"""What the shipped laws were fitted to: named, not imported, as the table of optima is made by the search."""
 
 
 def named_fit(name: str) -> Fit:
     """Return a fit that ships with the package, by name, or one that was saved to a file.
 
     "points" and "default" are the joint head law (`scalesim.laws.HeadLaw`) fitted to the paper: to its 46
-    measured losses alone, and to its drawn curves, head laws and table of optima as well.
+    measured losses alone, and to its drawn curves, head laws and table of optima as well. That evidence
+    ships too, so they can be resampled, profiled and validated like a fit just made.
 
     Raises:
         InvalidInput: neither is there; the message lists the names.
 
-    >>> round(named_fit("default").law.E, 2)
-    1.97
+    >>> found = named_fit("default")
+    >>> round(found.law.E, 2), len(found.residuals())
+    (1.97, 46)
     """
     from importlib.resources import files
 
@@ -153,7 +306,17 @@ def named_fit(name: str) -> Fit:
         if entry.name.startswith("law_") and entry.name.endswith(".json")
     }
     if name in shipped:
-        return load_fit(str(shipped[name]))
+        found = load_fit(str(shipped[name]))
+        if name not in _SHIPPED:
+            return found
+
+        def origin() -> Origin:
+            from pkgutil import resolve_name
+
+            asked = json.loads(shipped[name].read_text()).get("asked")
+            return _origin(found, resolve_name(_SHIPPED[name])(), asked)
+
+        return dataclasses.replace(found, origin=origin)
     if Path(name).exists():
         return load_fit(name)
     raise InvalidInput(
@@ -179,8 +342,6 @@ _KEPT = (
 
 def law_to_json(law: Law) -> dict[str, Any]:
     """Return a law as plain values: its class, options and coefficients, laws within laws nested."""
-    import dataclasses
-
     values: dict[str, Any] = {}
     for f in dataclasses.fields(law):  # type: ignore[arg-type]
         value = getattr(law, f.name)
@@ -196,18 +357,3 @@ def law_to_json(law: Law) -> dict[str, Any]:
 def law_from_json(raw: dict[str, Any]) -> Law:
     """Return the law that `law_to_json` wrote; errors are those of `scalesim.fitting.saved.checked_law`."""
     return checked_law(raw, "law")
-
-
-def as_json(value: Any) -> Any:
-    """Replace what JSON cannot hold (nan, inf) by null."""
-    if isinstance(value, dict):
-        return {k: as_json(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [as_json(v) for v in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    if isinstance(value, np.integer):
-        return int(value)
-    if isinstance(value, np.ndarray):
-        return as_json(value.tolist())
-    return value

@@ -85,6 +85,7 @@ _FIT = {
     "standard_errors": mapping(_errors),
     "unidentified": items(text),
     "provenance": fields({"evidence": items(_evidence)}, ["evidence"], others=anything),
+    "asked": fields({"fixed": items(text), "z": array(1)}, ["fixed", "z"], others=anything),
     "bootstrap": maybe(fields(_BOOTSTRAP, ["units", "freedom"], others=anything)),
 }
 
@@ -105,7 +106,7 @@ def read_fit(path: str | Path) -> dict[str, Any]:
         raise InvalidInput(
             f"{name} is not a saved fit: it has no field 'law'; `scalesim fit --save` writes one."
         )
-    held = fields(_FIT, ["version", "bootstrap"], others=anything)(raw, name)
+    held = fields(_FIT, ["version", "bootstrap", "asked"], others=anything)(raw, name)
     held["law"] = checked_law(held["law"], f"{name}.law")
     spread = held.get("bootstrap")
     if spread is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
 
 import jax
 import numpy as np
@@ -16,18 +17,32 @@ from scalesim.errors import InvalidInput, choose
 from scalesim.fitting.coordinates import Layout, Slot, resolve, slots_of
 from scalesim.fitting.evidence import Evidence, PointRows, Points, point_rows
 from scalesim.fitting.noise import Noise
-from scalesim.fitting.problem import Problem
+from scalesim.fitting.problem import FitProblem
 from scalesim.laws.base import REGISTRY, Law
 from scalesim.laws.grouped import GROUP, Grouped
 
-__all__ = ["Setup", "prepare", "start_pool", "the_law"]
+__all__ = ["EvidenceLike", "LawLike", "RunsLike", "Setup", "prepare", "the_law"]
+
+
+class Frame(Protocol):
+    """A data frame: pandas' or polars'."""
+
+    @property
+    def columns(self) -> Any: ...
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+
+LawLike: TypeAlias = Law | type[Law] | str
+RunsLike: TypeAlias = RunTable | str | Path | Mapping[str, Any] | Frame
+EvidenceLike: TypeAlias = RunsLike | Points | Evidence | Sequence[RunsLike | Points | Evidence]
 
 
 @dataclass(frozen=True, eq=False)
 class Setup:
     """A problem, and what it was made of: the template law, the runs as given, the other evidence."""
 
-    problem: Problem
+    problem: FitProblem
     template: Law
     points: Points | None
     others: tuple[Evidence, ...]
@@ -36,6 +51,27 @@ class Setup:
     def layout(self) -> Layout:
         """The coordinates of the problem."""
         return self.problem.layout
+
+    @property
+    def x(self) -> dict[str, np.ndarray]:
+        """Each field of the runs that the law sees, (rows,)."""
+        return {k: v[: len(self.runs)] for k, v in self.rows.x.items()}
+
+    @property
+    def rows(self) -> PointRows:
+        """The runs as arrays, padded; raises as `runs` does."""
+        assert self.runs is not None
+        return self.problem.points  # type: ignore[return-value]
+
+    def asked(self) -> dict[str, Any]:
+        """Return the options of the fit as plain values, from which `prepare` builds it again."""
+        return {
+            "fixed": [slot.name for slot in self.layout.slots if not slot.free],
+            "bounds": {slot.name: slot.bounds for slot in self.layout.slots if slot.bounds},
+            "priors": {slot.name: slot.prior for slot in self.layout.slots if slot.prior},
+            "per_group": [slot.name for slot in self.layout.slots if slot.size],
+            "by": list(self.template.by) if isinstance(self.template, Grouped) else [],
+        }
 
     def describe(self) -> list[dict[str, Any]]:
         """Return what each piece of evidence is, for the record."""
@@ -54,7 +90,7 @@ class Setup:
         return self.points.runs
 
 
-def the_law(law: Any) -> Law:
+def the_law(law: LawLike) -> Law:
     """Return a law given as itself, as a class, or by name (any case, with or without Law at its end)."""
     if isinstance(law, Law):
         return law
@@ -70,8 +106,8 @@ def the_law(law: Any) -> Law:
 
 
 def prepare(
-    law: Any,
-    evidence: Any,
+    law: LawLike,
+    evidence: EvidenceLike,
     *,
     noise: Noise | None = None,
     fixed: Mapping[str, float | None] | None = None,
@@ -106,11 +142,13 @@ def prepare(
         rows = point_rows(points, template.fields, extra)
         fields = {slot.spec.scales[0] for slot in slots if slot.spec.scales}
         centres = {k: np.float64(np.log(points.runs[k]).mean()) for k in sorted(fields)}
-    problem = Problem(pinned, centres, rows, others, _prior(slots), layout)
+    problem = FitProblem(pinned, centres, rows, others, _prior(slots), layout)
     return Setup(problem, template, points, others)
 
 
-def _sorted_evidence(evidence: Any, noise: Noise | None) -> tuple[Points | None, tuple[Evidence, ...]]:
+def _sorted_evidence(
+    evidence: EvidenceLike, noise: Noise | None
+) -> tuple[Points | None, tuple[Evidence, ...]]:
     items = list(evidence) if isinstance(evidence, list | tuple) else [evidence]
     points: list[Points] = []
     others: list[Evidence] = []
@@ -196,30 +234,3 @@ def _prior(slots: Sequence[Slot]) -> tuple[Any, Any] | None:
         return None
     pairs = [slot.prior or (0.0, np.inf) for slot in slots for _ in range(slot.width)]
     return np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
-
-
-def start_pool(setup: Setup, count: int) -> np.ndarray:
-    """Return `count` starts (count, p), spread evenly over the ranges that the law declares.
-
-    The points are those of the R_d sequence (Roberts 2018): additive recurrence by powers of the
-    generalised golden ratio, which covers any dimension evenly at any length.
-    """
-    layout = setup.layout
-    spread = [slot for slot in layout.slots if slot.free]
-    ratio = 2.0
-    for _ in range(40):
-        ratio = (1 + ratio) ** (1 / (len(spread) + 1))
-    powers = ratio ** -np.arange(1.0, len(spread) + 1)
-    u = (0.5 + np.arange(1, count + 1)[:, None] * powers[None, :]) % 1.0
-    values: dict[str, Any] = {}
-    column = 0
-    for slot, pinned in zip(layout.slots, setup.problem.pinned, strict=True):
-        if not slot.free:
-            values[slot.name] = np.broadcast_to(pinned, (count, *np.shape(pinned)))
-            continue
-        low, high = slot.bounds or slot.spec.start
-        part = u[:, column]
-        drawn = low * (high / low) ** part if slot.spec.positive else low + (high - low) * part
-        values[slot.name] = np.repeat(drawn[:, None], slot.size, axis=1) if slot.size else drawn
-        column += 1
-    return layout.encode_many(values, setup.problem.centres)

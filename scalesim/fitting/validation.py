@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scalesim.errors import InvalidInput
+from scalesim.faces import Face, Shown
 from scalesim.fitting.refit import predict_many, refit
 from scalesim.fitting.result import Fit
 from scalesim.fitting.setup import Setup
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from polars import DataFrame
+
 __all__ = ["Validation", "leave_largest_out", "leave_one_group_out"]
 
 
-@dataclass(frozen=True, eq=False)
-class Validation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Validation(Shown):
     """Predictions of held-out runs.
 
     Attributes:
@@ -48,8 +54,33 @@ class Validation:
             for i, label in enumerate(self.labels)
         }
 
+    def _face(self) -> Face:
+        rows = [
+            (label, int(np.sum(self.fold == i)), 1e3 * error)
+            for i, (label, error) in enumerate(self.by_fold().items())
+        ]
+        return Face(
+            f"{len(self.rows):,} held-out runs: rms error {1e3 * self.rms:.3g} millinats, "
+            f"largest {1e3 * self.worst:.3g}",
+            ("held out", "runs", "rms (millinats)"),
+            rows,
+        )
 
-def leave_one_group_out(fit: Fit, by: Any = None) -> Validation:
+    def plot(self) -> Figure:
+        """Draw the error of every held-out run, fold by fold."""
+        from scalesim.report.fit_figures import draw_validation
+
+        return draw_validation(self)
+
+    def to_polars(self) -> DataFrame:
+        """Return a row for each held-out run: what was held out with it, its row in the table, the error."""
+        import polars
+
+        held = [self.labels[i] for i in self.fold]
+        return polars.DataFrame({"held_out": held, "row": self.rows, "error": self.error})
+
+
+def leave_one_group_out(fit: Fit, by: str | Sequence[str] | None = None) -> Validation:
     """Fit without each group of runs in turn, and predict it.
 
     Args:
@@ -114,7 +145,6 @@ def _held_out(fit: Fit, out: np.ndarray, labels: tuple[str, ...]) -> Validation:
     runs = setup.runs
     weight = np.ones(len(runs)) if runs.weight is None else runs.weight
     folds = refit(setup, fit.z, weight=np.where(out, 0.0, weight), keep=4)
-    x = {k: v[: len(runs)] for k, v in setup.problem.points.x.items()}  # type: ignore[union-attr]
-    error = predict_many(setup, folds.z, x) - runs.loss[None, :]
+    error = predict_many(setup, folds.z, setup.x) - runs.loss[None, :]
     fold, rows = np.nonzero(out)
     return Validation(labels, rows, fold, error[fold, rows])

@@ -1,4 +1,4 @@
-"""The fields of Hugging Face's config classes: what they default to, and which cost nothing."""
+"""A config.json's fields: read with a family's names and defaults, each reading remembered."""
 
 from __future__ import annotations
 
@@ -7,218 +7,106 @@ from typing import Any
 
 from scalesim.errors import InvalidInput
 
-__all__ = ["DEFAULTS", "WITHOUT_COST", "Fields"]
+__all__ = ["NEEDED", "WITHOUT_COST", "Fields"]
 
-# A field with NEEDED must be stated: its class has a default, that of one particular model, and a config
-# without it is more likely cut short than meant so.
 NEEDED = object()
-_COMMON: dict[str, Any] = {
-    "hidden_size": NEEDED,
-    "num_hidden_layers": NEEDED,
-    "num_attention_heads": NEEDED,
-    "num_key_value_heads": None,
-    "intermediate_size": NEEDED,
-    "vocab_size": NEEDED,
-    "tie_word_embeddings": False,
-    "attention_bias": False,
-    "mlp_bias": False,
-    "head_dim": None,
-    "max_position_embeddings": None,
-    "sliding_window": None,
-    "layer_types": None,
-    "sliding_window_pattern": None,
-}
-_QWEN: dict[str, Any] = {**_COMMON, "use_sliding_window": False, "max_window_layers": 28}
-_DEEPSEEK: dict[str, Any] = {
-    **_COMMON,
-    "q_lora_rank": None,
-    "kv_lora_rank": NEEDED,
-    "qk_nope_head_dim": NEEDED,
-    "qk_rope_head_dim": NEEDED,
-    "v_head_dim": NEEDED,
-    "n_routed_experts": NEEDED,
-    "num_experts_per_tok": NEEDED,
-    "moe_intermediate_size": NEEDED,
-    "n_shared_experts": None,
-    "first_k_dense_replace": 0,
-    "moe_layer_freq": 1,
-}
+"""A field that must be stated: its class has a default, that of one particular model, and a config without it
+is more likely cut short than meant so."""
 
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "llama": _COMMON,
-    # The class defaults to a window of 4096; v0.1 is from before it was ever left out.
-    "mistral": {**_COMMON, "sliding_window": 4096},
-    "mixtral": {**_COMMON, "num_local_experts": NEEDED, "num_experts_per_tok": NEEDED},
-    "qwen2": _QWEN,
-    "qwen3": {**_QWEN, "head_dim": 128},
-    "qwen3_moe": {
-        **_QWEN,
-        "num_experts": NEEDED,
-        "num_experts_per_tok": NEEDED,
-        "moe_intermediate_size": NEEDED,
-        "decoder_sparse_step": 1,
-        "mlp_only_layers": None,
-    },
-    "gemma2": {**_COMMON, "tie_word_embeddings": True, "head_dim": 256, "sliding_window": 4096},
-    # Published multimodal configs leave out what the text class defaults to.
-    "gemma3_text": {
-        **_COMMON,
-        "tie_word_embeddings": True,
-        "head_dim": 256,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "vocab_size": 262208,
-        "sliding_window": 4096,
-        "max_position_embeddings": 131072,
-    },
-    "gemma3": {},
-    "phi3": _COMMON,
-    "olmo2": _COMMON,
-    "deepseek_v2": _DEEPSEEK,
-    "deepseek_v3": _DEEPSEEK,
-    "gpt2": {
-        "n_embd": NEEDED,
-        "n_head": NEEDED,
-        "n_layer": NEEDED,
-        "n_positions": NEEDED,
-        "n_inner": None,
-        "vocab_size": NEEDED,
-        "tie_word_embeddings": True,
-    },
+DEFAULTS: dict[str, Any] = {
+    **dict.fromkeys(("hidden_size", "num_hidden_layers", "num_attention_heads"), NEEDED),
+    **dict.fromkeys(("intermediate_size", "vocab_size", "num_experts_per_tok"), NEEDED),
+    **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), NEEDED),
+    **dict.fromkeys(("moe_intermediate_size", "kv_lora_rank", "qk_nope_head_dim"), NEEDED),
+    **dict.fromkeys(("qk_rope_head_dim", "v_head_dim"), NEEDED),
 }
 
 WITHOUT_COST = frozenset(
-    (
-        "_attn_implementation",
-        "_name_or_path",
-        "activation_function",
-        "add_cross_attention",
-        "architectures",
-        "attention_dropout",
-        "attn_logit_softcapping",
-        "attn_pdrop",
-        "auto_map",
-        "aux_loss_alpha",
-        "bos_token_id",
-        "cache_implementation",
-        "chunk_size_feed_forward",
-        "dtype",
-        "embd_pdrop",
-        "embedding_dropout",
-        "eos_token_id",
-        "ep_size",
-        "final_logit_softcapping",
-        "gradient_checkpointing",
-        "hidden_act",
-        "hidden_activation",
-        "id2label",
-        "initializer_range",
-        "is_decoder",
-        "is_encoder_decoder",
-        "is_llama_config",
-        "label2id",
-        "layer_norm_eps",
-        "layer_norm_epsilon",
-        "model_type",
-        "n_ctx",
-        "n_group",
-        "norm_topk_prob",
-        "num_nextn_predict_layers",
-        "original_max_position_embeddings",
-        "output_attentions",
-        "output_hidden_states",
-        "output_router_logits",
-        "pad_token_id",
-        "partial_rotary_factor",
-        "pretraining_tp",
-        "quantization_config",
-        "query_pre_attn_scalar",
-        "reorder_and_upcast_attn",
-        "resid_pdrop",
-        "return_dict",
-        "rms_norm_eps",
-        "rope_interleaved",
-        "rope_local_base_freq",
-        "rope_parameters",
-        "rope_scaling",
-        "rope_theta",
-        "routed_scaling_factor",
-        "router_aux_loss_coef",
-        "router_jitter_noise",
-        "scale_attn_by_inverse_layer_idx",
-        "scale_attn_weights",
-        "scoring_func",
-        "seq_aux",
-        "sliding_window_size",
-        "summary_activation",
-        "summary_first_dropout",
-        "summary_proj_to_labels",
-        "summary_type",
-        "summary_use_proj",
-        "task_specific_params",
-        "topk_group",
-        "topk_method",
-        "torch_dtype",
-        "transformers_version",
-        "unsloth_fixed",
-        "unsloth_version",
-        "use_bidirectional_attention",
-        "use_cache",
-    )
-)
+    ["_attn_implementation", "_name_or_path", "activation_function", "add_bos_token", "add_cross_attention", "apply_residual_connection_post_layernorm", "architectures", "attention_dropout", "attention_multiplier", "attention_probs_dropout_prob", "attention_value_scale", "attn_config", "attn_implementation", "attn_logit_softcapping", "attn_pdrop", "attn_temperature_tuning", "audio_config", "audio_token_id", "auto_map", "aux_loss_alpha", "beta_fast", "begin_suppress_tokens", "bad_words_ids", "boa_token_id", "boi_token_id", "bos_token_id", "cache_implementation", "chunk_size", "chunk_size_feed_forward", "clip_qkv", "compress_rope_theta", "cross_attention_hidden_size", "decoder_start_token_id", "diversity_penalty", "do_sample", "do_layer_norm_before", "dtype", "dual_chunk_attention_config", "early_stopping", "embd_pdrop", "embedding_dropout", "embedding_multiplier", "emb_pdrop", "encoder_no_repeat_ngram_size", "eoa_token_id", "eoa_token_index", "eoi_token_id", "eos_token_id", "ep_size", "expert_dtype", "exponential_decay_length_penalty", "final_logit_softcapping", "finetuning_task", "floor_scale", "for_llm_compressor", "forced_bos_token_id", "forced_eos_token_id", "gradient_checkpointing", "hc_eps", "hc_sinkhorn_iters", "hidden_act", "hidden_activation", "hidden_dropout", "hidden_dropout_prob", "id2label", "image_token_id", "image_token_index", "init_std", "initial_context_length", "initializer_factor", "initializer_range", "intermediate_router", "is_decoder", "is_encoder_decoder", "is_llama_config", "kv_channels", "label2id", "lambda_attention", "layer_norm_eps", "layer_norm_epsilon", "layernorm_epsilon", "length_penalty", "logit_scale", "logits_scaling", "mamba_chunk_size", "mamba_hidden_act", "mamba_ssm_dtype", "max_length", "max_sequence_length", "max_seq_len", "mlp_hidden_act", "model_type", "mm_tokens_per_image", "moe_router_dtype", "moe_router_topk_scaling_factor", "mlp_multipliers", "ssm_multipliers", "ssm_in_multiplier", "ssm_out_multiplier", "attention_in_multiplier", "attention_out_multiplier", "key_multiplier", "lm_head_multiplier", "mtp_use_dedicated_embeddings", "n_ctx", "n_group", "no_repeat_ngram_size", "norm_eps", "norm_epsilon", "norm_topk_prob", "no_rope_layer_interval", "no_rope_layers", "num_beam_groups", "num_beams", "num_hash_layers", "num_logits_to_keep", "num_return_sequences", "original_max_position_embeddings", "output_attentions", "output_hidden_states", "output_router_logits", "output_scores", "pad_token_id", "partial_rotary_factor", "prefix", "pretraining_tp", "problem_type", "pruned_heads", "query_pre_attn_scalar", "reorder_and_upcast_attn", "remove_invalid_values", "repetition_penalty", "rescale_prenorm_residual", "resid_pdrop", "resid_pdrop", "residual_dropout", "residual_in_fp32", "residual_multiplier", "return_dict", "return_dict_in_generate", "rms_norm_eps", "rope_interleave", "rope_interleaved", "rope_local_base_freq", "rope_parameters", "rope_pct", "rope_ratio", "rope_scaling", "rope_theta", "rope_type", "rotary", "rotary_dim", "rotary_emb_base", "rotary_pct", "routed_scaling_factor", "router_aux_loss_coef", "router_jitter_noise", "scale_attention_softmax_in_fp32", "scale_attn_by_inverse_layer_idx", "scale_attn_weights", "scale_depth", "scale_emb", "scoring_func", "score_function", "seq_aux", "sep_token_id", "slow_but_exact", "sliding_window_size", "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj", "suppress_tokens", "swa_rope_theta", "swiglu_limit", "task_specific_params", "temperature", "tf_legacy_loss", "tie_encoder_decoder", "time_step_floor", "time_step_limit", "time_step_max", "time_step_min", "time_step_rank", "tokenizer_class", "top_k", "top_p", "topk_group", "topk_method", "torch_dtype", "torchscript", "transformers_version", "typical_p", "unsloth_fixed", "unsloth_version", "use_bfloat16", "use_bidirectional_attention", "use_cache", "use_mamba_kernels", "use_qkv_bias_dummy", "vision_config", "vision_end_token_id", "vision_soft_tokens_per_image", "vision_start_token_id", "video_token_id", "vision_token_id", "indexer_rope_interleave", "index_share_for_mtp_iteration", "qk_norm_type", "use_flash_attn", "attention_softmax_in_fp32", "fused_mlp", "moe_aux_loss_coeff", "qk_head_dim", "rotary_scaling_factor", "rope_local_theta", "block_auto_adjust_ff_dim_dummy", "conv_use_xavier_init", "block_norm_eps", "block_use_xavier_init", "use_pos_enc", "theta"]
+)  # fmt: skip
 """Fields that change what a model computes or how it is trained, but neither its sizes nor its costs."""
 
 
 class Fields:
-    """A config's fields, read with the family's defaults, each reading remembered."""
+    """A config's fields, read by the family's names and with its defaults."""
 
-    def __init__(self, config: Mapping[str, Any], family: str) -> None:
-        self._config, self._family, self._defaults = config, family, DEFAULTS[family]
+    def __init__(
+        self, config: Mapping[str, Any], family: str, names: Mapping[str, str], defaults: Mapping[str, Any]
+    ) -> None:
+        self.config, self.family = config, family
+        self._names, self._defaults = names, {**DEFAULTS, **defaults}
+        self._read: set[str] = set()
 
-    def raw(self, name: str) -> Any:
+    def raw(self, name: str, default: Any = None) -> Any:
         """Return a field as it stands; its default where it is left out or null."""
-        value = self._config.get(name)
+        default = self._defaults.get(name, default)
+        key = self._names.get(name, name)
+        self._read.add(key)
+        value = self.config.get(key)
         if value is None:
             # A null is how configs say "none": it overrides a default, except of a size that must be.
-            default = self._defaults.get(name)
-            value = default if name not in self._config or default is NEEDED else None
+            value = default if key not in self.config or default is NEEDED else None
         if value is NEEDED:
-            raise InvalidInput(f"{name} is missing from the {self._family} config; a whole number would do.")
+            raise InvalidInput(f"{key} is missing from the {self.family} config; a whole number would do.")
         return value
 
-    def optional(self, name: str) -> int | None:
+    def optional(self, name: str, default: int | None = None) -> int | None:
         """Return a whole number above 0, or None where there is none."""
-        value = self.raw(name)
+        value = self.raw(name, default)
         if value is None or value == 0:
             return None
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise InvalidInput(f"{name} must be a whole number above 0, but is {value!r}.")
-        return value
+        return self._whole(name, value)
 
-    def size(self, name: str) -> int:
+    def size(self, name: str, default: Any = NEEDED) -> int:
         """Return a whole number above 0 that must be there."""
-        value = self.raw(name)
+        return self._whole(name, self.raw(name, default))
+
+    def count(self, name: str, default: int = 0) -> int:
+        """Return a whole number of at least 0."""
+        return self.optional(name, default) or 0
+
+    def _whole(self, name: str, value: Any) -> int:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-            raise InvalidInput(f"{name} must be a whole number above 0, but is {value!r}.")
+            key = self._names.get(name, name)
+            raise InvalidInput(f"{key} must be a whole number above 0, but is {value!r}.")
         return value
 
-    def flag(self, name: str) -> bool:
-        """Return true or false."""
-        value = self.raw(name)
+    def flag(self, name: str | bool, default: bool = False) -> bool:
+        """Return true or false: a field's, or what the family always has."""
+        if isinstance(name, bool):
+            return name
+        value = self.raw(name, default)
         if value is None:
             return False
         if not isinstance(value, bool):
             raise InvalidInput(f"{name} must be true or false, but is {value!r}.")
         return value
 
+    def listed(self, name: str, length: int | None = None) -> list[Any] | None:
+        """Return a list, of `length` entries where that is given, or None where there is none."""
+        value = self.raw(name)
+        if value is None:
+            return None
+        if not isinstance(value, list) or (length is not None and len(value) != length):
+            found = len(value) if isinstance(value, list) else repr(value)
+            wanted = "a list" if length is None else f"num_hidden_layers = {length} kinds"
+            raise InvalidInput(f"{name} must list {wanted}, but lists {found}.")
+        return value
+
     def quotient(self, whole: str, part: str) -> int:
         """Return whole / part, which must come out even."""
         a, b = self.size(whole), self.size(part)
         if a % b:
-            raise InvalidInput(f"head_dim is missing, and {part} = {b} does not divide {whole} = {a}.")
+            names = [self._names.get(name, name) for name in (part, whole)]
+            raise InvalidInput(f"head_dim is missing, and {names[0]} = {b} does not divide {names[1]} = {a}.")
         return a // b
 
+    def seen(self, *names: str) -> None:
+        """Take fields as read that change nothing here, beside those that do."""
+        self._read.update(names)
+
     def unknown(self) -> tuple[str, ...]:
-        """Return the fields that neither the family nor the list of fields without cost knows."""
-        known = set(self._defaults) | WITHOUT_COST
-        return tuple(sorted(name for name in self._config if name not in known))
+        """Return the fields that were not read and are not known to cost nothing."""
+        return tuple(sorted(name for name in self.config if name not in self._read | WITHOUT_COST))

@@ -1,17 +1,22 @@
-"""Hugging Face config.json: an architecture in, a found design out."""
+"""Hugging Face config.json: an architecture in."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from scalesim.errors import InvalidInput, choose
-from scalesim.interop.fields import DEFAULTS, WITHOUT_COST, Fields
-from scalesim.shape import LatentAttention, MixtureOfExperts, Shape, SlidingWindow
+from scalesim.errors import InvalidInput
+from scalesim.interop.families import FAMILIES, NESTED
+from scalesim.interop.fields import Fields
+from scalesim.interop.left_out import left_out
+from scalesim.interop.quantised import Quantised, read_quantisation
+from scalesim.shape import Shape
 
-__all__ = ["ImportedConfig", "from_huggingface", "read_config", "to_huggingface", "write_config"]
+__all__ = ["ImportedConfig", "from_huggingface", "read_config"]
 
 
 @dataclass(frozen=True)
@@ -24,42 +29,71 @@ class ImportedConfig:
         max_context: tokens of context that the model was made for (None: not stated).
         unknown: fields that are not known here and might cost something; everything else was used, or is
             known to cost nothing.
+        notes: what else must be said: a model type read as another, parts left out and how large they are.
+        quantised: how the checkpoint's matrices are stored (None: 16 bits).
     """
 
     shape: Shape
     model_type: str
     max_context: int | None
     unknown: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    quantised: Quantised | None = None
+
+    @property
+    def weight_bits(self) -> float:
+        """Mean bits of a value of the layers' matrices, scales included: what `Workload` takes."""
+        return 16.0 if self.quantised is None else self.quantised.mean_bits(self.shape)
 
 
-def read_config(path: str) -> ImportedConfig:
-    """Read a config.json file.
+def read_config(path: str | os.PathLike[str]) -> ImportedConfig:
+    """Read a config.json: a file, the folder it lies in, or a hub id that the user's cache has.
 
     Raises:
         InvalidInput: the file cannot be read, is not a JSON object, or is refused by `from_huggingface`.
     """
+    place = find_config(str(path)) or Path(path)
     try:
-        with open(path, encoding="utf-8") as file:
-            config = json.load(file)
+        config = json.loads(place.read_bytes())  # bytes: UTF-8 with or without a mark, UTF-16, UTF-32
     except OSError as error:
-        raise InvalidInput(f"config {path!r} cannot be read: {error.strerror}.") from None
+        raise InvalidInput(f"config {str(path)!r} cannot be read: {error.strerror}.") from None
     except ValueError as error:
-        raise InvalidInput(f"config {path!r} is not JSON: {error}.") from None
+        raise InvalidInput(f"config {str(path)!r} is not JSON: {error}.") from None
     if not isinstance(config, dict):
-        raise InvalidInput(f"config {path!r} must hold one JSON object, but holds a {type(config).__name__}.")
+        kind = type(config).__name__
+        raise InvalidInput(f"config {str(path)!r} must hold one JSON object, but holds a {kind}.")
     return from_huggingface(config)
+
+
+def find_config(text: str) -> Path | None:
+    """Return where a file, a folder or a hub id in the user's cache has its config.json, if anywhere."""
+    path = Path(text)
+    if path.is_dir():
+        return path / "config.json"
+    if path.is_file():
+        return path
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    hub = Path(os.environ.get("HF_HUB_CACHE", os.environ.get("HUGGINGFACE_HUB_CACHE", home / "hub")))
+    folder = hub / f"models--{text.replace('/', '--')}"
+    named = folder / "refs" / "main"
+    if named.is_file():
+        found = folder / "snapshots" / named.read_text().strip() / "config.json"
+        if found.is_file():
+            return found
+    found_any = sorted(folder.glob("snapshots/*/config.json"), key=lambda p: p.stat().st_mtime)
+    return found_any[-1] if found_any else None
 
 
 def from_huggingface(config: Mapping[str, Any]) -> ImportedConfig:
     """Return the shape of a config.json's dictionary.
 
-    Known model types: llama, mistral, mixtral, qwen2, qwen3, qwen3_moe, gemma2, gemma3, gemma3_text, phi3,
-    olmo2, deepseek_v2, deepseek_v3, gpt2. Fields left out take the defaults of the family's config class;
-    sizes that make a model what it is must be stated.
+    `scalesim.interop.FAMILIES` lists the model types. Of a model of several parts it is the language model.
+    Fields left out take the defaults of the family's config class; sizes that make a model what it is must
+    be stated. A model type that is not known is read as one whose fields it has, and `notes` says so.
 
     Raises:
-        InvalidInput: a model type that is not known, a field that is missing, of the wrong kind, or
-            contradicts another.
+        InvalidInput: a model type that is not known and has no known one's fields, a field that is missing,
+            of the wrong kind, or contradicts another.
 
     >>> config = {"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32,
     ...           "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336,
@@ -68,245 +102,108 @@ def from_huggingface(config: Mapping[str, Any]) -> ImportedConfig:
     >>> imported.shape.n_params_total, imported.unknown
     (8030261248, ('mystery',))
     """
+    outer = config
     if "model_type" not in config:
-        raise InvalidInput(f"model_type is missing from the config; {', '.join(sorted(DEFAULTS))} are known.")
-    family = choose("model_type", str(config["model_type"]), DEFAULTS)
-    if family == "gemma3":
-        text = config.get("text_config")
-        if not isinstance(text, Mapping):
-            raise InvalidInput("text_config is missing from the gemma3 config; an object would do.")
-        # The language model alone: the vision tower has its own sizes.
-        tied = {k: config[k] for k in ("tie_word_embeddings",) if k in config}
-        config, family = {**tied, **text}, "gemma3_text"
-    if family == "gpt2":
-        return _gpt2(Fields(config, family))
-    fields = Fields(config, family)
-    shape = _llama_like(fields, family)
-    return ImportedConfig(shape, family, fields.optional("max_position_embeddings"), fields.unknown())
-
-
-def _gpt2(fields: Fields) -> ImportedConfig:
-    d_model, n_head = fields.size("n_embd"), fields.size("n_head")
-    positions = fields.size("n_positions")
-    shape = Shape(
-        n_layer=fields.size("n_layer"),
-        d_model=d_model,
-        n_head=n_head,
-        n_kv_head=n_head,
-        head_dim=fields.quotient("n_embd", "n_head"),
-        d_ff=fields.optional("n_inner") or 4 * d_model,
-        vocab_size=fields.size("vocab_size"),
-        gated_ffn=False,
-        tied_embeddings=fields.flag("tie_word_embeddings"),
-        qkv_bias=True,
-        output_bias=True,
-        ffn_bias=True,
-        norm_bias=True,
-        n_positions=positions,
-    )
-    return ImportedConfig(shape, "gpt2", positions, fields.unknown())
-
-
-def _llama_like(f: Fields, family: str) -> Shape:
-    latent = _latent(f) if family.startswith("deepseek") else None
-    n_head = f.size("num_attention_heads")
-    n_kv_head = f.optional("num_key_value_heads") or n_head
-    if latent is None:
-        head_dim = f.optional("head_dim") or f.quotient("hidden_size", "num_attention_heads")
+        raise InvalidInput("model_type is missing from the config; 'llama' would do where it is one.")
+    kind = str(config["model_type"])
+    text = config.get("text_config", config.get("language_config"))
+    if kind not in FAMILIES and isinstance(text, Mapping):
+        # The language model alone: other parts have their own sizes.
+        shared = ("tie_word_embeddings", "quantization_config", "dtype", "torch_dtype")
+        config = {**{name: outer[name] for name in shared if name in outer}, **text}
+        kind = str(config.get("model_type") or NESTED.get(kind, kind))
+        kind = kind if kind in FAMILIES else NESTED.get(str(outer["model_type"]), kind)
+    elif kind in NESTED and kind not in FAMILIES and "hidden_size" not in config:
+        raise InvalidInput(f"text_config is missing from the {kind} config; an object would do.")
+    kind = NESTED.get(kind, kind)
+    notes: tuple[str, ...] = ()
+    if kind not in FAMILIES:
+        kind, shape, fields = _read_as(kind, config)
+        notes = (f"model_type {outer['model_type']!r} is not known; its fields are those of {kind!r}, as which "
+                 "it is read.",)  # fmt: skip
     else:
-        head_dim = f.size("qk_nope_head_dim") + f.size("qk_rope_head_dim")
-        if n_kv_head != n_head:
-            raise InvalidInput(
-                f"num_key_value_heads must be num_attention_heads = {n_head} with latent attention, "
-                f"but is {n_kv_head}."
-            )
-    bias = f.flag("attention_bias")
-    return Shape(
-        n_layer=f.size("num_hidden_layers"),
-        d_model=f.size("hidden_size"),
-        n_head=n_head,
-        n_kv_head=n_kv_head,
-        head_dim=head_dim,
-        d_ff=f.size("moe_intermediate_size" if family == "qwen3_moe" else "intermediate_size"),
+        shape, fields = _shape(kind, config)
+    missing = left_out(outer, config, shape)
+    quantised = read_quantisation(config)
+    if quantised is not None:
+        notes += quantised.notes
+    return ImportedConfig(shape, kind, max_context(fields), fields.unknown(), notes + missing, quantised)
+
+
+_LISTS = {"hybrid_override_pattern", "layers_block_type"}
+
+
+def _shape(kind: str, config: Mapping[str, Any]) -> tuple[Shape, Fields]:
+    family = FAMILIES[kind]
+    names, defaults = dict(family.names), dict(family.defaults)
+    for plain in ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"):
+        if names.get(plain) not in config and plain in config:  # both spellings are about
+            names.pop(plain, None)
+    for name in _LISTS:
+        if "num_hidden_layers" not in config and isinstance(config.get(name), list | str):
+            defaults["num_hidden_layers"] = len(config[name])
+    f = Fields(config, kind, names, defaults)
+    n_layer, d_model = f.size("num_hidden_layers"), f.size("hidden_size")
+    for name in ("mtp_num_hidden_layers", "num_nextn_predict_layers", "mtp_transformer_layers",
+                 "num_mtp_modules", "use_mtp", "quantization_config", "attention_bias", "pad_vocab_size_multiple"):  # fmt: skip
+        f.raw(name)
+    blocks = [family.layer(f, family.rules, i) for i in range(n_layer)]
+    rows = f.optional("max_position_embeddings")
+    # Falcon and GPT-J may state `alibi` or rotary positions: only families with a table have `positions`.
+    positions = 0 if family.positions is None else (rows or 0) + family.positions
+    shape = Shape(
+        d_model=d_model,
         vocab_size=f.size("vocab_size"),
+        blocks=blocks,
         tied_embeddings=f.flag("tie_word_embeddings"),
-        qkv_bias=bias or family == "qwen2",
-        output_bias=bias,
-        ffn_bias=f.flag("mlp_bias"),
-        qk_norm={"qwen3": "head", "qwen3_moe": "head", "gemma3_text": "head", "olmo2": "projection"}.get(  # type: ignore[arg-type]
-            family, "none"
-        ),
-        norms_per_layer=4 if family in ("gemma2", "gemma3_text") else 2,
-        latent=latent,
-        window=_window(f, family),
-        moe=_moe(f, family),
+        norm_bias=family.norm_bias,
+        n_positions=positions,
+        final_norm=family.final_norm,
+        extras=tuple(family.extras(f)),
+    )
+    return shape, f
+
+
+def _read_as(kind: str, config: Mapping[str, Any]) -> tuple[str, Shape, Fields]:
+    """Return the known family whose fields a config has: the one its architecture names, or the first."""
+    named = str((config.get("architectures") or [""])[0]).split("For")[0].lower()
+    order = sorted(FAMILIES, key=lambda name: name.replace("_", "") != named)
+    closest: tuple[int, str, str] | None = None
+    for name in order:
+        try:
+            shape, fields = _shape(name, config)
+        except (InvalidInput, TypeError, AttributeError, IndexError, KeyError):
+            continue
+        unknown = fields.unknown()
+        if not unknown:
+            return name, shape, fields
+        if closest is None or len(unknown) < closest[0]:
+            closest = (len(unknown), name, ", ".join(unknown))
+    if closest is None:
+        raise InvalidInput(f"model_type {kind!r} is not known, and no known one has its fields.")
+    raise InvalidInput(
+        f"model_type {kind!r} is not known; {closest[1]!r} has its fields but for {closest[2]}, so its count "
+        "would be a guess."
     )
 
 
-def _latent(f: Fields) -> LatentAttention:
-    return LatentAttention(
-        kv_lora_rank=f.size("kv_lora_rank"),
-        q_lora_rank=f.optional("q_lora_rank"),
-        rope_dim=f.size("qk_rope_head_dim"),
-        v_head_dim=f.size("v_head_dim"),
-    )
+def max_context(f: Fields) -> int | None:
+    """Return the tokens of context that a config's model was made for.
 
-
-def _moe(f: Fields, family: str) -> MixtureOfExperts | None:
-    if family == "mixtral":
-        return MixtureOfExperts(
-            n_expert=f.size("num_local_experts"),
-            top_k=f.size("num_experts_per_tok"),
-            d_ff=f.size("intermediate_size"),
-        )
-    if family == "qwen3_moe":
-        if f.optional("decoder_sparse_step") not in (None, 1) or f.raw("mlp_only_layers") not in (None, []):
-            raise InvalidInput(
-                "decoder_sparse_step must be 1 and mlp_only_layers empty: dense layers between are not known."
-            )
-        return MixtureOfExperts(
-            n_expert=f.size("num_experts"),
-            top_k=f.size("num_experts_per_tok"),
-            d_ff=f.size("moe_intermediate_size"),
-        )
-    if family.startswith("deepseek"):
-        if f.optional("moe_layer_freq") not in (None, 1):
-            raise InvalidInput(f"moe_layer_freq must be 1, but is {f.raw('moe_layer_freq')!r}.")
-        return MixtureOfExperts(
-            n_expert=f.size("n_routed_experts"),
-            top_k=f.size("num_experts_per_tok"),
-            d_ff=f.size("moe_intermediate_size"),
-            n_shared=f.optional("n_shared_experts") or 0,
-            n_dense_layer=f.optional("first_k_dense_replace") or 0,
-            router_bias=family == "deepseek_v3",
-        )
-    return None
-
-
-def _window(f: Fields, family: str) -> SlidingWindow | None:
-    window = f.optional("sliding_window")
-    kinds = f.raw("layer_types")
-    pattern = f.optional("sliding_window_pattern")
-    if family in ("qwen2", "qwen3", "qwen3_moe"):
-        if not f.flag("use_sliding_window"):
-            return None
-        # Layers below max_window_layers attend to everything.
-        if window is not None and kinds is None:
-            full = min(f.size("max_window_layers"), f.size("num_hidden_layers"))
-            return SlidingWindow(window=window, n_global=full)
-    if kinds is not None:
-        if not isinstance(kinds, list) or len(kinds) != f.size("num_hidden_layers"):
-            raise InvalidInput(
-                f"layer_types must list num_hidden_layers = {f.size('num_hidden_layers')} kinds, but lists "
-                f"{len(kinds) if isinstance(kinds, list) else repr(kinds)}."
-            )
-        for kind in kinds:
-            choose("layer_types", str(kind), ("full_attention", "sliding_attention"))
-        if "sliding_attention" not in kinds:
-            return None
-        if window is None:
-            raise InvalidInput("sliding_window is missing, but layer_types has sliding_attention.")
-        return SlidingWindow(window=window, n_global=kinds.count("full_attention"))
-    if window is None:
-        return None
-    if family == "gemma2":
-        return SlidingWindow(window=window, global_every=2)
-    if family == "gemma3_text":
-        return SlidingWindow(window=window, global_every=pattern or 6)
-    return SlidingWindow(window=window)
-
-
-def to_huggingface(shape: Shape, *, max_context: int = 131072, rope_theta: float = 5e5) -> dict[str, Any]:
-    """Return a config.json's dictionary that transformers builds with the same parameters.
-
-    A LlamaForCausalLM with its own head_dim; a Qwen3ForCausalLM where queries and keys are normed by head; a
-    MistralForCausalLM without a window, the same network, where n_head does not divide d_model (transformers
-    5 refuses that of a Llama, though nothing in it needs it).
-
-    Args:
-        shape: whole numbers; dense, gated, with two norms a layer.
-        max_context: tokens of context.
-        rope_theta: base of the rotary embedding (5e5 as in the paper and in Llama 3).
-
-    Raises:
-        InvalidInput: a size that is not whole, or an option that neither family has.
-
-    >>> design = Shape(n_layer=36, d_model=2048, n_head=8, n_kv_head=1, d_ff=5461)
-    >>> to_huggingface(design)["head_dim"]
-    64
+    Rotary embeddings that are stretched by a factor reach factor times the original length; where
+    max_position_embeddings is already that, it is not stretched again.
     """
-    for name in ("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size"):
-        value = getattr(shape, name)
-        if not isinstance(value, int):
-            raise InvalidInput(
-                f"{name} must be a whole number in a config.json, but is {value!r}; {round(value)} would do."
-            )
-    plain = {
-        "gated_ffn": True,
-        "norms_per_layer": 2,
-        "norm_bias": False,
-        "n_positions": 0,
-        "layers_per_kv": 1,
-        "latent": None,
-        "window": None,
-        "moe": None,
-    }
-    for name, expected in plain.items():
-        if getattr(shape, name) != expected:
-            raise InvalidInput(
-                f"{name} must be {expected!r} to be written as a Llama, but is {getattr(shape, name)!r}."
-            )
-    if shape.qkv_bias != shape.output_bias:
-        raise InvalidInput(f"output_bias must equal qkv_bias = {shape.qkv_bias} in a Llama's config.")
-    if shape.qk_norm == "projection" or (shape.qk_norm == "head" and shape.ffn_bias):
-        raise InvalidInput(f"qk_norm {shape.qk_norm!r} cannot be written as a Llama or a Qwen3.")
-    if shape.head_dim % 2:
-        raise InvalidInput(f"head_dim must be even for rotary embeddings, but is {shape.head_dim}.")
-    family = "Qwen3" if shape.qk_norm == "head" else "Llama"
-    if family == "Llama" and shape.d_model % shape.n_head:
-        if shape.qkv_bias or shape.ffn_bias:
-            raise InvalidInput(
-                f"n_head must divide d_model = {shape.d_model} in a Llama with biases, but is {shape.n_head}."
-            )
-        family = "Mistral"
-    config: dict[str, Any] = {
-        "architectures": [f"{family}ForCausalLM"],
-        "model_type": family.lower(),
-        "hidden_size": shape.d_model,
-        "num_hidden_layers": shape.n_layer,
-        "num_attention_heads": shape.n_head,
-        "num_key_value_heads": shape.n_kv_head,
-        "head_dim": shape.head_dim,
-        "intermediate_size": shape.d_ff,
-        "vocab_size": shape.vocab_size,
-        "tie_word_embeddings": shape.tied_embeddings,
-        "attention_bias": shape.qkv_bias,
-        "hidden_act": "silu",
-        "rms_norm_eps": 1e-6,
-        "rope_theta": rope_theta,
-        "max_position_embeddings": max_context,
-        "initializer_range": 0.02,
-        "torch_dtype": "bfloat16",
-        "use_cache": True,
-    }
-    if family == "Llama":
-        config["mlp_bias"] = shape.ffn_bias
-    if family == "Mistral":
-        del config["attention_bias"]
-        config["sliding_window"] = None
-    assert set(config) <= set(WITHOUT_COST) | set(DEFAULTS[family.lower()])
-    return config
-
-
-def write_config(shape: Shape, path: str, *, max_context: int = 131072) -> None:
-    """Write `to_huggingface` of a shape to a file.
-
-    Raises:
-        InvalidInput: the shape cannot be written so, or the file cannot be written.
-    """
-    text = json.dumps(to_huggingface(shape, max_context=max_context), indent=2)
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-    except OSError as error:
-        raise InvalidInput(f"config {path!r} cannot be written: {error.strerror}.") from None
+    stated = f.optional("max_position_embeddings")
+    parts = [f.raw("rope_scaling"), f.raw("rope_parameters")]
+    parts += [one for part in parts if isinstance(part, Mapping) for one in part.values()]
+    best = stated
+    for part in parts:
+        if not isinstance(part, Mapping) or not isinstance(part.get("factor"), int | float):
+            continue
+        original = part.get("original_max_position_embeddings") or f.raw("original_max_position_embeddings")
+        if part.get("rope_type", part.get("type")) in ("llama3", "longrope", "su") and original is None:
+            continue
+        if isinstance(original or stated, int | float):
+            reach = round(part["factor"] * (original or stated))
+            best = reach if best is None else max(best, reach)
+    return best

@@ -11,7 +11,8 @@ import numpy as np
 
 from scalesim.errors import InvalidInput
 from scalesim.files import decoded, json_text, read_json, write_json, write_whole
-from scalesim.interop.huggingface import from_huggingface, to_huggingface
+from scalesim.interop.export import to_huggingface
+from scalesim.interop.huggingface import from_huggingface
 from scalesim.schema import number, shown
 from scalesim.shape import Parameter, Shape, parameter_table
 
@@ -218,8 +219,7 @@ def _out(parameter: Parameter, value: np.ndarray) -> np.ndarray:
         return value.reshape(-1) if parameter.group == "norm" else value
     if parameter.group == "bias":
         return value.reshape(-1)
-    inputs = parameter.shape[0] * parameter.shape[1] if parameter.name == "o_proj" else parameter.shape[0]
-    return value.reshape(inputs, -1).T
+    return value.reshape(parameter.product[0], -1).T
 
 
 def _in(parameter: Parameter, value: Array, name: str) -> Array:

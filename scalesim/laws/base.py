@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from scalesim.errors import InvalidInput
 from scalesim.pytree import register, static
 from scalesim.shape import Convention, Shape, count_params
+from scalesim.types import Num
 
 __all__ = [
     "FIELDS",
@@ -26,7 +27,6 @@ __all__ = [
     "register_law",
 ]
 
-Num = Any
 X = Mapping[str, Num]
 
 REGISTRY: dict[str, type] = {}
@@ -100,7 +100,7 @@ def option(*, default: Any) -> Any:
 _L = TypeVar("_L", bound=type)
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(coefficient, option))
+@dataclass_transform(frozen_default=True, kw_only_default=True)  # every coefficient has a default
 def register_law(cls: _L) -> _L:
     """Turn a class of coefficients into a law: a frozen dataclass whose coefficients are pytree leaves.
 
@@ -161,13 +161,15 @@ class Law(ABC):
 
         return Product(base=self, other=other)
 
-    def __call__(self, shape: Shape, n_tokens: Num = None, context_length: Num = None, **others: Num) -> Num:
+    def __call__(
+        self, shape: Shape, n_tokens: Num | None = None, context_length: Num | None = None, **others: Num
+    ) -> Num:
         """Return the loss of a shape trained on `n_tokens`, used at `context_length` (see `fields_of`)."""
         return self.loss(fields_of(self, shape, n_tokens, context_length, **others))
 
 
 def fields_of(
-    law: Law, shape: Shape, n_tokens: Num = None, context_length: Num = None, **others: Num
+    law: Law, shape: Shape, n_tokens: Num | None = None, context_length: Num | None = None, **others: Num
 ) -> dict[str, Num]:
     """Collect the fields that a law declares from a shape, its training and `others` (kv_bits, ...).
 
@@ -184,7 +186,7 @@ def fields_of(
     return collected
 
 
-def _from_shape(name: str, shape: Shape, convention: Convention) -> Num:
+def _from_shape(name: str, shape: Shape, convention: Convention) -> Num | None:
     if name == "n_params":
         return count_params(shape, convention)
     return getattr(shape, name, None)

@@ -22,7 +22,7 @@ from scalesim.hardware import Hardware
 from scalesim.measure.kernels import CASES, RUNS, Limits, read_seconds
 from scalesim.measure.models import call_seconds, time_models
 from scalesim.measure.peak import measured_peak
-from scalesim.shape import Shape, layer_counts
+from scalesim.shape import Shape
 
 __all__ = ["REFERENCES", "REFERENCE_CONTEXTS", "Measured", "measure_hardware"]
 
@@ -240,7 +240,7 @@ def _small_operators(table: Table, box: Hardware, size: float) -> EngineConstant
 def _layer_values(table: Table, row: int) -> float:
     sizes = {name: float(table[name][row]) for name in ("d_model", "d_ff", "n_head", "n_kv_head", "head_dim")}
     shape = Shape(n_layer=1, **sizes)  # type: ignore[arg-type]
-    return float(table["tokens"][row]) * float(elementwise_values(shape, layer_counts(shape)))
+    return float(table["tokens"][row]) * float(elementwise_values(shape))
 
 
 def _name() -> str:

@@ -6,6 +6,7 @@ Names carry shapes: B batch, T tokens, D d_model, H query heads, K key-value hea
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ from scalesim.errors import InvalidInput
 from scalesim.model.attention import EVERYWHERE, attend, rope, rope_tables
 from scalesim.model.initial import initial_value
 from scalesim.model.options import ModelOptions
-from scalesim.shape import Shape, parameter_table
+from scalesim.shape import Attention, Dense, Shape, parameter_table
 
 __all__ = ["Decoder", "Params", "forward", "init_params", "layer_windows"]
 
@@ -99,7 +100,7 @@ def forward(
     """
     options = options or ModelOptions()
     tables = rope_tables(jnp.arange(tokens.shape[1]), shape.head_dim, options.rope_theta)
-    everywhere = shape.window is None
+    everywhere = all(getattr(block.mixer, "window", None) is None for block in shape.blocks)
 
     def block(x: Array, scanned: tuple[Params, Array]) -> tuple[Array, None]:
         layer, window = scanned
@@ -210,40 +211,36 @@ def contract(x: Array, w: Array, n: int = 1) -> Array:
 def layer_windows(shape: Shape) -> np.ndarray:
     """Return how many tokens each layer attends to; a huge number where there is no limit.
 
-    >>> from scalesim.shape import Shape, SlidingWindow
-    >>> shape = Shape(n_layer=4, d_model=32, n_head=2, n_kv_head=1, d_ff=64,
-    ...               window=SlidingWindow(window=8, global_every=2))
+    >>> from scalesim.shape import Attention, Block, Dense, Shape
+    >>> local, full = (
+    ...     Block(mixer=Attention(n_head=2, n_kv_head=1, window=w), ffn=Dense(d_ff=64)) for w in (8, None)
+    ... )
+    >>> shape = Shape(d_model=32, blocks=(local, full, local, full))
     >>> [int(w) for w in layer_windows(shape) < 1_000_000]
     [1, 0, 1, 0]
     """
-    windows = np.full(shape.n_layer, EVERYWHERE)
-    if shape.window is None:
-        return windows
-    every, n_global = shape.window.global_every, shape.window.n_global
-    if n_global is not None:
-        windows[: shape.n_layer - n_global] = shape.window.window
-        return windows
-    numbers = np.arange(1, shape.n_layer + 1)
-    local = numbers % every != 0 if every else np.full(shape.n_layer, True)
-    windows[local] = shape.window.window
-    return windows
+    order = shape.order or tuple((i, block.count) for i, block in enumerate(shape.blocks))
+    windows = [getattr(block.mixer, "window", None) or EVERYWHERE for block in shape.blocks]
+    return np.repeat([windows[i] for i, _ in order], [count for _, count in order])
 
 
 def check_known(shape: Shape) -> None:
     """Refuse what the model does not have, by the field's name."""
+    first = shape.blocks[0]
     refused = {
-        "latent": shape.latent is not None,
-        "moe": shape.moe is not None,
-        "layers_per_kv": shape.layers_per_kv != 1,
+        "latent attention or another mixer": not all(type(b.mixer) is Attention for b in shape.blocks),
+        "experts": not all(type(b.ffn) is Dense for b in shape.blocks),
         "norm_bias": shape.norm_bias,
         "n_positions": shape.n_positions != 0,
-        "norms_per_layer": shape.norms_per_layer not in (2, 4),
+        f"norms_per_layer = {first.norms}": first.norms not in (2, 4),
+        "blocks that differ in more than their windows": not _differ_in_windows(shape),
+        "further tensors": bool(shape.extras or first.extras or not shape.final_norm),
     }
     for name, is_set in refused.items():
         if is_set:
             raise InvalidInput(
-                f"The model cannot be built with {name} = {getattr(shape, name)!r}: it has grouped-query "
-                "attention, dense FFNs, RMSNorm (2 or 4 a block) and rotary positions."
+                f"The model cannot be built with {name}: it has grouped-query attention, dense FFNs, RMSNorm "
+                "(2 or 4 a block) and rotary positions."
             )
     for name in ("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size"):
         value = getattr(shape, name)
@@ -251,3 +248,22 @@ def check_known(shape: Shape) -> None:
             raise InvalidInput(f"{name} must be whole to build a model, but is {value!r}.")
     if shape.head_dim % 2:
         raise InvalidInput(f"head_dim must be even (rotary positions turn pairs), but is {shape.head_dim}.")
+
+
+def _differ_in_windows(shape: Shape) -> bool:
+    """Whether all blocks are plain ones, and the same but for windows."""
+    plain = Attention(
+        n_head=shape.n_head,
+        n_kv_head=shape.n_kv_head,
+        head_dim=shape.head_dim,
+        qkv_bias=shape.qkv_bias,
+        output_bias=shape.output_bias,
+        qk_norm=shape.qk_norm,
+    )
+    first = shape.blocks[0]
+    return all(
+        isinstance(b.mixer, Attention)
+        and replace(b.mixer, window=None) == plain
+        and (b.ffn, b.norms, b.extras) == (first.ffn, first.norms, first.extras)
+        for b in shape.blocks
+    )

@@ -41,6 +41,4 @@ def initial_value(parameter: Parameter, shape: Shape, key: Array) -> Array:
 
 def fan_in(parameter: Parameter) -> int:
     """Return how many values one output of a matrix sums over."""
-    if parameter.name == "o_proj":
-        return parameter.shape[0] * parameter.shape[1]
-    return parameter.shape[0]
+    return int(parameter.product[0])

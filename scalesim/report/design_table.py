@@ -17,15 +17,28 @@ from scalesim.design.sensitivity import Sensitivity
 from scalesim.design.uncertainty import Distribution
 from scalesim.report.console import table_console
 from scalesim.shape import Shape
+from scalesim.shape.shape import PLAIN_SIZES
 from scalesim.units import format_bytes, format_context, format_count, format_flops
 
 __all__ = ["candidate_json", "design_json", "print_designs", "print_sensitivity", "shape_json"]
 
 
 def shape_json(shape: Shape) -> dict[str, Any]:
-    """Return a shape's fields as plain values; a whole number stays an integer."""
-    values = dataclasses.asdict(shape)
-    return {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in values.items()}
+    """Return a shape's sizes as plain values; a whole number stays an integer. Of several kinds of layers the
+    sizes are the first kind's, and `blocks` lists all.
+    """
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+            return {"kind": type(value).__name__, **fields}
+        if isinstance(value, tuple | list):
+            return [plain(item) for item in value]
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    names = ("d_model", "vocab_size", *PLAIN_SIZES, "tied_embeddings", "norm_bias", "n_positions")
+    sizes = {name: plain(getattr(shape, name)) for name in names}
+    return sizes if shape.is_plain else {**sizes, "blocks": plain(shape.blocks), "order": plain(shape.order)}
 
 
 def _cost_json(candidate: Candidate) -> dict[str, Any]:

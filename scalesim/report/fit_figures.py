@@ -1,4 +1,4 @@
-"""Figures of a fit: against its runs, its residuals, the profile of a coefficient, IsoFLOP curves."""
+"""Figures of what a fit returns: each a function of one result, drawn and not yet saved."""
 
 from __future__ import annotations
 
@@ -9,24 +9,35 @@ import jax
 import numpy as np
 
 from scalesim.errors import InvalidInput
-from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, save
+from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, save, shades
 
 if TYPE_CHECKING:
-    from scalesim.fitting import Fit, Profile
+    from matplotlib.figure import Figure
 
-__all__ = ["plot_fit", "plot_isoflop"]
+    from scalesim.fitting import Bootstrap, Comparison, Fit, IsoFlop, Prediction, Profile, Validation
+
+__all__ = [
+    "draw_bootstrap",
+    "draw_comparison",
+    "draw_fit",
+    "draw_isoflop",
+    "draw_prediction",
+    "draw_profile",
+    "draw_validation",
+    "plot_fit",
+    "plot_isoflop",
+]
 
 
-def plot_fit(fit: Fit, path: str | Path, profile: Profile | None = None) -> None:
+def draw_fit(fit: Fit, profile: Profile | None = None) -> Figure:
     """Draw a fit: predicted against measured losses, residuals over size, and the profile of a coefficient.
 
     Args:
         fit: a fit with measured points; its bootstrap, if any, gives the intervals.
-        path: the file, of any kind that matplotlib writes.
         profile: drawn in a third panel if given.
 
     Raises:
-        InvalidInput: the fit has no points, or the file cannot be written.
+        InvalidInput: the fit has no points.
     """
     runs = fit.setup.runs
     residual = fit.residuals()
@@ -44,55 +55,142 @@ def plot_fit(fit: Fit, path: str | Path, profile: Profile | None = None) -> None
         axis = "n_params" if "n_params" in runs.columns else next(iter(runs.columns))
         second.axhline(0, color=FAINT, lw=1)
         second.semilogx(runs[axis], 1e3 * residual, ".", color=INK, ms=4)
-        second.set(
-            xlabel=axis, ylabel="law - measured (millinats)", title=f"rms {1e3 * fit.rms:.1f} millinats"
-        )
+        title = f"rms {1e3 * fit.rms:.1f} millinats"
+        second.set(xlabel=axis, ylabel="law - measured (millinats)", title=title)
         if profile is not None:
-            rise = 100 * (profile.objective / profile.best_objective - 1)
-            axes[2].plot(profile.values, rise, color=INK, lw=1.2)
-            axes[2].axvline(profile.best, color=BASELINE, lw=1)
-            title = f"profile: best {profile.best:.3g}"
-            axes[2].set(xlabel=profile.name, ylabel="rise of the objective (%)", title=title)
-            axes[2].set_ylim(0, max(5.0, min(100.0, float(np.nanmedian(rise)))))
-        save(drawn, path)
+            _profile(axes[2], profile)
+    return drawn
 
 
 def _spread(fit: Fit) -> Any:
     """Return the 90% interval of the law at every run, or None without a bootstrap."""
     if fit.bootstrap is None:
         return None
-    points = fit.setup.problem.points
-    count = len(fit.setup.runs)
     with jax.enable_x64(True):
         laws = jax.tree.map(np.asarray, fit.bootstrap.laws(fit.law, most=500))
-        x = {k: v[:count] for k, v in points.x.items()}
-        drawn = np.asarray(jax.vmap(lambda law: law.loss(x))(laws))
-    return np.quantile(drawn, [0.05, 0.95], axis=0)
+        drawn = np.asarray(jax.vmap(lambda law: law.loss(fit.setup.x))(laws))
+    tail = fit.bootstrap.tail()
+    return np.quantile(drawn, [tail, 1 - tail], axis=0)
 
 
-def plot_isoflop(found: Any, path: str | Path) -> None:
-    """Draw an IsoFLOP analysis: each budget's profile, and the optimal sizes over compute.
+def _profile(axis: Any, profile: Profile) -> None:
+    rise = 100 * (profile.objective / profile.best_objective - 1)
+    axis.plot(profile.values, rise, color=INK, lw=1.2)
+    axis.axvline(profile.best, color=BASELINE, lw=1)
+    title = f"profile: best {profile.best:.3g}"
+    axis.set(xlabel=profile.name, ylabel="rise of the objective (%)", title=title)
+    axis.set_ylim(0, max(5.0, min(100.0, float(np.nanmedian(rise)))))
 
-    Args:
-        found: what `scalesim.fitting.isoflop` returned.
-        path: the file.
-    """
+
+def draw_profile(profile: Profile) -> Figure:
+    """Draw by how much the objective rises where a coefficient is held."""
+    with figure(1, 1, (4.2, 3.2)) as (drawn, axis):
+        _profile(axis, profile)
+    return drawn
+
+
+def draw_bootstrap(spread: Bootstrap) -> Figure:
+    """Draw the distribution of each coefficient that resamples move, with its 90% interval."""
+    table = spread.to_polars().drop("objective")
+    moving = {name: table[name].to_numpy() for name in table.columns if np.ptp(table[name].to_numpy()) > 0}
+    if not moving:
+        raise InvalidInput("no coefficient differs between the resamples: there is nothing to draw.")
+    columns = min(len(moving), 4)
+    rows = -(-len(moving) // columns)
+    tail = spread.tail()
+    with figure(rows, columns, (2.6 * columns, 2.3 * rows), squeeze=False) as (drawn, axes):
+        for axis, (name, values) in zip(axes.flat, moving.items(), strict=False):
+            axis.hist(values, bins=40, color=BEST, alpha=0.75)
+            for end in np.quantile(values, [tail, 1 - tail]):
+                axis.axvline(end, color=BASELINE, lw=1)
+            axis.set(xlabel=name, yticks=[])
+        for axis in axes.flat[len(moving) :]:
+            axis.set_axis_off()
+        axes.flat[0].set_title(f"{len(spread):,} resamples ({spread.kind}), 90% intervals")
+    return drawn
+
+
+def draw_prediction(found: Prediction) -> Figure:
+    """Draw predicted losses, with intervals of the law and of a run, over the field that varies most."""
+    spans = {name: float(v.max() / v.min()) for name, v in found.x.items()}
+    name = max(spans, key=lambda n: spans[n], default=None)
+    at = np.arange(len(found.loss)) if name is None else found.x[name]
+    order = np.argsort(at, kind="stable")
+    with figure(1, 1, (5.0, 3.4)) as (drawn, axis):
+        for low, high, alpha, label in (
+            (found.run_low, found.run_high, 0.15, "a run"),
+            (found.low, found.high, 0.35, "the law"),
+        ):
+            if np.isfinite(low).all():
+                axis.fill_between(at[order], low[order], high[order], color=BEST, alpha=alpha, label=label)
+        axis.plot(at[order], found.loss[order], "o-", color=INK, ms=3, lw=1)
+        if name is not None and spans[name] > 8:
+            axis.set_xscale("log")
+        axis.set(xlabel=name or "prediction", ylabel="loss (nats)", title=f"{found.level:.0%} intervals")
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend()
+    return drawn
+
+
+def draw_validation(found: Validation) -> Figure:
+    """Draw the error of every held-out run, fold by fold, and each fold's rms."""
+    with figure(1, 1, (max(4.2, 0.45 * len(found.labels) + 2), 3.4)) as (drawn, axis):
+        axis.axhline(0, color=FAINT, lw=1)
+        axis.plot(found.fold, 1e3 * found.error, ".", color=INK, ms=4)
+        axis.plot(
+            range(len(found.labels)), 1e3 * np.array(list(found.by_fold().values())), "_", color=BASELINE
+        )
+        axis.set(ylabel="predicted - measured (millinats)", title=f"rms {1e3 * found.rms:.1f} millinats")
+        axis.set_xticks(range(len(found.labels)), found.labels, rotation=45, ha="right")
+    return drawn
+
+
+def draw_comparison(found: Comparison) -> Figure:
+    """Draw each law's rms errors on the runs fitted, those held out and the largest; the best law first."""
+    kinds = {"rms": "fitted", "held_out": "held out", "rollout": "rollout"}
+    with figure(1, 1, (5.6, 0.55 * len(found.scores) + 1.6)) as (drawn, axis):
+        at = np.arange(len(found.scores))
+        for i, ((name, label), colour) in enumerate(zip(kinds.items(), shades(4), strict=False)):
+            errors = [1e3 * getattr(score, name) for score in found.scores]
+            axis.barh(at + 0.27 * (i - 1), errors, height=0.25, color=colour, label=label)
+        axis.set_yticks(at, [score.name for score in found.scores])
+        axis.invert_yaxis()
+        axis.set(xlabel="rms error (millinats)", title="laws by held-out error")
+        axis.legend()
+    return drawn
+
+
+def draw_isoflop(found: IsoFlop) -> Figure:
+    """Draw an IsoFLOP analysis: each budget's profile, where there are, and optimal sizes over compute."""
+    with figure(1, 2 if found.profiles else 1, (8.4 if found.profiles else 4.2, 3.6), squeeze=False) as (
+        drawn,
+        grid,
+    ):
+        axes = grid[0]
+        for profile, colour in zip(found.profiles, shades(len(found.profiles)), strict=True):
+            axes[0].semilogx(profile.n_params, profile.loss, ".", color=colour, ms=4)
+            sizes = np.geomspace(profile.n_params.min(), profile.n_params.max(), 60)
+            axes[0].plot(sizes, profile.at(sizes), color=colour, lw=1)
+            axes[0].plot(profile.best_n_params, profile.best_loss, "o", mfc="white", mec=BASELINE, ms=4)
+        if found.profiles:
+            axes[0].set(xlabel="n_params", ylabel="loss (nats)", title="profiles")
+        budgets = np.array([p.budget for p in found.profiles] or [1e18, 1e24])
+        wide = np.geomspace(budgets.min(), budgets.max() * 10, 40)
+        axes[-1].loglog(wide, found.n_params_at(wide), color=INK, lw=1.2)
+        axes[-1].loglog(
+            budgets, [p.best_n_params for p in found.profiles] or [np.nan] * 2, "o", color=BASELINE, ms=4
+        )
+        axes[-1].set(xlabel="FLOPs", ylabel="best n_params", title=f"n_params ~ C^{found.exponent:.3f}")
+    return drawn
+
+
+def plot_fit(fit: Fit, path: str | Path, profile: Profile | None = None) -> None:
+    """Draw a fit (`draw_fit`) into a file of any kind that matplotlib writes."""
+    save(draw_fit(fit, profile), path)
+
+
+def plot_isoflop(found: IsoFlop, path: str | Path) -> None:
+    """Draw an IsoFLOP analysis that has profiles (`draw_isoflop`) into a file."""
     if not found.profiles:
         raise InvalidInput("the IsoFLOP analysis has no profiles to draw.")
-    with figure(1, 2, (8.4, 3.6)) as (drawn, axes):
-        for i, profile in enumerate(found.profiles):
-            shade = i / max(len(found.profiles) - 1, 1)
-            color = (0.12 + 0.6 * (1 - shade), 0.44 + 0.3 * (1 - shade), 0.55 + 0.25 * (1 - shade))
-            axes[0].semilogx(profile.n_params, profile.loss, ".", color=color, ms=4)
-            grid = np.geomspace(profile.n_params.min(), profile.n_params.max(), 60)
-            axes[0].plot(grid, profile.at(grid), color=color, lw=1, label=f"{profile.budget:.0e}")
-            axes[0].plot(profile.best_n_params, profile.best_loss, "o", mfc="white", mec=BASELINE, ms=4)
-        axes[0].set(xlabel="n_params", ylabel="loss (nats)", title="profiles")
-        budgets = np.array([p.budget for p in found.profiles])
-        best = np.array([p.best_n_params for p in found.profiles])
-        axes[1].loglog(budgets, best, "o", color=BASELINE, ms=4)
-        wide = np.geomspace(budgets.min(), budgets.max() * 10, 40)
-        axes[1].loglog(wide, found.n_params_at(wide), color=INK, lw=1.2)
-        title = f"n_params ~ C^{found.exponent:.3f}"
-        axes[1].set(xlabel="FLOPs", ylabel="best n_params", title=title)
-        save(drawn, path)
+    save(draw_isoflop(found), path)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from scalesim.cost.counts import Counts
 from scalesim.cost.explain import ServingCost
 from scalesim.cost.operators import Operator
 from scalesim.hardware import Hardware
@@ -83,7 +84,7 @@ def _operators(title: str, operators: tuple[Operator, ...]) -> Table:
     return table
 
 
-def print_serving(report: dict[str, Any], cost: ServingCost, hardware: Hardware) -> None:
+def print_serving(report: dict[str, Any], cost: ServingCost, hardware: Hardware, found: Counts) -> None:
     """Print what serving costs: memory, then time by operator, then the figures that people compare."""
     console = table_console()
     shape = report["shape"]
@@ -109,31 +110,52 @@ def print_serving(report: dict[str, Any], cost: ServingCost, hardware: Hardware)
     for name, value in {**rows, "together": cost.memory.total}.items():
         memory.add_row(name, format_bytes(value), f"{100 * value / cost.usable_bytes:.1f}%")
     console.print(memory)
-    console.print(_operators("first token of one prompt", cost.prefill))
-    console.print(_operators("one token of every sequence", cost.decode))
-    found = cost.serving
+    console.print(_block_table(found))
+    console.print("\n".join(found.lines()), highlight=False)
+    if report["fits"]:
+        console.print(_operators("first token of one prompt", cost.prefill))
+        console.print(_operators("one token of every sequence", cost.decode))
+    else:
+        console.print(report["unfit"], highlight=False)
+    console.print("\n".join(_figures(report, cost)), highlight=False)
+
+
+def _block_table(found: Counts) -> Table:
+    face = found._face()
+    table = Table(title="by kind of layer", title_justify="left")
+    for i, column in enumerate(face.columns):
+        table.add_column(column, justify="right" if i > 2 else "left")
+    for row in face.rows:
+        table.add_row(*map(str, row))
+    return table
+
+
+def _figures(report: dict[str, Any], cost: ServingCost) -> list[str]:
+    """The lines that people compare; of what does not fit, those that do not depend on it."""
+    served, dollars, joules, found = report["fits"], cost.dollars, cost.joules, cost.serving
     doubt = "uncertain: its kernels were not measured" if cost.error is None else f"± {cost.error:.0%}"
     lines = [
         f"time to first token (no queueing)  {format_seconds(found.ttft_s)}",
         f"time per output token              {format_seconds(found.tpot_s)}  ({doubt})",
         f"throughput                         {found.throughput_tokens_per_s:,.0f} tokens/s generated, "
         f"{found.prefill_tokens_per_s:,.0f} tokens/s of prompt",
+    ]
+    lines = lines if served else []
+    lines += [
         f"KV cache                           {format_bytes(cost.kv_bytes_per_token)} a token",
-        f"most that fits                     {math.floor(cost.largest_batch):,} such sequences, or "
+        f"most that fits                     {max(math.floor(cost.largest_batch), 0):,} such sequences, or "
         + (
-            f"{format_context(math.floor(cost.largest_context))} of context"
+            f"{format_context(max(math.floor(cost.largest_context), 0))} of context"
             if math.isfinite(cost.largest_context)
             else "any context"
         ),
     ]
-    if cost.dollars is not None:
-        for kind, band in cost.dollars.items():
+    if served and dollars is not None:
+        for kind, band in dollars.items():
             label = f"$ a million {kind} tokens"
             lines.append(f"{label:<35}{band.typical:.3g}  ({band.low:.3g} to {band.high:.3g})")
-    if cost.joules is not None:
-        lines.append(
-            f"energy a million generated tokens  {cost.joules.generated / 3.6e6:.3g} kWh at stated power"
-        )
+    if served and joules is not None:
+        lines.append(f"energy a million generated tokens  {joules.generated / 3.6e6:.3g} kWh at stated power")
     training = report["training"]
     low, typical, high = training["device_hours"]
     line = f"training on {format_count(training['n_tokens'])} tokens".ljust(35)
@@ -147,4 +169,4 @@ def print_serving(report: dict[str, Any], cost: ServingCost, hardware: Hardware)
         f"the paper's cost                   Z = {paper['z']:,.6g}; memory "
         f"{format_bytes(paper['memory_bytes']['total'])}, {format_flops(paper['flops']['total'])}",
     ]
-    console.print("\n".join(lines), highlight=False)
+    return lines

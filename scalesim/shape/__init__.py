@@ -5,20 +5,39 @@ model allocates it. All functions here take a real shape (Python integers: exact
 (floats) and a batch of either (arrays in the fields).
 """
 
-from scalesim.shape.layers import LayerCounts, layer_counts
+from scalesim.shape.ffn import Dense, MixtureOfExperts
+from scalesim.shape.mixers import (
+    Attention,
+    CompressedAttention,
+    DeltaNet,
+    LatentAttention,
+    LinearAttention,
+    Mamba,
+    Mamba2,
+    Mixer,
+    ShortConv,
+    Together,
+)
 from scalesim.shape.parameters import Convention, Parameter, count_params, parameter_table
-from scalesim.shape.shape import Shape
-from scalesim.shape.variants import LatentAttention, MixtureOfExperts, SlidingWindow
+from scalesim.shape.shape import Block, Shape
 
 __all__ = [
+    "Attention",
+    "Block",
+    "CompressedAttention",
     "Convention",
+    "DeltaNet",
+    "Dense",
     "LatentAttention",
-    "LayerCounts",
+    "LinearAttention",
+    "Mamba",
+    "Mamba2",
+    "Mixer",
     "MixtureOfExperts",
     "Parameter",
     "Shape",
-    "SlidingWindow",
+    "ShortConv",
+    "Together",
     "count_params",
-    "layer_counts",
     "parameter_table",
 ]

@@ -5,18 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 
 from scalesim.errors import InvalidInput
 from scalesim.files import read_bytes, write_whole
 
-__all__ = ["Checkpoint", "described", "read_checkpoint", "write_checkpoint"]
+__all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint"]
 
 _MAGIC = b"scalesim sweep 1\n"
 
@@ -26,7 +23,7 @@ class Checkpoint:
     """The state of a sweep between two rounds.
 
     Attributes:
-        question: what was asked, by part, as text: a checkpoint continues the same question alone.
+        question: a fingerprint of each part of what was asked: a checkpoint continues that question alone.
         next_block: blocks before it are done.
         seconds: spent so far, over all interruptions.
         designs: evaluated so far.
@@ -40,15 +37,6 @@ class Checkpoint:
     designs: int
     finished: bool
     packed: np.ndarray
-
-
-def described(value: Any) -> str:
-    """Return a pytree as text: its structure, without addresses, and a digest of its leaves."""
-    leaves, structure = jax.tree.flatten(value)
-    digest = hashlib.sha256()
-    for leaf in leaves:
-        digest.update(np.asarray(leaf, np.float64).tobytes() if not callable(leaf) else repr(leaf).encode())
-    return re.sub(r" at 0x[0-9a-f]+", "", str(structure)) + " " + digest.hexdigest()[:16]
 
 
 def write_checkpoint(path: Path, state: Checkpoint) -> None:

@@ -6,14 +6,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from scalesim.caching import fingerprint
 from scalesim.sweeps.block import SIZES, Block, Source
-from scalesim.sweeps.checkpoint import Checkpoint, described, read_checkpoint, write_checkpoint
+from scalesim.sweeps.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from scalesim.sweeps.hosts import Hosts
 from scalesim.sweeps.keep import Kept, Margin
 from scalesim.sweeps.parts import write_part
@@ -95,9 +97,12 @@ class Engine:
         """Sweep to the end, from the checkpoint if there is one; interrupted, the checkpoint stays.
 
         Raises:
-            InvalidInput: the checkpoint is damaged or another question's, a design of a stream is not real.
+            InvalidInput: the checkpoint is damaged or another question's, another process was asked another
+                question, a design of a stream is not real.
             Unreachable: another process has gone.
         """
+        if self.hosts.count > 1:
+            self.hosts.agree(self._asked)
         began = self._resume()
         if self.finished:
             return
@@ -132,22 +137,25 @@ class Engine:
     def _total(self) -> int | None:
         return None if self.source.count is None else self.source.count * len(self.questions)
 
+    @cached_property
     def _asked(self) -> dict[str, str]:
+        """A fingerprint of each part of the question."""
         one, kept = self.questions[0], self.kept[0]
-        return {
+        asked = {
             "designs": self.source.identity,
-            "law": described(one.problem),
-            "objective": described(one.query.objective),
-            "plan": described(one.query.plan),
-            "workload": described([question.query.workload for question in self.questions]),
-            "target_loss": repr(float(kept.target)),
-            "top": str(len(kept.top)),
-            "span and resolution": f"{kept.low!r}, {kept.cells.shape[1]} cells of {kept.resolution!r}",
+            "law": one.problem,
+            "objective": one.query.objective,
+            "plan": one.query.plan,
+            "workload": [question.query.workload for question in self.questions],
+            "target_loss": float(kept.target),
+            "top": len(kept.top),
+            "span and resolution": (kept.low, kept.cells.shape[1], kept.resolution),
         }
+        return {part: fingerprint(value) for part, value in asked.items()}
 
     def _resume(self) -> float:
         """Take up the furthest state of any process; return when the sweep began, interruptions left out."""
-        state = read_checkpoint(self.checkpoint, self._asked()) if self.checkpoint else None
+        state = read_checkpoint(self.checkpoint, self._asked) if self.checkpoint else None
         empty = np.stack([kept.packed() for kept in self.kept])
         mine = np.zeros(5)
         if state is not None:
@@ -268,7 +276,7 @@ class Engine:
         write_checkpoint(
             self.checkpoint,
             Checkpoint(
-                question=self._asked(),
+                question=self._asked,
                 next_block=self.next_block,
                 seconds=self.seconds,
                 designs=self.designs,

@@ -54,6 +54,22 @@ class Hosts:
             raise Unreachable(f"process {self.index} of {self.count} stops: {GONE} ({detail})") from error
         return np.frombuffer(gathered.tobytes(), np.float64).reshape(self.count, *np.shape(values))
 
+    def agree(self, asked: dict[str, str]) -> None:
+        """Check that every process was asked the same, by a fingerprint of each part of the question.
+
+        Raises:
+            InvalidInput: a part differs; it is raised in every process.
+            Unreachable: another process has gone.
+        """
+        told = self.gather(np.array([list(bytes.fromhex(part)) for part in asked.values()], float))
+        for part, name in enumerate(asked):
+            for other in range(1, self.count):
+                if (told[other, part] != told[0, part]).any():
+                    raise InvalidInput(
+                        f"processes 0 and {other} of this sweep were asked different questions: their {name} "
+                        "differs. Start all of them with the same arguments."
+                    )
+
 
 def join(coordinator: str | None, processes: int | None, process: int | None) -> Callable[[], None]:
     """Join the processes of a job through `jax.distributed`, before any other use of JAX.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scalesim.design.pareto import non_dominated
+from scalesim.numerics.pareto import non_dominated
 from scalesim.sweeps.block import SIZES
 from scalesim.sweeps.screen import MEASURES, Bars
 

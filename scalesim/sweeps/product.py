@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from scalesim.caching import fingerprint
 from scalesim.errors import InvalidInput
 from scalesim.families import FIGURE, ShapeFamily
 from scalesim.shape.checks import few, whole_sizes
@@ -153,9 +153,8 @@ class Product:
     @property
     def identity(self) -> str:
         """A digest of the ranges and the bands."""
-        parts = [self._axis(name).tobytes() for name in _AXES]
-        parts.append(repr((self.family, self.aspect_slack, self.ffn_slack, self._width)).encode())
-        return "product " + hashlib.sha256(b"|".join(parts)).hexdigest()[:16]
+        axes = [self._axis(name) for name in _AXES]
+        return fingerprint((axes, self.family, self.aspect_slack, self.ffn_slack, self._width))
 
     def _bodies(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         depth, width, first, begins = self._pairs

@@ -16,11 +16,11 @@ from scalesim.design.problem import Problem, Query
 from scalesim.pytree import register, static
 from scalesim.shape import Shape
 from scalesim.sweeps.block import SIZES
+from scalesim.types import Num
 from scalesim.workload import Workload
 
 __all__ = ["MEASURES", "Bars", "Question", "QuickCost", "exact", "quick", "screen", "values_of"]
 
-Num = Any
 
 MEASURES = ("loss", "memory", "flops", "objective")
 """What is known of a design: nats a token, bytes, FLOPs, and the objective's own unit."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from scalesim.caching import fingerprint
 from scalesim.errors import InvalidInput
 from scalesim.shape import Shape
 from scalesim.sweeps.block import SIZES, Block
@@ -57,8 +58,15 @@ class Stream:
 
     @property
     def identity(self) -> str:
-        """The stream's name."""
-        return f"{self.name}, blocks of {self.block_designs}"
+        """What tells the stream from another: its name, what yields its designs, the first of them."""
+        first = self.block(0)
+        told = [self.name, self.block_designs, None if first is None else (first.count, dict(first.fields))]
+        if not isinstance(self.designs, Iterator):  # which is read once, and has nothing else to tell
+            told.append(self.designs)
+        try:
+            return fingerprint(told)
+        except InvalidInput:  # a function over an open file, say: its first designs must do
+            return fingerprint(told[:3])
 
     def sample(self, n: int) -> np.ndarray:
         """Return indices and sizes [n, 6] of some designs of the first block."""

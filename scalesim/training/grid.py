@@ -133,9 +133,9 @@ _FIELDS: dict[str, Check] = {
     **dict.fromkeys(("accumulate", "mup_width"), _size),
     "unroll": whole(0, 1 << 20),
     **dict.fromkeys(("rope_theta", "norm_eps", "logit_scale"), number(above=0)),
-    "layers_per_kv": _size,
     "n_positions": whole(0, 1 << 24),
     "norms_per_layer": _size,
+    "window": whole(1, 1 << 24),
     **dict.fromkeys(
         ("tied_embeddings", "gated_ffn", "qkv_bias", "output_bias", "ffn_bias", "norm_bias"), boolean
     ),
@@ -158,6 +158,7 @@ def config_of(values: Mapping[str, Any], name: str = "run") -> TrainConfig:
     """Make one run of plain values, each by its own name."""
     from scalesim.model import ModelOptions
     from scalesim.shape import Shape
+    from scalesim.shape.shape import PLAIN_SIZES
     from scalesim.training.config import TrainConfig
     from scalesim.training.recipe import Recipe
 
@@ -168,8 +169,9 @@ def config_of(values: Mapping[str, Any], name: str = "run") -> TrainConfig:
         TrainConfig: {},
     }
     homes: dict[str, Any] = {f.name: kind for kind in kinds for f in dataclasses.fields(kind)}
-    for hidden in ("shape", "recipe", "options", "latent", "moe", "window"):
+    for hidden in ("shape", "recipe", "options", "blocks", "order", "extras", "final_norm"):
         homes.pop(hidden, None)
+    homes |= dict.fromkeys(PLAIN_SIZES, Shape)
     homes["heads"] = None
     for field, value in values.items():
         choose("field", field, homes)

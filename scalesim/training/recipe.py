@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 import optax
@@ -14,10 +14,9 @@ from scalesim.model import ModelOptions
 from scalesim.model.initial import fan_in
 from scalesim.schema import number, whole
 from scalesim.shape import Parameter, Shape, parameter_table
+from scalesim.types import Num
 
 __all__ = ["Recipe", "optimiser", "rate_factors", "schedule"]
-
-Num = Any
 
 
 @dataclass(frozen=True, kw_only=True)

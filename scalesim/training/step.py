@@ -14,8 +14,7 @@ from jaxtyping import Float, Int
 from scalesim.model import ModelOptions, Params, forward, init_params
 from scalesim.shape import Shape
 from scalesim.training.recipe import Recipe, optimiser, rate_factors, schedule
-
-Num = Any
+from scalesim.types import Num
 
 __all__ = ["TrainState", "compiled_eval", "compiled_step", "first_state", "position_loss", "train_step"]
 

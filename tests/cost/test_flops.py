@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scalesim.cost.cache import kv_cache_bytes
 from scalesim.cost.flops import attended_pairs, forward_flops
-from scalesim.cost.memory import kv_cache_bytes, weight_bytes
+from scalesim.cost.memory import weight_bytes
 from scalesim.errors import InvalidInput
 from scalesim.models import known_model
 from scalesim.shape import Shape

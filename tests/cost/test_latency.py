@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import hardware_constants as measured
+from scalesim.cost.cache import kv_cache_bytes
 from scalesim.cost.flops import forward_flops
 from scalesim.cost.latency import (
     decode_operators,
@@ -18,13 +19,13 @@ from scalesim.cost.latency import (
     step_time,
     time_to_first_token,
 )
-from scalesim.cost.memory import kv_cache_bytes, weight_bytes
+from scalesim.cost.memory import weight_bytes
 from scalesim.cost.numbers import to_float
 from scalesim.cost.parallel import Parallel
 from scalesim.errors import InvalidInput
 from scalesim.hardware import load_hardware
 from scalesim.models import known_model, known_models
-from scalesim.shape import Shape
+from scalesim.shape import Attention, LatentAttention, Shape
 from scalesim.workload import Workload
 from tests.gradients import assert_gradients_agree
 from tests.public_data import need
@@ -47,7 +48,7 @@ FAMILIES = [
 def test_operators_do_the_work_that_flops_count(name):
     shape = known_model(name).shape
     job = Workload(context_length=1000, batch_size=3)
-    latent = shape.latent is not None
+    latent = any(isinstance(b.mixer, LatentAttention) for b in shape.blocks)
     steps = sum(o.flops for o in decode_operators(shape, job, H100))
     exact = forward_flops(shape, 1, past=999, batch_size=3, absorbed=latent).total
     assert float(steps) == pytest.approx(exact, rel=1e-9)
@@ -62,7 +63,7 @@ def test_decode_is_never_faster_than_reading_what_it_must(name):
     shape = known_model(name).shape
     for batch in (1, 64):
         job = Workload(context_length=8192, batch_size=batch)
-        experts = 1.0 if shape.moe is None else shape.n_params_active / shape.n_params_total
+        experts = shape.n_params_active / shape.n_params_total
         embedding = 0 if shape.tied_embeddings else 2 * shape.vocab_size * shape.d_model
         floor = experts * (weight_bytes(shape) - embedding) + batch * kv_cache_bytes(shape, 8192)
         assert float(step_time(shape, job, H100)) > floor / float(H100.bandwidth)
@@ -97,10 +98,9 @@ def test_windows_and_latents_save_time_at_long_context():
     gemma = known_model("gemma-3-4b").shape
     assert step(gemma) < 0.6 * step(dataclasses.replace(gemma, window=None))
     deepseek = known_model("deepseek-v2-lite").shape
-    expanded = dataclasses.replace(deepseek, latent=None)
-    assert step(deepseek) < 0.4 * step(expanded)
-    shared = dataclasses.replace(LLAMA, layers_per_kv=2)
-    assert weight_bytes(shared) < weight_bytes(LLAMA)
+    heads = Attention(n_head=16, n_kv_head=16, head_dim=192)
+    expanded = [dataclasses.replace(block, mixer=heads) for block in deepseek.blocks]
+    assert step(deepseek) < 0.4 * step(dataclasses.replace(deepseek, blocks=expanded))
 
 
 def test_a_windowed_prompt_takes_the_time_of_the_measured_form():
@@ -219,12 +219,10 @@ def test_a_batch_of_designs_equals_a_loop_and_jit_equals_eager():
 @pytest.mark.parametrize("name", ["llama-3-8b", "gemma-3-4b", "deepseek-v3", "mixtral-8x7b-v0.1"])
 def test_gradients_agree(name, what):
     base = to_float(known_model(name).shape)
-    if base.window is not None:
-        base = dataclasses.replace(
-            base, window=dataclasses.replace(base.window, n_global=5.0, global_every=0)
-        )
-    sizes = {n: getattr(base, n) for n in ("n_layer", "d_model", "n_head", "head_dim", "d_ff", "vocab_size")}
-    sizes["n_kv_head"] = base.n_kv_head * 0.9
+    names = ("n_layer", "d_model", "n_head", "head_dim", "d_ff", "vocab_size")
+    sizes = {n: getattr(base, n) for n in names}
+    if isinstance(base.mixer, Attention):
+        sizes["n_kv_head"] = base.n_kv_head * 0.9
     job = {"context_length": 3000.0, "batch_size": 5.0, "generated_length": 900.0}
     bits = {"weight_bits": 9.0, "activation_bits": 14.0, "kv_bits": 7.0}
     figures = {"bf16_tflops": 900.0, "bandwidth_gbs": 3000.0, "memory_gb": 80.0}

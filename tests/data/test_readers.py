@@ -122,3 +122,29 @@ def test_public_sets_are_recognised(name, rows, groups):
     assert runs.notes[0].startswith("Recognised as")
     assert {"n_params", "n_tokens"} <= set(runs.columns)
     assert groups == (None if runs.group is None else len(set(runs.group)))
+
+
+def test_shipped_tables_and_run_tables_are_selected_grouped_and_renamed_not():
+    paper = ss.load_runs("paper")
+    some = ss.load_runs("paper", select={"n_head": 8, "n_kv_head": "1"})
+    assert 0 < len(some) < len(paper)
+    assert set(some["n_head"]) == {8.0}
+    assert set(some["n_kv_head"]) == {1.0}
+    assert f"{len(some)} of 46 rows" in " ".join(some.notes)
+    np.testing.assert_array_equal(ss.load_runs(paper, select={"group": "8,1"}).loss, some.loss)
+    assert set(ss.load_runs("paper", group="n_head").group) == {f"{h:g}" for h in paper["n_head"]}
+    for source in ("paper", "own", paper):
+        with pytest.raises(ss.InvalidInput, match="no row has n_head = 999; its values are 1, "):
+            ss.load_runs(source, select={"n_head": 999})
+        with pytest.raises(ss.InvalidInput, match="no column n_heads"):
+            ss.load_runs(source, select={"n_heads": 8})
+        with pytest.raises(ss.InvalidInput, match="has them already: "):
+            ss.load_runs(source, columns={"n_tokens": "tok"})
+    with pytest.raises(ss.InvalidInput, match="needs the shape, but the table has no d_ff"):
+        ss.load_runs("paper", convention="total")
+
+
+def test_selected_numbers_are_numbers_however_they_are_written():
+    table = {**ROWS, "n_head": [4, 8, 8], "width": [1.5, 2.0, 2.5]}
+    assert len(ss.load_runs(table, select={"n_head": 8.0})) == 2
+    assert len(ss.load_runs(table, select={"width": "2"})) == 1

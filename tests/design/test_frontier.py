@@ -7,9 +7,9 @@ from hypothesis.extra import numpy as hnp
 import scalesim as ss
 from scalesim.cost import LOSS, Measure, max_params
 from scalesim.design import PAPER, Lattice, buildable, frontier
-from scalesim.design.pareto import non_dominated
 from scalesim.design.picks import Table, pick
 from scalesim.errors import InvalidInput, Unreachable
+from scalesim.numerics.pareto import non_dominated
 
 FIT = ss.named_fit("default")
 LONG = ss.Workload(context_length=131072)
@@ -172,7 +172,7 @@ def test_limits_pick_the_cheapest_and_say_what_is_next():
 
 @given(st.floats(1e-4, 0.05))
 def test_a_marginal_value_picks_the_best_of_all_at_it(marginal_value):
-    chosen = pick(KNOWN, marginal_value=worth)
+    chosen = pick(KNOWN, marginal_value=marginal_value)
     for loss, cost in KNOWN.values:
         percents = np.log(cost / chosen.values["cost"]) / np.log(1.01)
         assert chosen.values["loss"] - loss <= marginal_value * percents + 1e-12

@@ -32,7 +32,6 @@ from scalesim.design import (
     stack_queries,
     visible,
 )
-from scalesim.design.integer import MARKED, _Marks, best_first, box_moves, pair_moves
 from scalesim.design.problem import FreeVariables
 from scalesim.design.search import _solved
 from scalesim.design.space_search import Moves, build
@@ -40,6 +39,7 @@ from scalesim.errors import InvalidInput, Unreachable
 from scalesim.families import FIGURE, TABLE
 from scalesim.fitting.bootstrap import Bootstrap
 from scalesim.laws import AspectRatio, Chinchilla, ConditionalShape, Gemstones, HeadLaw, Precision
+from scalesim.numerics.best_first import MARKED, _Marks, best_first, box_moves, pair_moves
 from scalesim.shape import Shape, count_params
 from scalesim.workload import Traffic
 

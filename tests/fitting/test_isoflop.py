@@ -48,3 +48,11 @@ def test_too_few_runs_and_unknown_approaches():
         isoflop(grid(), 4)
     with pytest.raises(ss.InvalidInput, match="solves a Chinchilla law"):
         isoflop(grid(), 3, fit=ss.fit("power", grid()))
+
+
+@pytest.mark.parametrize(
+    ("approach", "option"), [(1, {"degree": 2}), (3, {"tolerance": 0.1}), (1, {"fit": 0}), (2, {"fit": 0})]
+)
+def test_an_option_that_the_approach_does_not_use_is_refused(approach, option):
+    with pytest.raises(ss.InvalidInput, match=f"{next(iter(option))} is used by approach . alone"):
+        isoflop(grid(), approach, **option)

@@ -74,7 +74,7 @@ def test_intervals_are_wider_where_few_rows_are_left(found):
     np.testing.assert_allclose(many.intervals()["b"], plain, rtol=1e-4)
     low, high = spread.intervals()["b"]
     assert low < plain[0] < plain[1] < high
-    again = type(spread).from_json(spread.to_json())
+    again = type(spread).from_dict(spread.to_dict())
     assert again.intervals() == spread.intervals()
     groups = bootstrap(found, 60, kind="cluster")
     assert groups.freedom == groups.units - 1 == len(set(found.setup.runs.group)) - 1

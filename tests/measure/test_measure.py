@@ -18,7 +18,7 @@ from scalesim.hardware import Hardware, load_hardware, save_hardware
 from scalesim.measure import clock, measure_hardware
 from scalesim.measure import main as measuring
 from scalesim.measure.kernels import CASES, RUNS, Limits
-from scalesim.shape import Shape, layer_counts
+from scalesim.shape import Shape
 from scalesim.workload import Workload
 
 FIGURES = {"bf16_tflops": 0.2, "memory_gb": 16, "bandwidth_gbs": 30, "cache_mb": 20, "cache_gbs": 120}
@@ -106,7 +106,7 @@ def fake(monkeypatch, box=BOX, engine=ENGINE):
             if kind == "layer":
                 names = ("d_model", "d_ff", "n_head", "n_kv_head", "head_dim")
                 shape = Shape(n_layer=1, **{name: case[name] for name in names})
-                n_bytes = 4.0 * case["tokens"] * elementwise_values(shape, layer_counts(shape))
+                n_bytes = 4.0 * case["tokens"] * elementwise_values(shape)
                 return 1e-6 * engine.layer_us + float(n_bytes / (engine.stream * box.bandwidth_at(n_bytes)))
             return float(kernel_seconds(FORMS[kind], table, MACHINE, TRUTH[kind])[0])
 

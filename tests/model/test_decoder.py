@@ -22,9 +22,17 @@ from scalesim.model import (
     serving_params,
 )
 from scalesim.models import known_model
-from scalesim.shape import LatentAttention, MixtureOfExperts, Shape, SlidingWindow, parameter_table
+from scalesim.shape import Block, LatentAttention, MixtureOfExperts, Shape, parameter_table
 
 SMALL = Shape(n_layer=2, d_model=24, n_head=6, n_kv_head=2, head_dim=8, d_ff=40, vocab_size=50)
+
+
+def alternating(window):
+    """One local layer, one global."""
+    local = replace(replace(SMALL, window=window).blocks[0], count=1)
+    return replace(SMALL, blocks=(local, replace(SMALL.blocks[0], count=1)))
+
+
 SHAPES = {
     "plain": SMALL,
     "untied": replace(SMALL, tied_embeddings=False),
@@ -34,8 +42,8 @@ SHAPES = {
         SMALL, qk_norm="projection", norms_per_layer=4, qkv_bias=True, output_bias=True, ffn_bias=True
     ),
     "two matrices": replace(SMALL, gated_ffn=False),
-    "window": replace(SMALL, window=SlidingWindow(window=5)),
-    "some windows": replace(SMALL, window=SlidingWindow(window=5, global_every=2)),
+    "window": replace(SMALL, window=5),
+    "some windows": alternating(5),
 }
 
 
@@ -159,12 +167,11 @@ def test_bfloat16_is_close_and_gives_float32_logits():
     assert float(jnp.abs(rough - exact).max()) < 0.05 * float(jnp.abs(exact).max())
 
 
-@pytest.mark.parametrize("window", [None, SlidingWindow(window=8), SlidingWindow(window=8, global_every=2)])
+@pytest.mark.parametrize("shape", [SMALL, replace(SMALL, window=8), alternating(8)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_caches_bytes_are_those_of_the_cost_model(window, dtype):
-    from scalesim.cost.memory import kv_cache_bytes
+def test_the_caches_bytes_are_those_of_the_cost_model(shape, dtype):
+    from scalesim.cost.cache import kv_cache_bytes
 
-    shape = replace(SMALL, window=window)
     options = ModelOptions(dtype=dtype)
     cache = empty_cache(shape, 20, 3, options)
     held = sum(x.nbytes for x in jax.tree.leaves(cache))
@@ -185,9 +192,16 @@ def test_flops_are_those_that_xla_counts():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"latent": LatentAttention(kv_lora_rank=4, rope_dim=2), "n_kv_head": 6}, "latent"),
-        ({"moe": MixtureOfExperts(n_expert=4, top_k=2, d_ff=8)}, "moe"),
-        ({"layers_per_kv": 2}, "layers_per_kv"),
+        ({"blocks": [Block(mixer=LatentAttention(n_head=2, kv_lora_rank=4), ffn=SMALL.ffn)]}, "latent"),
+        (
+            {"blocks": [Block(mixer=SMALL.mixer, ffn=MixtureOfExperts(n_expert=4, top_k=2, d_ff=8))]},
+            "experts",
+        ),
+        (
+            {"blocks": [Block(mixer=replace(SMALL.mixer, sinks=True), ffn=SMALL.ffn)]},
+            "more than their windows",
+        ),
+        ({"blocks": [*SMALL.blocks, replace(SMALL, n_kv_head=6).blocks[0]]}, "more than their windows"),
         ({"norm_bias": True}, "norm_bias"),
         ({"n_positions": 9}, "n_positions"),
         ({"head_dim": 7}, "head_dim must be even"),

@@ -11,7 +11,7 @@ import scalesim as ss
 from scalesim.laws import HeadLaw
 from scalesim.sweeps import Product, Stream, engine, product
 from scalesim.sweeps.block import SIZES
-from scalesim.sweeps.checkpoint import described, read_checkpoint
+from scalesim.sweeps.checkpoint import read_checkpoint
 from scalesim.sweeps.keep import FRONTIERS
 
 LAW = HeadLaw(E=1.97, A=0.8, b=0.196, C=0.1, k=2.0, F=0.0165, m=10.0, g=0.667)
@@ -133,17 +133,30 @@ def test_a_checkpoint_that_cannot_be_read_or_written(tmp_path):
         ss.sweep(LAW, SPACE, JOB, 2.6, checkpoint=tmp_path / "file" / "state")
 
 
-def test_a_description_is_the_same_in_every_process():
-    def cost(shape, workload):
-        return shape.n_layer
+def powers(exponent):
+    return lambda shape, workload: shape.n_layer**exponent * shape.d_model
 
-    import jax
 
-    assert "0x" not in described(jax.tree_util.Partial(cost))
-    assert described(LAW) == described(
-        HeadLaw(E=1.97, A=0.8, b=0.196, C=0.1, k=2.0, F=0.0165, m=10.0, g=0.667)
+def one_batch(width):
+    sizes = {"n_layer": 16, "n_head": 8, "n_kv_head": 1, "d_ff": 8192}
+    return lambda: iter(
+        [{**{name: np.array([size]) for name, size in sizes.items()}, "d_model": np.array([width])}]
     )
-    assert described(LAW) != described(HeadLaw())
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "part"),
+    [
+        ({"objective": powers(1)}, {"objective": powers(2)}, "objective"),
+        ({"designs": Stream(one_batch(2048))}, {"designs": Stream(one_batch(4096))}, "designs"),
+        ({"designs": Stream(one_batch(2048)())}, {"designs": Stream(one_batch(4096)())}, "designs"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_of_another_function_is_refused(first, second, part, tmp_path):
+    asked = {"law": LAW, "designs": Stream(one_batch(2048)), "workload": JOB, "target_loss": 3.0}
+    ss.sweep(**{**asked, **first}, checkpoint=tmp_path / "state")
+    with pytest.raises(ss.InvalidInput, match=f"its {part} differs"):
+        ss.sweep(**{**asked, **second}, checkpoint=tmp_path / "state")
 
 
 SCRIPT = """

@@ -5,7 +5,12 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+
+import scalesim as ss
+from scalesim.caching import fingerprint
+from scalesim.sweeps.hosts import Hosts
 
 SCRIPT = """
 import hashlib, sys
@@ -70,6 +75,38 @@ def answer(text):
 
     found = json.loads(text)
     return {name: value for name, value in found.items() if "second" not in name}
+
+
+class Two(Hosts):
+    """Two processes, of which the other was asked `other`."""
+
+    def gather(self, values):
+        return np.stack([values, [list(bytes.fromhex(part)) for part in self.other.values()]])
+
+
+def test_processes_that_were_asked_different_questions_are_refused():
+    asked = {"law": fingerprint(1), "target_loss": fingerprint(2.6)}
+    two = Two(0, 2)
+    object.__setattr__(two, "other", asked)
+    two.agree(asked)
+    object.__setattr__(two, "other", {**asked, "target_loss": fingerprint(2.7)})
+    with pytest.raises(ss.InvalidInput, match=r"0 and 1 .* their target_loss differs"):
+        two.agree(asked)
+
+
+@pytest.mark.slow
+def test_two_processes_asked_differently_both_end_with_a_sentence(tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    workers = [
+        subprocess.Popen(
+            [*command("--count", count, "--coordinator", address, "--processes", "2", "--process", str(i))],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=with_devices(1), cwd=tmp_path,
+        )
+        for i, count in enumerate(("20M", "1B"))
+    ]  # fmt: skip
+    said = [worker.communicate(timeout=120)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [2, 2], said
+    assert all("their designs differs" in text for text in said)
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalesim.roots import newton_root
+from scalesim.numerics.roots import newton_root
 
 
 def root_of_power(a, b):

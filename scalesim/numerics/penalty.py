@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
 
 __all__ = ["ITERATIONS", "minimise"]
-
-Num = Any
 
 ITERATIONS = 30
 """Points tried from each start: the value and all limits with their first derivatives at each."""
@@ -28,14 +27,14 @@ REACH = (0.25, 0.5)
 
 
 def minimise(
-    functions: Callable[[Num, Num], tuple[Num, Num]],
-    start: Num,
-    carried: Num,
+    functions: Callable[[jax.Array, Any], tuple[jax.Array, Any]],
+    start: jax.Array,
+    carried: Any,
     iterations: int = ITERATIONS,
     *,
     solver: optax.GradientTransformation | None = None,
     steps: int = STEPS,
-) -> tuple[Num, Num, Num]:
+) -> tuple[jax.Array, jax.Array, Any]:
     """Return where each of several starts ends, minimising a value under limits, all in the unit box.
 
     The limits g_i(x) <= 0 enter as an exact penalty, smoothed at a scale t that falls geometrically:
@@ -68,19 +67,20 @@ def minimise(
     """
     if solver is not None:
         return _descended(functions, start, carried, solver, steps)
+    chex.assert_rank(start, 2)
     axes, starts = start.shape
 
-    def evaluated(x: Num, carried: Num) -> tuple[Num, Num, Num]:
+    def evaluated(x: jax.Array, carried: Any) -> tuple[jax.Array, Any, jax.Array]:
         """Return value and limits (1 + m, S), what is carried on, and the derivatives (k, 1 + m, S)."""
 
-        def along(axis: Num) -> Any:
+        def along(axis: jax.Array) -> Any:
             tangent = jnp.broadcast_to(axis[:, None], x.shape)
             return jax.jvp(lambda x: functions(x, carried), (x,), (tangent,))
 
         (values, after), (slopes, _) = jax.vmap(along, out_axes=((None, None), (0, 0)))(jnp.eye(axes))
         return values, after, slopes
 
-    def one(i: Num, state: Any) -> Any:
+    def one(i: jax.Array, state: Any) -> Any:
         """Try a point; stay or move there; and choose the next."""
         best, x, reach, curvature = state
         at, values, carried, slopes = best
@@ -106,20 +106,20 @@ def minimise(
 
 
 def _descended(
-    functions: Callable[[Num, Num], tuple[Num, Num]],
-    start: Num,
-    carried: Num,
+    functions: Callable[[jax.Array, Any], tuple[jax.Array, Any]],
+    start: jax.Array,
+    carried: Any,
     solver: optax.GradientTransformation,
     steps: int,
-) -> tuple[Num, Num, Num]:
+) -> tuple[jax.Array, jax.Array, Any]:
     """Return where an optax transformation leads each start: the best point that it met."""
     transformation = optax.with_extra_args_support(solver)
 
-    def one(i: Num, state: Any) -> Any:
+    def one(i: jax.Array, state: Any) -> Any:
         x, carried, inner, best = state
         scale = SMOOTH[0] * (SMOOTH[1] / SMOOTH[0]) ** (i / steps)
 
-        def total(x: Num) -> tuple[Num, Any]:
+        def total(x: jax.Array) -> tuple[jax.Array, Any]:
             values, after = functions(x, carried)
             return _penalised(values, scale).sum(), (values, after)
 
@@ -138,21 +138,23 @@ def _descended(
     return jax.lax.fori_loop(0, steps, one, first)[3]
 
 
-def _like(mask: Num, leaf: Num) -> Num:
+def _like(mask: jax.Array, leaf: jax.Array) -> jax.Array:
     return mask.reshape((1,) * (jnp.ndim(leaf) - 1) + mask.shape)
 
 
-def _penalised(values: Num, scale: Num) -> Num:
+def _penalised(values: jax.Array, scale: jax.Array | float) -> jax.Array:
     return values[0] + PENALTY * scale * jax.nn.softplus(values[1:] / scale).sum(0)
 
 
-def _turn(before: Num, after: Num, pressed: Num) -> Num:
+def _turn(before: jax.Array, after: jax.Array, pressed: jax.Array) -> jax.Array:
     """Return by how much the slope of the Lagrangian turned (k, S)."""
     turned = after - before
     return turned[:, 0] + (turned[:, 1:] * pressed[None]).sum(1)
 
 
-def _newton_step(at: Num, values: Num, slopes: Num, curvature: Num, scale: Num) -> Num:
+def _newton_step(
+    at: jax.Array, values: jax.Array, slopes: jax.Array, curvature: jax.Array, scale: jax.Array
+) -> jax.Array:
     """Return the step to the least of the local model (k, S), of coordinates that are free to move."""
     share = jax.nn.sigmoid(values[1:] / scale)
     limits = slopes[:, 1:]
@@ -166,7 +168,7 @@ def _newton_step(at: Num, values: Num, slopes: Num, curvature: Num, scale: Num) 
     return -_solve(damped, gradient * free)
 
 
-def _bfgs(curvature: Num, moved: Num, turned: Num) -> Num:
+def _bfgs(curvature: jax.Array, moved: jax.Array, turned: jax.Array) -> jax.Array:
     """Return a curvature (k, k, S) after a step, kept positive definite by Powell's damping."""
     ahead = (curvature * moved[None]).sum(1)
     told, expected = (moved * turned).sum(0), (moved * ahead).sum(0)
@@ -182,6 +184,6 @@ def _bfgs(curvature: Num, moved: Num, turned: Num) -> Num:
     return jnp.where(known[None, None], updated, curvature)
 
 
-def _solve(matrix: Num, right: Num) -> Num:
+def _solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
     """Return x of `matrix` x = `right`, (k, k, S) and (k, S)."""
     return jnp.linalg.solve(jnp.moveaxis(matrix, -1, 0), right.T[..., None])[..., 0].T

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from scalesim.design.newton import SMOOTH, minimise
+from scalesim.numerics.penalty import SMOOTH, minimise
 
 
 def quadratic(seed, axes, limits):

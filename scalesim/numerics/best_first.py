@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from scalesim.pytree import register
+from scalesim.types import Num
 
 __all__ = ["Pool", "best_first", "box_moves", "pair_moves"]
 
-Num = Any
 
 KEPT = 128
 """Points that each of the two pools keeps between turns."""

@@ -1,0 +1,127 @@
+"""Figures by what is drawn: labels, marks where the answer says they are, and the objective's own name."""
+
+import re
+
+import numpy as np
+import pytest
+
+import scalesim as ss
+from scalesim.errors import InvalidInput
+from scalesim.report import draw_designs, save
+from scalesim.report.figure import figure
+
+FIT = ss.named_fit("default")
+LONG = ss.Workload(context_length=131072.0)
+
+
+@pytest.fixture(scope="module")
+def design():
+    return ss.search(FIT, LONG, 2.615, lattice=ss.PAPER)
+
+
+def marks(axis) -> dict[str, np.ndarray]:
+    return {line.get_label(): line.get_xydata() for line in axis.lines if line.get_label()[0] != "_"}
+
+
+def test_a_design_is_drawn_where_it_is(design):
+    memory, flops, objective = design.plot().axes
+    assert memory.get_xlabel() == "memory (GiB)"
+    assert objective.get_xlabel() == "Z"
+    best = design.best
+    values = best.memory.total / 2**30, best.flops.total / 1e15, best.objective
+    for axis, value in zip((memory, flops, objective), values, strict=True):
+        drawn = marks(axis)
+        label = f"best, paper: {best.shape.n_head:g} query, {best.shape.n_kv_head:g} KV heads"
+        np.testing.assert_allclose(drawn[label][0], [value, best.loss])
+        np.testing.assert_allclose(drawn["baseline: 32 query, 8 KV heads"][0][1], design.baseline.loss)
+        saved = f"{-100 * (1 - value / axis_value(design, axis)):+.0f}%"
+        assert [text.get_text() for text in axis.texts] == [saved]
+
+
+def axis_value(design, axis):
+    before = design.baseline
+    at = {"memory (GiB)": before.memory.total / 2**30, "FLOPs (10¹⁵)": before.flops.total / 1e15}
+    return at.get(axis.get_xlabel(), before.objective)
+
+
+def test_every_configuration_of_the_paper_has_a_line_through_its_own_loss(design):
+    axis = design.plot().axes[0]
+    grey = [line for line in axis.lines if len(line.get_xdata()) == 120]
+    assert len(grey) == 21 + 1 + 1
+    i = ss.PAPER.heads.index((8, 1))
+    cost, loss = grey[i].get_xydata().T
+    at = np.interp(design.best.loss, loss[::-1], cost[::-1])
+    assert at == pytest.approx(design.best.memory.total / 2**30, rel=1e-3)
+
+
+def test_axes_bear_the_name_of_the_objective():
+    def cache_values(shape, workload):
+        return workload.context_length * shape.n_layer * shape.n_kv_head
+
+    found = ss.search(FIT, LONG, 2.615, objective=cache_values, lattice=ss.PAPER)
+    assert found.plot().axes[2].get_xlabel() == "cache values"
+    h100 = ss.load_hardware("h100-sxm")
+    times = ss.search(FIT, LONG, 2.615, objective=ss.TimePerToken(hardware=h100), lattice=ss.PAPER)
+    axis = times.plot().axes[2]
+    assert axis.get_xlabel() == "time per token (ms)"
+    (mark,) = [xy for label, xy in marks(axis).items() if label.startswith("best")]
+    assert mark[0][0] == pytest.approx(1e3 * times.best.objective)
+
+
+def test_a_frontier_and_its_picks(design):
+    front = ss.frontier(FIT, LONG, (2.5, 2.8), lattice=ss.PAPER, points=13)
+    knee = front.pick()
+    (axis,) = front.plot([knee]).axes
+    assert axis.get_xlabel() == "memory (GiB)"
+    assert axis.get_ylabel() == "predicted loss (nats a token)"
+    drawn = np.concatenate([xy for label, xy in marks(axis).items() if re.search(r"query heads?$", label)])
+    assert len(drawn) == len(front)
+    at = [knee.values["memory"] / 2**30, knee.values["loss"]]
+    assert any(np.allclose(line.get_xydata(), [at]) for line in axis.lines)
+    assert knee.rule in "".join(text.get_text() for text in axis.texts)
+
+
+def test_a_map_names_its_regions():
+    found = ss.design_map(FIT, LONG, np.geomspace(4096, 2**20, 9), np.linspace(2.5, 2.9, 7))
+    (axis,) = found.plot().axes
+    names = {text.get_text() for text in axis.texts}
+    chosen = {"{} : {}".format(*found.lattice.heads[i]) for i in np.unique(found.index) if i >= 0}
+    assert names
+    assert names <= chosen
+    assert axis.get_title(loc="left") == "Least Z, query : KV heads"
+
+
+def test_uncertainty_shows_the_chosen_and_its_interval(design):
+    spread = ss.distribution(FIT, design, resamples=40)
+    chosen, memory, *_ = spread.plot().axes
+    assert len(chosen.patches) <= 8
+    assert max(bar.get_width() for bar in chosen.patches) == pytest.approx(100 * spread.probability.max())
+    low, high = spread.interval(100 * spread.savings["memory"])
+    assert memory.get_title(loc="left").endswith(f"{low:.1f} to {high:.1f}")
+
+
+def test_a_sweep_draws_its_frontiers():
+    space = ss.Product(
+        n_layer=range(12, 25, 4),
+        d_model=range(1024, 3073, 256),
+        d_ff=range(2048, 8193, 256),
+        n_head=[8, 16],
+        n_kv_head=[1, 8],
+    )
+    found = ss.sweep(FIT, space, LONG, 2.7)
+    axis = found.plot().axes[2]
+    assert axis.get_xlabel() == "Z"
+    (best,) = [xy for label, xy in marks(axis).items() if label.startswith("best")]
+    np.testing.assert_allclose(best[0], [found.best.objective, found.best.loss])
+
+
+def test_two_answers_make_two_rows(design):
+    assert len(draw_designs([[design], [design]]).axes) == 6
+
+
+@pytest.mark.parametrize(
+    ("path", "says"), [("a.tiff2", "has no known format"), ("/dev/null/a.png", "cannot be written")]
+)
+def test_a_figure_that_cannot_be_saved_says_why(path, says):
+    with figure() as (canvas, _), pytest.raises(InvalidInput, match=says):
+        save(canvas, path)

@@ -120,7 +120,11 @@ def _reread(
     """Return rows of a table whose columns are known, grouped and counted anew."""
     for option, given in (("column", columns), ("unit", units)):
         if given:
-            raise InvalidInput(f"{option} does nothing here: the columns of {runs.source} are known.")
+            known = ", ".join((*runs.columns, "loss"))
+            raise InvalidInput(
+                f"{option} does nothing here: it says what a file calls or counts its fields, and the table "
+                f"({runs.source}) has them already: {known}."
+            )
     notes = list(runs.notes)
     if select:
         table = {**runs.columns, "loss": runs.loss, "row": np.arange(len(runs))}

@@ -123,5 +123,5 @@ def test_runs_that_crashed_are_dropped_and_said():
 def test_options_work_on_shipped_tables_or_are_refused():
     assert len(ss.load_runs("own", select={"context_length": "64"})) == 54
     assert set(ss.load_runs("own", group="n_head").group) > {"1", "2"}
-    with pytest.raises(ss.InvalidInput, match="unit does nothing here"):
+    with pytest.raises(ss.InvalidInput, match="unit does nothing here: it says"):
         ss.load_runs("own", units={"n_tokens": 1e9})

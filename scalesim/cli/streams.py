@@ -88,7 +88,7 @@ def written_out(work: Callable[[], int]) -> int:
         return 1
     except OSError:
         try:
-            sys.stdout.flush()
+            print(flush=True)
         except OSError as error:
             reason = error.strerror
         else:

@@ -197,7 +197,13 @@ def _fitted(runs: str) -> Any:
     from scalesim.fitting import Squared, fit
     from scalesim.laws import HeadLaw
 
-    table = load_runs(runs)
+    try:
+        table = load_runs(runs)
+    except InvalidInput as error:
+        if "--column" not in str(error) and "--unit" not in str(error):
+            raise
+        how = f"`scalesim fit {runs} --law head --save LAW.json` takes these options, and --law LAW.json its law."
+        raise InvalidInput(f"{error} {how}") from None
     for note in table.notes:
         print(f"scalesim: {note}", file=sys.stderr)
     with working("fitting the law"):

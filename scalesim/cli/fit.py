@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -103,7 +104,10 @@ def run(args: list[str]) -> int:
         "per_group": options.own,
         "starts": options.starts,
     }
-    found = fit(options.law, runs, **how)
+    try:
+        found = fit(options.law, runs, **how)
+    except InvalidInput as error:
+        raise _with_columns(error, options.runs) from None
     if options.bootstrap:
         found = _with_bootstrap(found, options)
     table = None
@@ -144,6 +148,17 @@ def _check(options: Options) -> None:
     for name, path in (("save", options.save), ("resume", options.resume), ("plot", options.plot)):
         if path is not None:
             check_writable(path, name)
+
+
+def _with_columns(error: InvalidInput, source: str) -> InvalidInput:
+    """Return an error about a field that the table lacks, with the file's columns and the option."""
+    from scalesim.data.columns import listed
+    from scalesim.data.tables import read_columns
+
+    if "run table" not in str(error) or not os.path.exists(source):
+        return error
+    columns = listed(read_columns(source)[0])
+    return InvalidInput(f"{error} --column FIELD=NAME says which of the file's columns it is: {columns}.")
 
 
 def outliers(found: Fit) -> list[dict[str, float]]:

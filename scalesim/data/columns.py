@@ -130,7 +130,7 @@ without separators, and after a path ("eval/loss", "config.n_params"). A unit in
 
 _TRAIN = re.compile(r"(^|[^a-z])(train|training|tr)([^a-z]|$)")
 _HELD_OUT = re.compile(r"(^|[^a-z])(val|valid|validation|eval|test|dev|heldout|held_out)([^a-z]|$)")
-_PARAMS = re.compile(r"(^|[^a-z])params?([^a-z]|$)|parameters?|parameter_?count")
+_PARAMS = re.compile(r"(^|[^a-z])n?(params?|parameters?)([^a-z]|$)")
 _NO_COUNT = re.compile(r"ratio|per|share|fraction|embed_?params|dtype|group|active")
 _LOSS_LIKE = re.compile(r"loss|nll|cross_?entropy|bpb|perplexity|(^|[^a-z])(ppl|ce)([^a-z]|$)")
 _NO_LOSS = re.compile(r"min|max|std|err|scale|weight|aux|balanc|spike|by_|__|smooth|z_loss|router|name|step")

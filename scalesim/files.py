@@ -22,6 +22,7 @@ __all__ = [
     "decoded",
     "format_of",
     "json_text",
+    "kind_of",
     "locked",
     "read_bytes",
     "read_json",
@@ -108,6 +109,19 @@ def decoded(data: bytes, name: str, *, latin: bool = False) -> tuple[str, str]:
     if "\0" in text:
         raise InvalidInput(f"{name} is binary data, not text: it holds zero bytes.")
     return text, encoding or "utf-8"
+
+
+def kind_of(path: str | Path) -> str | None:
+    """Return "file", "folder" or "other", or None where there is nothing, or no path has such a name.
+
+    >>> kind_of("/"), kind_of("x" * 9999)
+    ('folder', None)
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return None
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
 
 
 def read_bytes(path: str | Path, what: str = "file", most: int = MOST_BYTES) -> bytes:

@@ -202,7 +202,7 @@ def _fitted(runs: str) -> Any:
     except InvalidInput as error:
         if "--column" not in str(error) and "--unit" not in str(error):
             raise
-        how = f"`scalesim fit {runs} --law head --save LAW.json` takes these options, and --law LAW.json its law."
+        how = f"`scalesim fit {runs} --law head --save LAW.json` has these options; then --law LAW.json."
         raise InvalidInput(f"{error} {how}") from None
     for note in table.notes:
         print(f"scalesim: {note}", file=sys.stderr)

@@ -12,7 +12,7 @@ import numpy as np
 
 from scalesim.data.delimited import as_column, read_table
 from scalesim.errors import InvalidInput
-from scalesim.files import decoded, format_of, json_text, read_bytes
+from scalesim.files import decoded, format_of, json_text, kind_of, read_bytes
 
 __all__ = ["read_columns"]
 
@@ -40,7 +40,7 @@ def read_columns(source: Any) -> tuple[dict[str, np.ndarray], str, list[str]]:
     path, name = Path(source), f"runs {str(source)!r}"
     ending = path.suffix.lower()
     notes: list[str] = []
-    if not path.exists():
+    if kind_of(path) is None:
         raise InvalidInput(f"{name} does not exist; a file or one of {_SHIPPED} would do.")
     if ending in _TEXT:
         cells, notes = read_table(str(path), "runs")
@@ -50,7 +50,7 @@ def read_columns(source: Any) -> tuple[dict[str, np.ndarray], str, list[str]]:
     elif ending in (".parquet", ".pq"):
         columns = _from_parquet(read_bytes(path, "runs"), name)
     else:
-        kind = format_of(read_bytes(path, "runs")[:16]) if path.is_file() else None
+        kind = format_of(read_bytes(path, "runs")[:16]) if kind_of(path) == "file" else None
         known = ", ".join((*_TEXT, *_JSON, ".parquet"))
         raise InvalidInput(f"{name} is {kind or f'of the kind {ending!r}'}; {known} can be read.")
     return _checked(columns, name), str(path), notes

@@ -14,6 +14,7 @@ import numpy as np
 from scalesim.caching import fingerprint
 from scalesim.errors import InvalidInput, choose
 from scalesim.faces import Face, Shown, plain
+from scalesim.files import kind_of
 from scalesim.fitting.coordinates import per_coordinate, slots_of
 from scalesim.fitting.diagnosis import local
 from scalesim.fitting.refit import CHUNK, Refits, refit
@@ -315,7 +316,7 @@ def coefficients_of(setup: Setup, z: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _load(path: str | Path | None, key: str, width: int) -> list[Refits]:
-    if path is None or not Path(path).exists():
+    if path is None or kind_of(path) is None:
         return []
     held, arrays = read_archive(path, width)
     if held != key:

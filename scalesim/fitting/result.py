@@ -15,7 +15,7 @@ import numpy as np
 
 from scalesim.errors import InvalidInput
 from scalesim.faces import Face, Shown, plain
-from scalesim.files import write_whole
+from scalesim.files import kind_of, write_whole
 from scalesim.fitting.coordinates import coefficients, per_coordinate
 from scalesim.fitting.saved import VERSION, checked_law, read_fit
 from scalesim.fitting.setup import EvidenceLike, Setup, prepare
@@ -317,7 +317,7 @@ def named_fit(name: str) -> Fit:
             return _origin(found, resolve_name(_SHIPPED[name])(), asked)
 
         return dataclasses.replace(found, origin=origin)
-    if Path(name).exists():
+    if kind_of(name) is not None:
         return load_fit(name)
     raise InvalidInput(
         f"law {name!r} is neither a file nor a shipped fit ({', '.join(sorted(shipped)) or 'none'})."

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scalesim.errors import InvalidInput
+from scalesim.files import kind_of
 from scalesim.interop.families import FAMILIES, NESTED
 from scalesim.interop.fields import Fields
 from scalesim.interop.left_out import left_out
@@ -68,15 +69,13 @@ def read_config(path: str | os.PathLike[str]) -> ImportedConfig:
 def find_config(text: str) -> Path | None:
     """Return where a file, a folder or a hub id in the user's cache has its config.json, if anywhere."""
     path = Path(text)
-    if path.is_dir():
-        return path / "config.json"
-    if path.is_file():
-        return path
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    if (kind := kind_of(path)) is not None:
+        return path / "config.json" if kind == "folder" else path
+    home = Path(os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface"))  # there may be none
     hub = Path(os.environ.get("HF_HUB_CACHE", os.environ.get("HUGGINGFACE_HUB_CACHE", home / "hub")))
     folder = hub / f"models--{text.replace('/', '--')}"
     named = folder / "refs" / "main"
-    if named.is_file():
+    if kind_of(named) == "file":
         found = folder / "snapshots" / named.read_text().strip() / "config.json"
         if found.is_file():
             return found

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scalesim.errors import InvalidInput
+from scalesim.schema import shown
 
 __all__ = ["check_sizes", "divisors", "few", "is_whole", "whole_sizes"]
 
@@ -74,7 +75,8 @@ def divisors(n: int) -> list[int]:
 
 def few(values: Sequence[Any] | np.ndarray, most: int = 4) -> str:
     """Return the first of some numbers, for a message."""
-    shown = ", ".join(
-        str(value) if isinstance(value, str) else f"{value:.12g}" for value in list(values)[:most]
+    first = ", ".join(
+        value if isinstance(value, str) else shown(value) if isinstance(value, int) else f"{value:.12g}"
+        for value in list(values)[:most]
     )
-    return f"[{shown}, ...]" if len(values) > most else f"[{shown}]"
+    return f"[{first}, ...]" if len(values) > most else f"[{first}]"

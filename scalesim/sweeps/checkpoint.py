@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from scalesim.errors import InvalidInput
-from scalesim.files import read_bytes, write_whole
+from scalesim.files import kind_of, read_bytes, write_whole
 
 __all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint"]
 
@@ -61,7 +61,7 @@ def read_checkpoint(path: Path, question: dict[str, str]) -> Checkpoint | None:
     Raises:
         InvalidInput: the file cannot be read or is damaged, or it belongs to another question.
     """
-    if not path.exists():
+    if kind_of(path) is None:
         return None
     whole = read_bytes(path, "checkpoint")
     digest, _, content = whole[len(_MAGIC) :].partition(b"\n")

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
 
     With no arguments a cluster that JAX knows (Slurm, Open MPI, Kubernetes, TPU pods) tells who is who.
     Returns what leaves them again. With arguments all meet at the coordinator's address first, so that one
-    that does not come is named within half a minute; one that ends before the job does is named at once by
+    that does not come is named within half a minute; one that ends before the job does is named in seconds by
     the others, which then end with exit code 1.
 
     Raises:
@@ -123,11 +124,16 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
 
 
 def _end(message: str) -> None:
-    """End this process from any thread: the computation may wait for the one that is gone for ever."""
+    """End this process from any thread: the computation may wait for the one that is gone for ever.
+
+    First it has a moment to end with a sentence of its own: what ended the other may hold here too.
+    """
+    time.sleep(_GRACE)
     os.write(2, f"scalesim: {message}\n".encode())
     os._exit(1)
 
 
+_GRACE = 2.0  # seconds
 _handlers: list[Any] = []  # C holds no reference to them
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from scalesim.errors import InvalidInput, choose
+from scalesim.files import kind_of
 from scalesim.training.sources import Documents, Tokens, files_of, read_source
 
 __all__ = ["Corpus", "from_documents", "load_corpus"]
@@ -91,7 +92,7 @@ def load_corpus(
         version = sysconfig.get_python_version()
         return from_documents(files_of(root, ".py"), validation, f"python {version} standard library")
     path, name = Path(source), str(source)
-    if "\0" in name or not path.exists():
+    if kind_of(path) is None:
         raise InvalidInput(f"corpus {name!r} is no file or folder (and not the name stdlib).")
     held = read_source(path, documents)
     if isinstance(held, Tokens):

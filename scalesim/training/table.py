@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from scalesim.errors import InvalidInput
-from scalesim.files import read_text, write_whole
+from scalesim.files import kind_of, read_text, write_whole
 from scalesim.shape import count_params
 from scalesim.training.loop import TrainResult
 
@@ -89,7 +89,7 @@ def check_own(table: Path, run_ids: Iterable[str] | None = None) -> None:
     Raises:
         InvalidInput: the message says which.
     """
-    if not table.exists():
+    if kind_of(table) is None:
         return
     rows = list(csv.reader(io.StringIO(read_text(table, "run table"))))
     if not rows or rows[0][:1] != ["run_id"]:

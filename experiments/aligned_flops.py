@@ -3,7 +3,7 @@
     python -m experiments.aligned_flops
 
 Fewer heads make training at 128K cheaper, so the same FLOPs buy more tokens, and a smaller model will do. How
-much smaller depends on what tokens are worth, which the paper's points (all at 20 tokens a parameter) cannot
+much smaller depends on what tokens bring, which the paper's points (all at 20 tokens a parameter) cannot
 say. So a token term is borrowed, and everything assumed is varied: whose token term, how it joins the head
 law, the context of training, and what is chosen by. Both laws' bootstraps go into every interval. Writes
 results/aligned_flops.csv and .png, and results/aligned_flops_exact.csv: which designs have the published
@@ -69,7 +69,7 @@ VARIANTS = [
     *(
         Assumed(tokens=tokens, joined=joined, chosen_by=by)
         for joined, tokens, by in itertools.product(
-            ("factor", "worth", "reducible"), ("chinchilla", "llama3", "hoffmann"), ("Z", "8,1")
+            ("factor", "size", "reducible"), ("chinchilla", "llama3", "hoffmann"), ("Z", "8,1")
         )
     ),
     *(Assumed(trained_at=k) for k in (8, 32)),
@@ -85,7 +85,7 @@ def loss_at(how: str, head: Any, tokens: Any, n_params: Any, heads: Any, n_token
         parameter, its reducible part moved by tokens as the token law's is. (With whole losses for reducible
         ones this has no least size: the token law falls by more than all that the head law has to lose.)
     factor: Lt(N, D) Lh(N, h) / Lh(N, 32 : 8): the token law, moved by heads.
-    worth: Lt(N', D) at the size N' that a 32 : 8 model needs to be as good as (N, h) at 20 tokens a
+    size: Lt(N', D) at the size N' that a 32 : 8 model needs to be as good as (N, h) at 20 tokens a
     parameter.
     """
     n_head, n_kv_head = heads
@@ -99,13 +99,13 @@ def loss_at(how: str, head: Any, tokens: Any, n_params: Any, heads: Any, n_token
         return tokens.loss({"n_params": n_params, "n_tokens": n_tokens}) * mine / like_base
     grid = jnp.geomspace(1e6, 1e11, 400)
     ladder = head.loss({"n_params": grid, "n_head": 32.0, "n_kv_head": 8.0})
-    worth = jnp.exp(jnp.interp(-mine, -ladder, jnp.log(grid)))
-    return tokens.loss({"n_params": worth, "n_tokens": n_tokens})
+    alike = jnp.exp(jnp.interp(-mine, -ladder, jnp.log(grid)))
+    return tokens.loss({"n_params": alike, "n_tokens": n_tokens})
 
 
 def laws_of(tokens: str) -> tuple[Any, Any, int]:
     """Return the fitted pair and R resampled pairs of head law and token law, as two stacked laws."""
-    head = ss.named_fit("default")
+    head = ss.named_fit("paper")
     base: Any = None if tokens == "hoffmann" else base_fit(tokens)
     law = HOFFMANN if base is None else base.law
     count = len(head.resamples) if base is None else min(len(head.resamples), len(base.resamples))
@@ -217,7 +217,7 @@ def exact() -> list[Row]:
     """Return what each configuration's FLOPs saving is at the size where it saves exactly 88% of memory."""
     rows = []
     memory, flops = (float(cost(BASE, JOB).total) for cost in (FIGURE_2.memory, FIGURE_2.flops))
-    law, n_base = ss.named_fit("default").law, float(ss.count_params(BASE, "paper"))
+    law, n_base = ss.named_fit("paper").law, float(ss.count_params(BASE, "paper"))
     budget = paper_training_flops(BASE, 20.0 * n_base, 131072.0).total
     with jax.enable_x64(True):
         for n_head, n_kv_head in PAPER.heads:
@@ -269,7 +269,7 @@ def main(folder: Path = RESULTS) -> list[Row]:
 def _label(r: Row) -> str:
     joined = {
         "factor": "token law x head factor",
-        "worth": "size worth of heads",
+        "size": "the size that heads stand for",
         "reducible": "reducible part x tokens",
     }
     label = f"{joined[r['joined']]}, {r['tokens_from']}"

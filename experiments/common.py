@@ -85,7 +85,7 @@ def drawn_law() -> Grouped:
 
 def shipped() -> dict[str, Law]:
     """Return the joint laws that the package ships, by what they were fitted to."""
-    return {"points alone": ss.named_fit("points").law, "all evidence": ss.named_fit("default").law}
+    return {"points alone": ss.named_fit("points").law, "all evidence": ss.named_fit("paper").law}
 
 
 def random_queries(count: int, seed: int = 0) -> Query:

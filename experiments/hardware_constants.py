@@ -1,245 +1,272 @@
-"""Fit the constants of `scalesim/data/efficiency.json` to public measurements, and score them.
+"""Fit the constants of `scalesim/data/efficiency.json` to public kernel measurements, and score them.
 
-Kernels (A100 and H100, BF16): half of the measurements fit, the other half scores. Engine (vLLM, one
-accelerator): two 7B models fit (Llama-2-7B, MHA, and Llama-3-8B, GQA), the others score. Writes
-results/hardware_constants.csv, a table of the errors, and with --write the constants.
+One half of every table, drawn here, fits; the other half scores: beside the plain data sheet, and beside what
+the other accelerators' constants say (each left out in turn). What ships is what was scored, but for tables
+of less than 400 rows, of which all fit. Writes results/hardware_constants.csv and, with --write, the
+constants; the engine's are fitted to whole models afterwards (`experiments.hardware_models --write`).
 
-    python -m experiments.hardware_constants [--write]
+    python -m experiments.hardware_constants [--write] [--cards h200,b200]
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import itertools
 import json
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from experiments.common import RESULTS, write_csv
 from experiments.public_data import public_runs
-from scalesim.cost.calibration import Timing, calibrate
-from scalesim.cost.fitting import Machine, Table, fit_kernel, halves, kernel_errors, part
-from scalesim.cost.numbers import to_float
-from scalesim.efficiency import Efficiency, EngineConstants
-from scalesim.hardware import Hardware
-from scalesim.models import known_model
-from scalesim.workload import Workload
+from scalesim.borrowing import Sheet, borrow
+from scalesim.constants import CONSTANTS, kind_class
+from scalesim.cost.fitting import (
+    Machine,
+    Table,
+    fit_kernel,
+    halves,
+    kernel_seconds,
+    machine_of,
+    part,
+    start_of,
+)
+from scalesim.cost.kernel_score import constants_of
+from scalesim.cost.kernel_tables import KernelRows, read_kernel_table
+from scalesim.cost.spread import ANCHORS, half_width
+from scalesim.efficiency import Efficiency, measured_efficiency
+from scalesim.hardware import Hardware, load_hardware
 
-# Data sheet's peak FLOP/s and bandwidth of the measured accelerator; the kernels ran on 80 GB cards.
-PEAKS = {"a100": (312e12, 2039e9), "h100": (989.4e12, 3350e9)}
-SOURCE = "ai-dynamo/aiconfigurator @ 095f58a (kernels); argonne-lcf/LLM-Inference-Bench @ 4211f5d (engine)"
-FITTED = ("llama-2-7b", "llama-3-8b")
-PRIOR = 0.02
-HELD_OUT = {"a100": ("mistral-7b-v0.1",), "h100": ("mistral-7b-v0.1", "qwen2-7b")}
-
-# Columns of the public files, and what they are called here.
-NAMES = {
-    "batch_size": "batch",
-    "kv_len": "length",
-    "seq_len": "new",
-    "window_size": "window",
-    "num_heads": "n_head",
-    "num_key_value_heads": "n_kv_head",
+SOURCES = {
+    "a100": "ai-dynamo/aiconfigurator @ 095f58a, TensorRT-LLM's kernels",
+    "h100": "ai-dynamo/aiconfigurator @ 095f58a, vLLM 0.24.0's kernels",
 }
+CARDS = {"a100": "a100-80gb-sxm", "h100": "h100-sxm", "h200": "h200-sxm", "b200": "b200-sxm", "l40s": "l40s"}
+CACHED = ("l40s",)  # whose last cache holds what a kernel in a loop reads
+SHORT = 400  # rows of a table that all fit
 
 
-def read(kind: str, device: str) -> Table:
-    """One file of kernel measurements as columns."""
-    path = public_runs() / "silicon" / f"{device}_sxm_{kind}_bf16.csv"
-    with path.open(encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    table = dict(zip(rows[0], np.asarray(rows[1:], float).T, strict=True))
-    table["seconds"] = table.pop("latency_ms") * 1e-3
-    named = {NAMES.get(name, name): column for name, column in table.items()}
-    if "window" in named:
-        named["window"] = np.where(named["window"] > 0, named["window"], 1e9)
-    if "length" in named:
-        named["length"] = np.minimum(named["length"], named["window"])
-    return named
+@dataclass
+class Fitted:
+    """One kind and format on one card: constants of one half of the rows, and those that ship."""
+
+    rows: Table
+    scored: Table
+    half: Any
+    whole: Any
 
 
-# Decode is never bound by compute in these data, and accelerators pack no matrices.
-FIXED = {"decode": ("compute", "head_pad", "unpack"), "gemm": ("packing",)}
-FILES = {"gemm": "gemm", "decode": "attn_decode", "prefill": "attn_prefill"}
+def tables(card: str) -> Iterator[KernelRows]:
+    """The public tables of a card."""
+    if card == "a100":
+        for kind in ("gemm", "attn_decode", "attn_prefill"):
+            yield from read_kernel_table(str(public_runs() / "silicon" / f"a100_sxm_{kind}_bf16.csv"))
+        return
+    prefix = card if card == "l40s" else f"{card}_sxm"
+    for path in sorted((public_runs() / "silicon_vllm").glob(f"{prefix}_*.parquet")):
+        yield from read_kernel_table(str(path))
 
 
-def on(device: str) -> Machine:
-    peak, bandwidth = PEAKS[device]
-    return Machine(peak=peak, bandwidth=lambda _: bandwidth)
+Found = dict[tuple[str, str], Fitted]
+Cards = dict[str, tuple[Sheet, Efficiency]]
 
 
-def kernel_rows(kind: str, device: str) -> Table:
-    """The measurements a form is for: heads beyond 256 fall back to another kernel, four times slower."""
-    table = read(FILES[kind], device)
-    return part(table, np.flatnonzero(table["head_dim"] <= 256)) if kind != "gemm" else table
+def fitted(card: str, hardware: Hardware) -> Found:
+    """Fit all tables of a card, twice."""
+    found: Found = {}
+    for kind, format, table in tables(card):
+        if card == "a100" and kind != "gemm":
+            # Larger heads fall back to another kernel there, four times slower.
+            table = part(table, np.flatnonzero(table["head_dim"] <= 256))
+        machine, start = machine_of(hardware, kind, format), start_of(kind, format, cached=card in CACHED)
+        # A short table says less against the start.
+        prior = 0.05 if len(table["seconds"]) < 200 else 0.2
+        some, rest = halves(table)
+        half = fit_kernel(kind, some, machine, start=start, prior=prior)
+        short = len(table["seconds"]) < SHORT
+        whole = fit_kernel(kind, table, machine, start=start, prior=prior) if short else half
+        found[kind, format] = Fitted(table, rest, half, whole)
+        print(f"{card} {kind} {format}: {len(table['seconds'])} rows", flush=True)
+    return found
 
 
-def fit(kind: str, device: str, table: Table) -> Any:
-    return fit_kernel(kind, table, on(device), fixed=FIXED.get(kind, ()))
+def ratios(kind: str, table: Table, machine: Machine, constants: Any) -> np.ndarray:
+    """Predicted over measured."""
+    return np.asarray(kernel_seconds(kind, table, machine, constants)) / table["seconds"]
 
 
-def errors(kind: str, device: str, constants: Any, table: Table) -> np.ndarray:
-    return kernel_errors(kind, table, on(device), constants)
+def data_sheet(kind: str, table: Table, machine: Machine) -> np.ndarray:
+    """Predicted over measured of the plain roofline: the longest of compute, memory and link."""
+    return ratios(kind, table, machine, _ideal(kind))
 
 
-def shape_of(name: str) -> Any:
-    # Qwen2-7B has the sizes of Qwen2.5-7B; Mistral's window is as long as these sequences.
-    return known_model({"qwen2-7b": "qwen2.5-7b"}.get(name, name)).shape
+def _ideal(kind: str) -> Any:
+    """Constants of a machine that reaches its peaks and takes no time to start."""
+    start = start_of(kind)
+    values = dict.fromkeys(asdict(start), 1e-09)
+    ones = ("compute", "bandwidth", "attention_compute", "attention_bandwidth", "link", "inner")
+    large = {"group_scale": 1e9, "sharpness": 40.0, "step_kb": 1e9, "sort_tokens": 1.0}
+    values |= {name: 1.0 for name in ones if name in values} | {k: v for k, v in large.items() if k in values}
+    return replace(start, **{k: None if getattr(start, k) is None else v for k, v in values.items()})
 
 
-def timings(device: str, models: tuple[str, ...], framework: str = "vLLM") -> list[Timing]:
-    """Whole-model measurements of some models."""
-    path = public_runs() / "llm_inference_bench" / "a100_h100_single_gpu.csv"
-    out = []
-    with path.open(encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            name = row["model"].split("/")[-1].lower().replace("meta-", "").replace("-hf", "")
-            wanted = row["framework"] == framework and row["hardware"].lower().split()[1] == device
-            if wanted and name in models and row["consistent"] == "True":
-                given, made = int(row["input_len"]), int(row["output_len"])
-                job = Workload(
-                    context_length=given + made, generated_length=made, batch_size=int(row["batch"])
-                )
-                out.append(Timing(shape=shape_of(name), workload=job, seconds=float(row["latency_s"])))
-    return out
+def width(residuals: np.ndarray, seconds: np.ndarray) -> tuple[float, ...]:
+    """Half widths of 90% intervals of log(measured / predicted), at the anchors' times."""
+    away = np.abs(residuals)
+    whole = float(np.quantile(away, 0.9))
+    nearest = np.argmin(np.abs(np.log(seconds)[:, None] - np.log(ANCHORS)), axis=1)
+    groups = [away[nearest == i] for i in range(len(ANCHORS))]
+    return tuple(float(np.quantile(g, 0.9)) if len(g) >= 30 else whole for g in groups)
 
 
-def machine(device: str, efficiency: Efficiency) -> Hardware:
-    """The accelerator that served the models: the A100 is the 40 GB one, by its bandwidth."""
-    memory, bandwidth = {"a100": (40.0, 1555.0), "h100": (80.0, 3350.0)}[device]
-    return Hardware(
-        name=device,
-        bf16_tflops=PEAKS[device][0] / 1e12,
-        memory_gb=memory,
-        bandwidth_gbs=bandwidth,
-        efficiency=efficiency,
+def inside(lent: Efficiency, kind: str, format: str, ratio: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Which measurements the stated intervals hold."""
+    return np.abs(np.log(ratio)) <= half_width(lent, kind, format, ratio * seconds)
+
+
+def key(kind: str, format: str) -> str:
+    return f"{kind} {format}".strip()
+
+
+def efficiency(
+    card: str, found: dict[tuple[str, str], Fitted], hardware: Hardware, *, half: bool
+) -> Efficiency:
+    """The constants of a card as one object, fitted to one half of the rows or to all."""
+    chosen = {k: (f.half if half else f.whole) for k, f in found.items()}
+    rounded = {k: jax.tree.map(lambda v: float(f"{v:.5g}"), c) for k, c in chosen.items()}
+    main = {kind: rounded.pop((kind, "bf16")) for kind in ("gemm", "decode", "prefill")}
+    spread, error = [], []
+    for (kind, format), one in found.items():
+        off = ratios(kind, one.scored, machine_of(hardware, kind, format), one.half)
+        predicted = off * one.scored["seconds"]
+        spread.append((key(kind, format), tuple(round(w, 3) for w in width(np.log(off), predicted))))
+        if format == "bf16" and kind in main:
+            away = np.abs(off - 1)
+            error.append((kind, round(float(np.median(away) if kind == "decode" else away.mean()), 4)))
+    return Efficiency(
+        **main,
+        engine=measured_efficiency("a100" if card == "a100" else "h100").engine,
+        others=tuple(sorted((key(*k), c) for k, c in rounded.items())),
+        source=SOURCES["a100" if card == "a100" else "h100"],
+        error=tuple(sorted(error)),
+        spread=tuple(sorted(spread)),
+        status="fitted",
     )
 
 
-def predict(cases: list[Timing], hardware: Hardware) -> np.ndarray:
-    time = jax.jit(lambda job, shape: replace(cases[0], workload=job, shape=shape).predict(hardware))
-    return np.asarray([float(time(to_float(case.workload), to_float(case.shape))) for case in cases])
+def sheet(hardware: Hardware) -> Sheet:
+    return Sheet(hardware.bf16_tflops, hardware.bandwidth_gbs, hardware.interconnect_gbs)
 
 
-class Line(NamedTuple):
-    """One line of the table of errors."""
-
-    device: str
-    what: str
-    rows: int
-    mean: float
-    median: float
+def left_out(card: str, cards: Cards, reach: dict[str, float]) -> Efficiency:
+    """What the other cards' constants say about one."""
+    others = {name: one for name, one in cards.items() if name != card}
+    return borrow(cards[card][0], others, reach)
 
 
-def line(device: str, what: str, off: np.ndarray) -> Line:
-    return Line(device, what, len(off), float(off.mean()), float(np.median(off)))
+def reaches(found: dict[str, Any], cards: Cards) -> dict[str, float]:
+    """By kind, the least growth of intervals a doubling under which they hold 90% of cards left out."""
+    needed: dict[str, list[np.ndarray]] = {}
+    for card, tables_of in found.items():
+        lent, hardware = left_out(card, cards, {}), load_hardware(CARDS[card])
+        doubled = left_out(card, cards, dict.fromkeys(CONSTANTS, 1.0))
+        for (kind, format), one in tables_of.items():
+            constants = constants_of(lent, kind, format)
+            if constants is None:
+                continue
+            off = ratios(kind, one.rows, machine_of(hardware, kind, format), constants)
+            at = off * one.rows["seconds"]
+            low, high = (half_width(e, kind, format, at) for e in (lent, doubled))
+            needed.setdefault(kind_class(kind), []).append((np.abs(np.log(off)) - low) / (high - low))
+    # Each card's each table counts as much, however many rows it has.
+    out = {}
+    for kind, parts in needed.items():
+        weights = np.concatenate([np.full(len(p), 1 / len(p)) for p in parts])
+        values = np.concatenate(parts)
+        order = np.argsort(values)
+        reached = np.cumsum(weights[order]) / weights.sum()
+        out[kind] = round(max(float(values[order][np.searchsorted(reached, 0.9)]), 0.0), 3)
+    return out
 
 
-def kernels(device: str) -> tuple[dict[str, Any], dict[str, float], list[Line]]:
-    """Fit every kernel: constants to ship, their errors to state, and the table's lines.
-
-    What ships is fitted to all; what is stated is the error of the half that fitted nothing.
-    """
-    constants: dict[str, Any] = {}
-    stated: dict[str, float] = {}
+def report(found: dict[str, Found], cards: Cards, reach: dict[str, float]) -> list[dict[str, Any]]:
+    """One line a card, kind and format."""
     lines = []
-    for kind in FILES:
-        table = kernel_rows(kind, device)
-        fitted, scored = halves(table)
-        half = errors(kind, device, fit(kind, device, fitted), scored)
-        constants[kind] = fit(kind, device, table)
-        stated[kind] = float(np.median(half) if kind == "decode" else half.mean())
-        lines.append(line(device, kind, half))
-    return constants, stated, lines
+    for card, tables_of in found.items():
+        hardware = load_hardware(CARDS[card])
+        own, lent = cards[card][1], left_out(card, cards, reach)
+        for (kind, format), one in tables_of.items():
+            machine = machine_of(hardware, kind, format)
+            off = ratios(kind, one.scored, machine, one.half)
+            plain = data_sheet(kind, one.scored, machine)
+            line = {
+                "card": card,
+                "kind": kind,
+                "format": format,
+                "rows": len(one.scored["seconds"]),
+                "mean": abs(off - 1).mean(),
+                "median": np.median(abs(off - 1)),
+                "bias": np.median(off - 1),
+                "interval_holds": inside(own, kind, format, off, one.scored["seconds"]).mean(),
+                "data_sheet_mean": abs(plain - 1).mean(),
+                "data_sheet_median": np.median(abs(plain - 1)),
+            }
+            constants = constants_of(lent, kind, format)
+            if constants is not None:
+                away = ratios(kind, one.rows, machine, constants)
+                line |= {
+                    "left_out_mean": abs(away - 1).mean(),
+                    "left_out_median": np.median(abs(away - 1)),
+                    "left_out_interval_holds": inside(lent, kind, format, away, one.rows["seconds"]).mean(),
+                }
+            lines.append(line)
+    return lines
 
 
-def miss(cases: list[Timing], hardware: Hardware) -> np.ndarray:
-    """Relative errors of the predictions."""
-    return np.abs(predict(cases, hardware) / np.asarray([case.seconds for case in cases]) - 1)
-
-
-def engine(device: str, bare: Hardware) -> tuple[Hardware, np.ndarray, list[Line]]:
-    """Fit the engine to two models; return it, its errors on the models left out, and the table's lines."""
-    found = calibrate(timings(device, FITTED), bare, prior=PRIOR)
-    print(device, found.status, found.hardware.efficiency.engine)
-    lines = [line(device, "model, fitted", miss(timings(device, FITTED), found.hardware))]
-    off = []
-    for name in HELD_OUT[device]:
-        cases = timings(device, (name,))
-        few = np.asarray([case.workload.batch_size <= 16 for case in cases])
-        off.append(miss(cases, found.hardware))
-        lines.append(line(device, name, off[-1]))
-        lines.append(line(device, f"{name}, batch <= 16", off[-1][few]))
-        if cases[0].shape.window is not None:
-            many = [case for case, small in zip(cases, few, strict=True) if not small]
-            lines.append(line(device, f"{name}, batch > 16", off[-1][~few]))
-            lines.append(
-                line(device, UNSHARED.format(name), miss(many, unshared(found.hardware, cases[0].shape)))
-            )
-    lines.append(line(device, "model, held out", np.concatenate(off)))
-    return found.hardware, np.concatenate(off), lines
-
-
-UNSHARED = "{}, batch > 16, if its cache were read anew for each query head"
-
-
-def unshared(hardware: Hardware, shape: Any) -> Hardware:
-    """The same engine with a decode kernel that reads a cache once for each of its g query heads.
-
-    As vLLM's paged attention did, to which its versions of 2024 fell back for models with a sliding window
-    (pull requests 2744 and 3648), with another kernel up to 512 heads of all sequences: batch 16 here.
-    """
-    g = shape.n_head / shape.n_kv_head
-    changed = replace(hardware.efficiency.engine, group=(g - 1) / float(np.log(g)))  # 1 + c log g = g
-    return replace(hardware, efficiency=replace(hardware.efficiency, engine=changed))
-
-
-def other_pairs(device: str, bare: Hardware) -> Line:
-    """For information: every pair of models fits, and predicts the others."""
-    models = (*FITTED, *HELD_OUT[device])
-    off = []
-    for pair in itertools.combinations(models, 2):
-        found = calibrate(timings(device, pair), bare, prior=PRIOR)
-        rest = tuple(name for name in models if name not in pair)
-        off.append(miss(timings(device, rest), found.hardware))
-    return line(device, f"model, held out, over all {len(off)} pairs", np.concatenate(off))
-
-
-def other_engine(device: str, bare: Hardware) -> Line:
-    """For information: the same for TensorRT-LLM."""
-    found = calibrate(timings(device, FITTED, "TensorRT-LLM"), bare, prior=PRIOR)
-    off = miss(timings(device, HELD_OUT[device], "TensorRT-LLM"), found.hardware)
-    return line(device, "model, held out, TensorRT-LLM", off)
+def show(lines: list[dict[str, Any]]) -> None:
+    """Print the table."""
+    heads = ("rows", "mean", "median", "holds", "sheet", "left out", "median", "holds")
+    print(f"{'':34}" + "".join(f"{head:>9}" for head in heads))
+    for line in lines:
+        name = f"{line['card']} {line['kind']} {line['format']}"
+        names = ("mean", "median", "interval_holds", "data_sheet_mean", "left_out_mean", "left_out_median")
+        shares = [line.get(n) for n in (*names, "left_out_interval_holds")]
+        print(
+            f"{name:<34}{line['rows']:>9}" + "".join(f"{'' if v is None else f'{v:.1%}':>9}" for v in shares)
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--write", action="store_true", help="replace scalesim/data/efficiency.json")
+    parser.add_argument("--cards", default=",".join(CARDS), help="which, separated by commas")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    shipped, report, everything = {}, [], []
-    for device in PEAKS:
-        constants, stated, lines = kernels(device)
-        bare = machine(device, Efficiency(**constants, engine=EngineConstants(), source=SOURCE))
-        hardware, off, more = engine(device, bare)
-        report += [*lines, *more, other_pairs(device, bare), other_engine(device, bare)]
-        everything.append(off)
-        stated["model"] = float(off.mean())
-        error = tuple((name, round(value, 4)) for name, value in sorted(stated.items()))
-        final = replace(hardware.efficiency, error=error, source=SOURCE)
-        shipped[device] = jax.tree.map(lambda v: float(f"{v:.5g}"), final).to_dict()
-    report.append(line("both", "model, held out", np.concatenate(everything)))
-    for device, what, count, mean, median in report:
-        print(f"{device}  {what:<78} {count:>6} rows  mean {mean:7.2%}  median {median:7.2%}")
-    write_csv(RESULTS / "hardware_constants.csv", [entry._asdict() for entry in report])
+    names = options.cards.split(",")
+    found = {card: fitted(card, load_hardware(CARDS[card])) for card in names}
+    halves_of, cards = {}, {}
+    for card in names:
+        hardware = load_hardware(CARDS[card])
+        halves_of[card] = (sheet(hardware), efficiency(card, found[card], hardware, half=True))
+        cards[card] = (sheet(hardware), efficiency(card, found[card], hardware, half=False))
+    reach = reaches(found, halves_of)
+    lines = report(found, halves_of, reach)
+    show(lines)
+    print("growth of intervals a doubling:", reach)
+    write_csv(RESULTS / "hardware_constants.csv", lines)
     if options.write:
         path = Path(__file__).parents[1] / "scalesim" / "data" / "efficiency.json"
-        path.write_text(json.dumps(shipped, indent=2) + "\n", encoding="utf-8")
+        shipped = {
+            "reach": reach,
+            "cards": {
+                name: {"sheet": one[0]._asdict(), "efficiency": one[1].to_dict()}
+                for name, one in cards.items()
+            },
+        }
+        path.write_text(json.dumps(shipped, indent=1) + "\n", encoding="utf-8")
         print(f"wrote {path.name}")
 
 

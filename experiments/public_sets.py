@@ -43,17 +43,19 @@ def gemstones(runs: RunTable, axis: Any) -> None:
     """Width and depth against plain N and D, leaving a run out."""
     table = compare([Chinchilla(), Gemstones()], runs.take(runs["n_tokens"] > 1e10))
     for score in table.scores:
-        say("gemstones", f"{score.name}: rms on runs left out, nats", score.held_out)
-    worse = table.scores[1].worse_by
+        say("gemstones", f"{score.name}, {score.convention}: rms on runs left out, nats", score.held_out)
+    plain = next(score for score in table.scores if score.name == "Chinchilla")
+    worse = plain.worse_by
     say(
         "gemstones",
-        f"{table.scores[1].name}: held-out square error more than the best's",
+        f"{plain.name}: held-out square error more than the best's",
         worse[1],
         worse[0],
         worse[2],
     )
-    names = [score.name for score in table.scores]
-    axis.barh(names, [score.held_out for score in table.scores], color=[BEST, BASELINE], height=0.5)
+    names = [f"{score.name}\n{score.convention.removeprefix('n_params_')}" for score in table.scores]
+    colours = [BEST if score.name == "Gemstones" else BASELINE for score in table.scores]
+    axis.barh(names, [score.held_out for score in table.scores], color=colours, height=0.5)
     axis.set_xlabel("rms on runs left out, nats")
     axis.set_title("Gemstones: width and depth, or size alone")
 

@@ -231,7 +231,7 @@ def described(
         "size_over_own": n_params / law.n_params,
         "tokens_per_param": n_tokens / n_params,
         "loss_over_own": float(law(s)),
-        "times_beyond_head_evidence": n_params / evidence_ranges(ss.named_fit("default"))["n_params"][1],
+        "times_beyond_head_evidence": n_params / evidence_ranges(ss.named_fit("paper"))["n_params"][1],
     }
     built = as_built(model, context, hardware)
     if built is not None:

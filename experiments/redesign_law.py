@@ -118,7 +118,7 @@ def separable() -> Fit:
 
 
 def law_for(
-    model: Model, base: str = "chinchilla", form: str = "default", **options: float
+    model: Model, base: str = "chinchilla", form: str = "paper", **options: float
 ) -> tuple[AtBudget, AtBudget]:
     """Return the model's law, and its resamples: each a pair of one of the base law's and one of the head
     law's.
@@ -126,10 +126,10 @@ def law_for(
     Args:
         model: whose budget and heads.
         base: whose law in N and D.
-        form: the head law: "default", or "separable".
+        form: the head law: "paper", or "separable".
         options: `reducible` and `each` (see `AtBudget`), or another `trained_at`.
     """
-    heads: Any = ss.named_fit("default") if form == "default" else separable()
+    heads: Any = ss.named_fit("paper") if form == "paper" else separable()
     tokens, s = base_fit(base), model.shape
     trained_at = options.get("trained_at", float(model.trained_at))
     given = {

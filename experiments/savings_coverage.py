@@ -80,7 +80,7 @@ def _leaves(law: Any) -> dict[str, Any]:
 
 
 def main(folder: Path = RESULTS, sets: int = 150, resamples: int = 200) -> list[Row]:
-    truth = ss.named_fit("default").law
+    truth = ss.named_fit("paper").law
     rows: list[Row] = []
     drawn: dict[str, np.ndarray] = {}
     for kind in NOISES:

@@ -1,20 +1,24 @@
 """Fit the laws that the package ships, and write them to scalesim/data.
 
 `python -m experiments.shipped_laws` fits the joint head law to the measured points alone (law_points.json)
-and to all the evidence (law_default.json). The coefficients are those with E held at the 1.97 that all the
-paper's curves share; the bootstrap, by head configuration, leaves E free, so that the doubt about it is in
-every interval.
+and to all the paper's evidence (law_paper.json). Their coefficients are those with E held at the 1.97 that
+all the paper's curves share; the bootstrap, by head configuration, leaves E free, so that the doubt about it
+is in every interval. law_default.json is the mixture of forms of `AttentionLaw` that `experiments.contrasts`
+judges, fitted to the points and to all comparisons of heads, those of public runs among them.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import scalesim as ss
+from experiments.contrasts import comparisons, judged_forms
+from scalesim.data import paper_runs
 from scalesim.design.evidence import paper_evidence, paper_points
-from scalesim.fitting import Fit
+from scalesim.fitting import FORMS, Fit, mixture
 from scalesim.fitting.bootstrap import bootstrap
 from scalesim.laws import HeadLaw
 
@@ -30,14 +34,22 @@ def fit_with_doubt(evidence: Any) -> Fit:
     return replace(held, bootstrap=bootstrap(free, RESAMPLES, kind="cluster"))
 
 
-def main() -> None:
-    evidence = {"points": paper_points(), "default": paper_evidence()}
-    for name, pieces in evidence.items():
-        found = fit_with_doubt(pieces)
+def mixed() -> Fit:
+    """Judge the forms and mix them."""
+    return mixture(judged_forms(FORMS), paper_runs(), comparisons(), samples=RESAMPLES)
+
+
+def main(names: list[str]) -> None:
+    laws: dict[str, Any] = {
+        "points": lambda: fit_with_doubt(paper_points()),
+        "paper": lambda: fit_with_doubt(paper_evidence()),
+        "default": mixed,
+    }
+    for name in names or list(laws):
+        found = laws[name]()
         found.save(DATA / f"law_{name}.json")
         print(f"{name}: {found.message} rms {found.rms:.5f} nats over the points. {found.law}")
-        print(f"  standard errors with E free: {found.resamples.standard_errors}")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

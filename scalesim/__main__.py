@@ -1,5 +1,7 @@
 """`python -m scalesim` is the `scalesim` command."""
 
+import sys
+
 from scalesim.cli import main
 
-main()
+sys.exit(main())

@@ -97,7 +97,7 @@ class ByDefinition:
 
 
 class _Walk:
-    """One pass over a value. A function or a class met again is told by when it was first met."""
+    """One pass over a value. A function or a class met again counts by when it was first met."""
 
     def __init__(self) -> None:
         self.digest = hashlib.sha256()

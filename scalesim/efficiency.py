@@ -1,6 +1,6 @@
 """The share of its peaks that hardware was measured to reach, kernel by kernel.
 
-The forms that these constants belong to are in `scalesim.cost.kernels`; the values ship in
+The constants are of the classes in `scalesim.constants`; the values ship in
 `data/efficiency.json`, written by `experiments/hardware_constants.py` from public measurements.
 """
 
@@ -13,110 +13,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from scalesim.constants import CONSTANTS, DecodeConstants, GemmConstants, PrefillConstants, kind_class
 from scalesim.errors import InvalidInput, choose
 from scalesim.pytree import register, static
-from scalesim.schema import mapping, number, text
+from scalesim.schema import anything, array, mapping, maybe, number, text
 from scalesim.types import Num
 
 __all__ = [
-    "DecodeConstants",
     "Efficiency",
     "EngineConstants",
-    "GemmConstants",
-    "PrefillConstants",
     "measured_efficiency",
+    "shipped_constants",
 ]
-
-
-@register
-@dataclass(frozen=True, kw_only=True)
-class GemmConstants:
-    """Of a matrix product [m, k] x [k, n].
-
-    Attributes:
-        compute: share of peak FLOP/s reached by a large product.
-        bandwidth: share of peak bandwidth reached by a long read.
-        sharpness: exponent of the p-norm that joins the two times.
-        launch_us: fixed time, microseconds.
-        depth_us, depth_exponent: time of a chain of k products, depth_us k^depth_exponent microseconds.
-        fill: values of k that pass before the pipeline is full.
-        latency_bytes: bytes that the memory could move in the time of its first answer.
-        packing: the matrix of a product of many rows is read and written so many times more (processors'
-            libraries copy it into tiles first; a single row reads it as it lies).
-    """
-
-    compute: Num
-    bandwidth: Num
-    sharpness: Num
-    launch_us: Num
-    depth_us: Num
-    depth_exponent: Num
-    fill: Num
-    latency_bytes: Num
-    packing: Num = 0.0
-
-
-@register
-@dataclass(frozen=True, kw_only=True)
-class DecodeConstants:
-    """Of attention of one new token a sequence to its cache.
-
-    Attributes:
-        bandwidth: share of peak bandwidth reached by a long read with one query head a KV head.
-        group_scale: the time of the read grows by log(group size) / group_scale.
-        compute: share of peak FLOP/s (matters to latent attention alone, whose heads share one cache).
-        sharpness: exponent of the p-norm.
-        launch_us, split_us: fixed time, and what is added to it for caches long enough to be split.
-        serial_us, serial_exponent: time a cached token takes where a head's cache is not split, serial_us
-            group^-serial_exponent microseconds.
-        tile: values of K (and of V) of one head that are read at the least.
-        query_weight: bytes of queries and results count so many times.
-        head_pad: values of head_dim that the FLOPs are charged beyond its own (softmax).
-        unpack: FLOPs that a cached value costs beyond its products (rearranging it, where a kernel must).
-    """
-
-    bandwidth: Num
-    group_scale: Num
-    compute: Num
-    sharpness: Num
-    launch_us: Num
-    split_us: Num
-    serial_us: Num
-    serial_exponent: Num
-    tile: Num
-    query_weight: Num
-    head_pad: Num = 0.0
-    unpack: Num = 0.0
-
-
-@register
-@dataclass(frozen=True, kw_only=True)
-class PrefillConstants:
-    """Of attention of a whole prompt.
-
-    Attributes:
-        compute: share of peak FLOP/s reached by a large head_dim, before the losses below.
-        bandwidth: share of peak bandwidth.
-        sharpness: exponent of the p-norm.
-        launch_us: fixed time.
-        tile_rows: query rows of one KV head's group that are computed at the least.
-        span_pad: attended positions a row is charged beyond its own (masked tiles at the diagonal).
-        head_pad: values of head_dim charged beyond its own (softmax).
-        reload: share by which FLOPs grow where every query head has its own KV head.
-        serial_us, serial_exponent: time an attended position takes on one row's way,
-            serial_us (head_dim / 128)^serial_exponent.
-    """
-
-    compute: Num
-    bandwidth: Num
-    sharpness: Num
-    launch_us: Num
-    tile_rows: Num
-    span_pad: Num
-    head_pad: Num
-    reload: Num
-    serial_us: Num
-    serial_exponent: Num
 
 
 @register
@@ -135,7 +43,8 @@ class EngineConstants:
         sequence_us: time a sequence and step (sampling, scheduling, detokenisation).
         stream: share of bandwidth that elementwise kernels reach.
         link: share of the interconnect's bandwidth that collectives reach.
-        hop_us: latency of one collective step.
+        hop_us: latency of one collective step between nodes, and inside one where it was not measured.
+        host: share of the time of calls around kernels that counts; captured graphs hide it.
     """
 
     scale: Num = 1.0
@@ -148,6 +57,7 @@ class EngineConstants:
     link: Num = 0.75
     hop_us: Num = 8.0
     prompt_us: Num = 0.0
+    host: Num = 0.0
 
 
 @register
@@ -155,16 +65,47 @@ class EngineConstants:
 class Efficiency:
     """All constants of one accelerator, with where they come from and how well they hold.
 
-    `error` maps "gemm", "decode", "prefill" and "model" to the mean absolute relative error on measurements
-    held out of the fit ("decode": the median's); empty where nothing was measured.
+    Attributes:
+        gemm, decode, prefill: of products and attention in BF16 (or in whatever a machine was measured).
+        engine: of what lies between the kernels.
+        others: of further kernels and formats, by kind and format ("gemm fp8", "experts bf16"): see `of`.
+            Part of the structure, not leaves: nothing is differentiated with respect to them.
+        source: where they come from.
+        error: the mean absolute relative error of "gemm", "decode", "prefill" and "model" on measurements
+            held out of the fit ("decode": the median's); empty where nothing was measured.
+        spread: how far measurements lie from predictions: by kind and format, the half width of 90%
+            intervals of log(measured / predicted) for kernels of 5, 50 and 500 microseconds, from residuals
+            that took no part in the fit.
+        status: "fitted" to this accelerator's kernels, "borrowed" from others by their data sheets, or
+            "stated" by a user.
     """
 
     gemm: GemmConstants
     decode: DecodeConstants
     prefill: PrefillConstants
     engine: EngineConstants
+    others: tuple[tuple[str, Any], ...] = static(())
     source: str = static("")
     error: tuple[tuple[str, float], ...] = static(())
+    spread: tuple[tuple[str, tuple[float, ...]], ...] = static(())
+    status: str = static("stated")
+
+    def of(self, kind: str, *formats: str) -> Any:
+        """Return the constants of a kind of kernel in the first of some formats that they are known for.
+
+        None where none is known: another accelerator's would have to be borrowed.
+
+        >>> measured_efficiency("h100").of("gemm", "bf16") == measured_efficiency("h100").gemm
+        True
+        """
+        known = dict(self.others)
+        for name in formats or ("",):
+            if name == "bf16" and kind in ("gemm", "decode", "prefill"):
+                return getattr(self, kind)
+            found = known.get(f"{kind} {name}".strip())
+            if found is not None:
+                return found
+        return None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Efficiency:
@@ -179,30 +120,71 @@ class Efficiency:
             "prefill": PrefillConstants,
             "engine": EngineConstants,
         }
+        mapping(anything)(values, "efficiency")
         for name in values:
-            choose("efficiency", name, [*groups, "source", "error"])
+            choose("efficiency", name, [*groups, "others", "source", "error", "spread", "status"])
         made: dict[str, Any] = {}
         for group, kind in groups.items():
             given = values.get(group)
             if given is None:
                 raise InvalidInput(f"efficiency.{group} is missing; a dictionary of its constants would do.")
-            known = [f.name for f in fields(kind)]
-            for name, value in mapping(number())(given, f"efficiency.{group}").items():
-                choose(f"efficiency.{group}", name, known)
-                positive = name in _POSITIVE
-                number(0.0, _MOST, above=0.0 if positive else None)(value, f"efficiency.{group}.{name}")
-            try:
-                made[group] = kind(**given)
-            except TypeError as problem:
-                raise InvalidInput(f"efficiency.{group} is incomplete: {problem}.") from None
+            made[group] = _made(kind, f"efficiency.{group}", given)
+        others = []
+        for name, given in sorted(mapping(anything)(values.get("others", {}), "efficiency.others").items()):
+            kind = CONSTANTS[choose("efficiency.others", kind_class(name), CONSTANTS)]
+            others.append((name, _made(kind, f"efficiency.others.{name}", given)))
         error = tuple(sorted(mapping(number(0.0))(values.get("error", {}), "efficiency.error").items()))
-        return cls(**made, source=text(values.get("source", ""), "efficiency.source"), error=error)
+        status = choose("efficiency.status", str(values.get("status", "stated")), STATUSES)
+        source = text(values.get("source", ""), "efficiency.source")
+        widths = mapping(array(1))(values.get("spread", {}), "efficiency.spread").items()
+        spread = tuple(sorted((name, tuple(map(float, width))) for name, width in widths))
+        return cls(**made, others=tuple(others), source=source, error=error, spread=spread, status=status)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the constants as a nested dictionary of numbers, ready for JSON."""
-        out = asdict(self)
-        out["error"] = dict(self.error)
-        return out
+        out = {name: _stated(getattr(self, name)) for name in ("gemm", "decode", "prefill", "engine")}
+        return {
+            **out,
+            "others": {name: _stated(constants) for name, constants in self.others},
+            "source": self.source,
+            "error": dict(self.error),
+            "spread": {name: list(width) for name, width in self.spread},
+            "status": self.status,
+        }
+
+
+STATUSES = ("fitted", "borrowed", "stated")
+
+
+def _made(kind: type, name: str, given: Mapping[str, Any]) -> Any:
+    known = [f.name for f in fields(kind)]
+    for constant, value in mapping(maybe(number()))(given, name).items():
+        choose(name, constant, known)
+        if value is not None:
+            above = 0.0 if constant in _POSITIVE else None
+            number(-_MOST, _MOST, above=above)(value, f"{name}.{constant}")
+    try:
+        return kind(**given)
+    except TypeError as problem:
+        raise InvalidInput(f"{name} is incomplete: {problem}.") from None
+
+
+def _stated(constants: Any) -> dict[str, Any]:
+    """The constants that are not absent."""
+    return {name: value for name, value in asdict(constants).items() if value is not None}
+
+
+@functools.cache
+def shipped_constants() -> dict[str, Any]:
+    """Return what `data/efficiency.json` holds.
+
+    "cards": each measured accelerator's data sheet and constants; "reach": by kind of kernel, how much wider
+    intervals grow with each doubling between the data sheets of two accelerators, one of which lends its
+    constants to the other.
+    """
+    held = (importlib.resources.files("scalesim.data") / "efficiency.json").read_text(encoding="utf-8")
+    table: dict[str, Any] = json.loads(held)
+    return table
 
 
 _POSITIVE = ("compute", "bandwidth", "sharpness", "scale", "stream", "link")
@@ -212,17 +194,17 @@ _MOST = 1e15
 
 @functools.cache
 def measured_efficiency(name: str, *, borrowed: bool = False) -> Efficiency:
-    """Return the measured constants of "a100" or "h100".
+    """Return the measured constants of one of the accelerators that have a table ("a100", "h100", ...).
 
     With `borrowed`, they are to stand for another accelerator: their stated errors, which were measured on
-    the named one, are dropped (constants carry from H100 to H200 within 9%, from A100 to H100 within 23%).
+    the named one, are dropped.
 
     Raises:
-        InvalidInput: the name is neither.
+        InvalidInput: the name is none of them.
     """
-    held = (importlib.resources.files("scalesim.data") / "efficiency.json").read_text(encoding="utf-8")
-    table = json.loads(held)
-    efficiency = Efficiency.from_dict(table[choose("efficiency", name, table)])
+    cards = shipped_constants()["cards"]
+    efficiency = Efficiency.from_dict(cards[choose("efficiency", name, cards)]["efficiency"])
     if borrowed:
-        return replace(efficiency, source=f"borrowed from {name}: {efficiency.source}", error=())
+        source = f"borrowed from {name}: {efficiency.source}"
+        return replace(efficiency, source=source, error=(), status="borrowed")
     return efficiency

@@ -6,13 +6,14 @@ import csv
 import functools
 import importlib.resources
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from scalesim.borrowing import Sheet, borrow
 from scalesim.efficiency import Efficiency, measured_efficiency
 from scalesim.errors import InvalidInput, choose
 from scalesim.faces import Face, Shown
@@ -109,6 +110,7 @@ class Hardware(Shown):
         '9.894e+14'
         """
         peaks = {"bf16": "bf16_tflops", "fp8": "fp8_tflops", "int8": "int8_tops", "fp4": "fp4_tflops"}
+        peaks["fp8_block"] = peaks["fp8"]
         value = getattr(self, peaks[choose("compute", compute, peaks)])
         if value is None:
             has = [name for name in COMPUTE if getattr(self, peaks[name]) is not None]
@@ -152,8 +154,8 @@ class Hardware(Shown):
         """Return hardware from a plain dictionary with the fields above.
 
         `bf16_tflops`, `memory_gb` and `bandwidth_gbs` are needed, all else may be left out. `efficiency` is
-        the name of a measured accelerator whose constants to take ("a100", "h100"; "h100" if left out), or
-        a dictionary as `Efficiency.from_dict` takes it.
+        the name of a measured accelerator whose constants to take ("a100", "h100"; those of the measured ones
+        that it is like, by its figures, if left out), or a dictionary as `Efficiency.from_dict` takes it.
 
         Raises:
             InvalidInput: a field that is not known, or one that is needed and missing.
@@ -180,7 +182,10 @@ class Hardware(Shown):
             efficiency = measured_efficiency(efficiency)
         elif isinstance(efficiency, Mapping):
             efficiency = Efficiency.from_dict(efficiency)
-        return cls(**{**figures, "efficiency": efficiency})
+        made = cls(**{**figures, "efficiency": efficiency})
+        if figures.get("efficiency") is None:
+            return replace(made, efficiency=borrow(_sheet(figures)))
+        return made
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a plain dictionary of numbers, which `from_dict` takes and JSON holds."""
@@ -201,8 +206,22 @@ _MOST: dict[str, float] = {
 _LEAST = 1e-9
 _SLIPS = " (tera- and gigaunits, as its name says: 3350 GB/s, not 3.35e12 bytes/s)"
 
-# Whose measured constants an accelerator borrows; where it was not measured itself, the report says so.
-_MEASURED = {"A100-40GB-SXM": "a100", "A100-80GB-SXM": "a100", "H100-SXM": "h100", "H200-SXM": "h100"}
+
+def _sheet(figures: Mapping[str, Any]) -> Sheet:
+    """What of a data sheet tells whose constants an accelerator may borrow."""
+    link = figures.get("interconnect_gbs")
+    peak, bandwidth = (float(figures[name]) for name in ("bf16_tflops", "bandwidth_gbs"))
+    return Sheet(peak, bandwidth, None if link is None else float(link))
+
+
+# Accelerators whose kernels were measured; the others borrow, and the report says so.
+_MEASURED = {
+    "A100-80GB-SXM": "a100",
+    "H100-SXM": "h100",
+    "H200-SXM": "h200",
+    "B200-SXM": "b200",
+    "L40S": "l40s",
+}
 _COLUMNS = {
     "bf16_tflops": "bf16_dense_tflops",
     "fp8_tflops": "fp8_dense_tflops",
@@ -228,10 +247,8 @@ def hardware_catalogue() -> Mapping[str, Hardware]:
     for row in csv.DictReader(table.splitlines()):
         figures = {name: float(row[column]) if row[column] else None for name, column in _COLUMNS.items()}
         name = row["name"]
-        borrowed = _MEASURED.get(name)
-        efficiency = measured_efficiency(
-            borrowed or "h100", borrowed=name not in ("A100-80GB-SXM", "H100-SXM")
-        )
+        own = _MEASURED.get(name)
+        efficiency = borrow(_sheet(figures)) if own is None else measured_efficiency(own)
         # The table's sources joined: what the figures rest on travels with them.
         source = "; ".join(filter(None, (row["spec_source"], row["price_source"], row["caveats"])))
         catalogue[name.lower()] = Hardware(name=name, efficiency=efficiency, source=source, **figures)
@@ -241,7 +258,7 @@ def hardware_catalogue() -> Mapping[str, Hardware]:
 def load_hardware(hardware: str | Mapping[str, Any] | Hardware) -> Hardware:
     """Return hardware from the catalogue by name, from a JSON file's path, or from a plain dictionary.
 
-    A name may leave out the form (`a100` is A100-80GB-SXM, `h100` H100-SXM).
+    A name may leave out the form (`a100` is A100-80GB-SXM, `h100` H100-SXM, `gb200` GB200-NVL72).
 
     Raises:
         InvalidInput: the name is not in the catalogue, or the dictionary has an unknown or missing field.
@@ -258,9 +275,13 @@ def load_hardware(hardware: str | Mapping[str, Any] | Hardware) -> Hardware:
     if hardware.endswith(".json"):
         return Hardware.from_dict(_read_json(hardware))
     catalogue = hardware_catalogue()
-    key = {"a100": "a100-80gb-sxm", "tpu-v6": "tpu-v6e"}.get(hardware.lower(), hardware.lower())
+    key = hardware.lower()
+    key = {"a100": "a100-80gb-sxm", "a100-sxm": "a100-80gb-sxm"}.get(key, key)
+    longer = [name for name in catalogue if name.startswith(key)]
     if f"{key}-sxm" in catalogue:
         key = f"{key}-sxm"
+    elif key not in catalogue and len(longer) == 1:
+        key = longer[0]
     return catalogue[choose("hardware", key, catalogue)]
 
 

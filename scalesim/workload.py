@@ -14,8 +14,8 @@ from scalesim.types import Num
 
 __all__ = ["COMPUTE", "Compute", "ContextLengths", "Traffic", "TrainingPlan", "Workload"]
 
-Compute = Literal["bf16", "fp8", "int8", "fp4"]
-COMPUTE: tuple[str, ...] = ("bf16", "fp8", "int8", "fp4")
+Compute = Literal["bf16", "fp8", "fp8_block", "int8", "fp4"]
+COMPUTE: tuple[str, ...] = ("bf16", "fp8", "fp8_block", "int8", "fp4")
 
 
 def _check(field: str, value: Num, *, least: int = 1) -> None:
@@ -40,7 +40,8 @@ class Workload:
         prefill_chunk: prompt tokens that the engine computes at a time; bounds the activations' memory.
         weight_bits, activation_bits, kv_bits: bits a value of the layers' matrices (embeddings, norms and the
             output table keep 16), of activations and of the KV cache.
-        compute: number format of the matrix units, whose peak the hardware states.
+        compute: number format of the matrix units, whose peak the hardware states; "fp8_block" is FP8 with a
+            scale a block of 128 values.
         kv_pool: count the pool that an engine sets aside for caches, rather than what they need.
 
     Raises:

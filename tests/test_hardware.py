@@ -34,7 +34,31 @@ def test_constants_of_an_accelerator_that_was_not_measured_say_so():
     assert dict(load_hardware("h100").efficiency.error)["gemm"] < 0.1
     borrowed = load_hardware("mi300x").efficiency
     assert borrowed.error == ()
-    assert borrowed.source.startswith("borrowed from h100")
+    assert borrowed.status == "borrowed"
+    assert borrowed.source.startswith("borrowed by data sheets from h100")
+
+
+def test_what_is_borrowed_is_like_the_nearest_and_less_certain():
+    from scalesim.borrowing import Sheet, borrow, measured_cards, weights_of
+
+    cards = measured_cards()
+    sheets = {name: one[0] for name, one in cards.items()}
+    own = weights_of(sheets["b200"], sheets)
+    assert max(own, key=own.get) == "b200"
+    assert sum(own.values()) == pytest.approx(1.0)
+    near, far = (borrow(Sheet(*sheet)) for sheet in ((2500, 8000, 900), (0.1, 17, None)))
+    for kind in ("gemm bf16", "decode bf16", "prefill bf16"):
+        measured = dict(cards["b200"][1].spread)[kind]
+        assert all(a > b for a, b in zip(dict(near.spread)[kind], measured, strict=True))
+        assert all(a > 2 * b for a, b in zip(dict(far.spread)[kind], dict(near.spread)[kind], strict=True))
+    b200 = cards["b200"][1].gemm
+    assert near.gemm.compute == pytest.approx(b200.compute, rel=0.1)
+    assert 0 < far.gemm.compute < 1
+
+
+def test_a_short_name_is_enough_where_it_is_the_only_one():
+    names = {"gb200": "GB200-NVL72", "a100-sxm": "A100-80GB-SXM", "h100": "H100-SXM", "l4": "L4"}
+    assert {short: load_hardware(short).name for short in names} == names
 
 
 def test_a_dictionary_and_a_file_are_hardware(tmp_path):
@@ -61,7 +85,7 @@ def test_constants_survive_json():
         ({"bf16_tflops": 1, "memory_gb": 1}, "bandwidth_gbs is missing from the hardware"),
         ({**MINE, "memory_gb": -1}, "memory_gb of mine must be above 0 and finite, but is -1"),
         ({**MINE, "memory_gb": "80"}, "memory_gb of mine must be a number, but is '80'"),
-        ({**MINE, "efficiency": "h200"}, "efficiency 'h200' is not known"),
+        ({**MINE, "efficiency": "h20"}, "efficiency 'h20' is not known"),
         ({**MINE, "efficiency": {"gemm": {}}}, "efficiency.gemm is incomplete"),
         ({**MINE, "efficiency": {}}, "efficiency.gemm is missing"),
         ("nowhere.json", "hardware file 'nowhere.json' cannot be read"),

@@ -36,7 +36,7 @@ def seconds(work: Any) -> tuple[float, float, Any]:
 def main(folder: Path = RESULTS, laws: int = LAWS) -> list[Row]:
     free = ss.fit(ss.HeadLaw, paper_evidence(), fixed=HELD)
     drawing, _, spread = seconds(lambda: bootstrap(free, laws, kind="cluster"))
-    fit = dataclasses.replace(ss.named_fit("default"), bootstrap=spread)
+    fit = dataclasses.replace(ss.named_fit("paper"), bootstrap=spread)
     job = ss.Workload(context_length=131072.0)
     design = ss.search(fit, job, 2.615)
     cold, _, doubt = seconds(lambda: distribution(fit, design))

@@ -42,11 +42,11 @@ STREAM_BATCH = 1 << 20
 
 def questions(objective: Any = FIGURE_2) -> Question:
     query = Query(workload=JOB, target_loss=TARGET, objective=objective)
-    return Question(problem=Problem(law=ss.named_fit("default").law), query=query)
+    return Question(problem=Problem(law=ss.named_fit("paper").law), query=query)
 
 
 def swept(designs: Any, objective: Any = FIGURE_2) -> dict[str, float]:
-    found = ss.sweep(ss.named_fit("default"), designs, JOB, TARGET, objective=objective)
+    found = ss.sweep(ss.named_fit("paper"), designs, JOB, TARGET, objective=objective)
     return {"designs": found.designs, "seconds": found.seconds}
 
 

@@ -91,7 +91,7 @@ class Case:
 def cases() -> tuple[Case, ...]:
     heads = HeadFactor(c=0.02, f=0.006)  # type: ignore[call-arg]
     shaped = ConditionalShape() * AspectRatio(eps=0.0008, g=0.6)
-    aspect = ss.named_fit("default").law * AspectRatio(eps=0.002, g=0.5)
+    aspect = ss.named_fit("paper").law * AspectRatio(eps=0.002, g=0.5)
     few: dict[str, Any] = {"n_head": FEW_HEADS, "n_kv_head": FEW_HEADS}
     wide = range(512, 6145, 256)
     ffn = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)

@@ -42,6 +42,9 @@ class Options:
     """CSV file of timings."""
     hardware: str | None = None
     """Where they were taken: an accelerator of the catalogue (h100-sxm), or a JSON file with its figures."""
+    kernels: str | None = None
+    """Parquet or CSV file of measured kernels (columns as aiconfigurator publishes them, latency in
+    milliseconds): says how far the constants are off, without fitting; with --out, adjusts them."""
     measure: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Measure this machine, on JAX's default device."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -57,14 +60,18 @@ class Options:
 def run(args: list[str]) -> int:
     """Run the command."""
     options = parse(Options, "calibrate", args)
-    if options.measure == (options.timings is not None):
-        given = "both are" if options.measure else "neither is"
-        raise InvalidInput(f"Either a CSV file of timings or --measure must be given, but {given}.")
+    ways = {"timings": options.timings, "--kernels": options.kernels, "--measure": options.measure or None}
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) != 1:
+        said = "none is" if not given else f"{' and '.join(given)} are"
+        raise InvalidInput(f"One of a CSV file of timings, --kernels or --measure must be given, but {said}.")
     if options.measure and options.hardware is not None:
         raise InvalidInput(f"hardware is measured with --measure, but {options.hardware!r} is given.")
     if options.out is not None:
         check_writable(options.out, "out")
     use_compilation_cache()
+    if options.kernels is not None:
+        return _score(options, options.kernels)
     return _measure(options) if options.timings is None else _calibrate(options, options.timings)
 
 
@@ -103,6 +110,33 @@ def _calibrate(options: Options, timings: str) -> int:
         "relative_error_left_out": found.error_left_out,
     }
     return _tell(options, found.hardware, f"{found.status} Before: {found.error_before:.1%}.", errors)
+
+
+def _score(options: Options, kernels: str) -> int:
+    from scalesim.cost.kernel_score import adjust_kernels, score_kernels
+    from scalesim.hardware import load_hardware, save_hardware
+
+    hardware = load_hardware(options.hardware or "h100-sxm")
+    score = score_kernels(kernels, hardware)
+    out = {**score.to_dict(), "hardware": hardware.name, "constants": hardware.efficiency.status}
+    text = [
+        f"{score.rows} kernels on {hardware.name} ({hardware.efficiency.status} constants): mean error "
+        f"{score.mean_error:.1%}, median {score.median_error:.1%}, bias {score.bias:+.1%}; "
+        f"{score.interval_holds:.0%} inside the 90% interval."
+    ]
+    if score.left_out:
+        text.append(f"{score.left_out} kernels are in formats that {hardware.name} has no units for.")
+    text += [f"  {name:<32}{part.rows:>7} rows  {part.mean_error:.1%}" for name, part in score.parts]
+    if options.out is not None:
+        adjusted, said = adjust_kernels(kernels, hardware)
+        save_hardware(adjusted, options.out)
+        out["adjusted"] = said
+        text.append(said)
+    if options.json:
+        print_json(out)
+    else:
+        print("\n".join(text))
+    return 0
 
 
 def _tell(options: Options, hardware: Hardware, status: str, errors: dict[str, Any]) -> int:

@@ -23,17 +23,27 @@ if TYPE_CHECKING:
 
 __all__ = ["Options", "run"]
 
-_REPEATS = ("--compare", "--fix", "--bound", "--column", "--unit", "--select", "--group", "--own")
+_REPEATS = ("--compare", "--budget", "--fix", "--bound", "--column", "--unit", "--select", "--group", "--own")
+
+BEST = "best"
+RESAMPLES = 200
+"""Of a law whose sizes for budgets are asked for, where --bootstrap does not say how many."""
 
 
 @dataclass(frozen=True)
 class Options:
     """A loss law from a table of runs, with its uncertainty."""
 
-    runs: tyro.conf.Positional[str]
-    """The table: .csv, .tsv, .parquet, .jsonl or .json, or the name paper or own."""
-    law: str = "chinchilla"
-    """chinchilla, kaplan, power, head, gemstones, ... (any of scalesim.laws)."""
+    runs: tyro.conf.Positional[str | None] = None
+    """The table: .csv, .tsv, .parquet, .jsonl or .json, or the name paper or own (with --contrasts paper by
+    default)."""
+    law: str | None = None
+    """chinchilla, powerofsum, kaplan, power, head, gemstones, ... (any of scalesim.laws; by default
+    chinchilla, and with --contrasts attention); or best: that of the base laws which predicts the largest
+    runs best from the smaller ones."""
+    contrasts: Annotated[str | None, tyro.conf.arg(metavar="FILE.csv")] = None
+    """Pairs of models, in the columns of scalesim/data/head_contrasts.csv, as evidence beside the published
+    ones and the runs."""
     drop_largest: int = 0
     """Leave out this many runs of the largest losses."""
     loss: Literal["huber", "squared"] = "huber"
@@ -49,7 +59,8 @@ class Options:
     resume: Annotated[str | None, tyro.conf.arg(metavar="FILE.npz")] = None
     """Keep finished resamples here, and go on from what it holds."""
     compare: tuple[str, ...] = ()
-    """Other laws to set beside this one, by their error on runs left out."""
+    """Other laws to set beside this one, by their error on runs left out; each with every count of
+    parameters that the table has."""
     fix: tuple[str, ...] = ()
     """Coefficients held at a value: E=1.97."""
     bound: tuple[str, ...] = ()
@@ -69,6 +80,8 @@ class Options:
     """Starts to draw."""
     isoflop: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Also find the size that each budget wants, by three approaches; --plot then draws the profiles."""
+    budget: tuple[str, ...] = ()
+    """FLOPs, such as 1e24, whose size and tokens to state, with intervals; --isoflop goes with it."""
     profile: str | None = None
     """A coefficient whose profile the figure shows (E, if the law has it)."""
     save: Annotated[str | None, tyro.conf.arg(metavar="LAW.json")] = None
@@ -85,10 +98,12 @@ def run(args: list[str]) -> int:
     _check(options)
     use_compilation_cache()
     from scalesim.data import load_runs
-    from scalesim.fitting import Huber, Squared, compare, fit
+    from scalesim.fitting import BASE_FORMS, Huber, Squared, compare, fit
 
+    if options.runs is None and options.contrasts is None:
+        raise InvalidInput("fit needs a table of runs (a file, paper or own), or --contrasts FILE.")
     runs = load_runs(
-        options.runs,
+        options.runs or "paper",
         columns=pairs(options.column, "column") or None,
         units=pairs(options.unit, "unit") or None,
         group=list(options.group) or None,
@@ -104,16 +119,23 @@ def run(args: list[str]) -> int:
         "per_group": options.own,
         "starts": options.starts,
     }
-    try:
-        found = fit(options.law, runs, **how)
-    except InvalidInput as error:
-        raise _with_columns(error, options.runs) from None
-    if options.bootstrap:
+    budgets = [_number(text, "budget") for text in options.budget]
+    law = options.law or ("chinchilla" if options.contrasts is None else "attention")
+    best, table = law.lower() == BEST, None
+    if best or options.compare:
+        table = compare([*(BASE_FORMS if best else (law,)), *options.compare], runs, **how)
+    if table is not None and best:
+        found = table.picked.fit
+    elif options.contrasts is not None:
+        found = _contrasted(law, runs, options, how)
+    else:
+        try:
+            found = fit(law, runs, **how)
+        except InvalidInput as error:
+            raise _with_columns(error, options.runs or "") from None
+    if options.bootstrap or budgets:
         found = _with_bootstrap(found, options)
-    table = None
-    if options.compare:
-        table = compare([options.law, *options.compare], runs, **how)
-    sizes = _isoflop(found, runs) if options.isoflop else {}
+    sizes = _isoflop(found, runs, budgets) if options.isoflop or budgets else {}
     _tell_outliers(found)
     if options.plot:
         _plot(found, options)
@@ -124,22 +146,37 @@ def run(args: list[str]) -> int:
         _print(found, table)
         for approach, answer in sizes.items():
             print(f"{approach}: {answer['said']}")
+            for warning in answer.get("warnings", ()):
+                print(f"  {warning}")
+        _print_sizes(sizes)
     if options.save:
         found.save(options.save)
     return 0 if found.status in ("converged", "few_starts_agree") else 1
 
 
+def _contrasted(law: str, runs: Any, options: Options, how: dict[str, Any]) -> Fit:
+    """Fit a law to runs and to comparisons: the published ones and the user's."""
+    from scalesim.data import load_contrasts
+    from scalesim.fitting import fit_with_contrasts
+
+    if options.compare or options.own:
+        raise InvalidInput("contrasts go with neither compare nor own; leave these out.")
+    table = load_contrasts(options.contrasts)
+    for note in table.notes:
+        print(f"scalesim: {note}", file=sys.stderr)
+    told = {name: how[name] for name in ("fixed", "bounds", "starts")}
+    return fit_with_contrasts(law, runs, load_contrasts().joined(table), **told)
+
+
 def _check(options: Options) -> None:
     """Refuse options that would do nothing, and files that cannot be written, before the work."""
     plain = Options(runs=options.runs)
-    needs = {
-        "bootstrap": ("kind", "seed", "resume"),
-        "plot": ("profile",),
-    }
-    for needed, names in needs.items():
-        for name in names:
-            if getattr(options, name) != getattr(plain, name) and not getattr(options, needed):
-                raise InvalidInput(f"--{name} does nothing without --{needed}.")
+    resampled = bool(options.bootstrap or options.budget)
+    needs = {"kind": "bootstrap", "seed": "bootstrap", "resume": "bootstrap", "profile": "plot"}
+    for name, needed in needs.items():
+        given = resampled if needed == "bootstrap" else options.plot is not None
+        if getattr(options, name) != getattr(plain, name) and not given:
+            raise InvalidInput(f"--{name} does nothing without --{needed}.")
     if options.loss == "squared" and options.delta != plain.delta:
         raise InvalidInput("--delta is the threshold of --loss huber: it does nothing with --loss squared.")
     whole(0, 1_000_000)(options.bootstrap, "bootstrap")
@@ -199,17 +236,16 @@ def _with_bootstrap(found: Fit, options: Options) -> Fit:
     from scalesim.fitting.bootstrap import with_bootstrap
     from scalesim.interrupts import saying
 
-    done = 0
+    count, done = options.bootstrap or RESAMPLES, 0
 
     def kept() -> str:
         if options.resume is None:
             return "No resamples are kept: --resume FILE.npz would keep them."
         return (
-            f"{done} of {options.bootstrap} resamples are kept in {options.resume}; the same command goes on "
-            "from there."
+            f"{done} of {count} resamples are kept in {options.resume}; the same command goes on from there."
         )
 
-    with _progress("resamples", options.bootstrap) as show, saying(kept):
+    with _progress("resamples", count) as show, saying(kept):
 
         def progress(n: int) -> None:
             nonlocal done
@@ -218,17 +254,16 @@ def _with_bootstrap(found: Fit, options: Options) -> Fit:
 
         found = with_bootstrap(
             found,
-            options.bootstrap,
+            count,
             kind=options.kind,
             seed=options.seed,
             path=options.resume,
             progress=progress,
         )
     spread = found.bootstrap
-    if spread is not None and len(spread) < options.bootstrap:
+    if spread is not None and len(spread) < count:
         print(
-            f"scalesim: {len(spread)} of {options.bootstrap} resamples are used: "
-            "the others had no finite fit.",
+            f"scalesim: {len(spread)} of {count} resamples are used: the others had no finite fit.",
             file=sys.stderr,
         )
     return found
@@ -263,13 +298,14 @@ def _range(text: str) -> tuple[float, float]:
     return _number(low, "bound"), _number(high, "bound")
 
 
-def _isoflop(found: Fit, runs: Any) -> dict[str, dict[str, Any]]:
+def _isoflop(found: Fit, runs: Any, budgets: list[float]) -> dict[str, dict[str, Any]]:
     """Return what each approach says, and the bias of the second on this grid under the fitted law."""
     from scalesim.fitting import approach_two_bias, isoflop
-    from scalesim.laws import Chinchilla
+    from scalesim.fitting.isoflop import solvable
 
     answers: dict[str, dict[str, Any]] = {}
-    approaches: tuple[Literal[1, 2, 3], ...] = (1, 2, 3) if isinstance(found.law, Chinchilla) else (1, 2)
+    lawful = solvable(found.law)
+    approaches: tuple[Literal[1, 2, 3], ...] = (1, 2, 3) if lawful else (1, 2)
     for approach in approaches:
         try:
             answer = isoflop(runs, approach, fit=found if approach == 3 else None)
@@ -277,20 +313,57 @@ def _isoflop(found: Fit, runs: Any) -> dict[str, dict[str, Any]]:
             answers[f"approach {approach}"] = {"said": str(error)}
             continue
         said = f"n_params = {answer.scale:.4g} C^{answer.exponent:.4f}"
+        if approach < 3:
+            said += f", through {len(answer.budgets)} optima"
         entry = {"exponent": answer.exponent, "scale": answer.scale, "warnings": list(answer.warnings)}
-        if approach == 2 and isinstance(found.law, Chinchilla):
-            bias = approach_two_bias(runs, found.law)
-            said += f"; on this grid it is off by {bias['exponent_bias']:+.4f} if the fitted law is true"
-            entry["bias"] = bias
+        if approach == 2 and lawful:
+            with contextlib.suppress(InvalidInput):  # under this law no budget may have an inner minimum
+                bias = approach_two_bias(runs, found.law)
+                said += f"; on this grid it is off by {bias['exponent_bias']:+.4f} if the fitted law is true"
+                entry["bias"] = bias
+        if budgets:
+            sized = answer.at(budgets)
+            entry["budgets"] = [
+                {
+                    "flops": sized.flops[i],
+                    "n_params": sized.n_params[i],
+                    "n_params_interval": [sized.n_params_low[i], sized.n_params_high[i]],
+                    "n_tokens": sized.n_tokens[i],
+                    "n_tokens_interval": [sized.n_tokens_low[i], sized.n_tokens_high[i]],
+                    "extrapolation": sized.beyond[i],
+                }
+                for i in range(len(budgets))
+            ]
         answers[f"approach {approach}"] = {"said": said, **entry}
     return answers
+
+
+def _print_sizes(sizes: dict[str, Any]) -> None:
+    """Print what each approach wants of each budget."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from scalesim.units import format_count
+
+    lines = [(name, line) for name, answer in sizes.items() for line in answer.get("budgets", ())]
+    if not lines:
+        return
+    shown = Table("FLOPs", "approach", "n_params", "90%", "n_tokens", "90%", "beyond", box=None)
+    for name, line in sorted(lines, key=lambda pair: pair[1]["flops"]):
+        ranged = []
+        for k in ("n_params", "n_tokens"):
+            low, high = line[f"{k}_interval"]
+            ranged += [format_count(line[k]), f"{format_count(low, 2)} .. {format_count(high, 2)}"]
+        beyond = f"{line['extrapolation']:.3g}x" if line["extrapolation"] > 1 else ""
+        shown.add_row(f"{line['flops']:.3g}", name.removeprefix("approach "), *ranged, beyond)
+    Console().print(shown)
 
 
 def _plot(found: Fit, options: Options) -> None:
     from scalesim.fitting import isoflop, profile
     from scalesim.report.fit_figures import plot_fit, plot_isoflop
 
-    if options.isoflop:
+    if options.isoflop or options.budget:
         plot_isoflop(isoflop(found.setup.runs), options.plot or "")
         return
     name = options.profile or ("E" if "E" in found.coefficients else None)
@@ -300,14 +373,19 @@ def _plot(found: Fit, options: Options) -> None:
 
 
 def _json(found: Fit, table: Comparison | None, sizes: dict[str, Any]) -> dict[str, Any]:
+    from scalesim.fitting.diagnosis import identification
+
     report = {**found.to_dict(), "outliers": outliers(found)}
     report["notes"] = list(getattr(found.setup.runs, "notes", ()))
     if report["bootstrap"] is not None:
         for bulky in ("samples", "objectives"):
             del report["bootstrap"][bulky]
     if table is not None:
-        report["comparison"] = table.to_dict()["scores"]
+        compared = table.to_dict()
+        report["comparison"], report["picked"] = compared["scores"], compared["picked"]
         report["held_out"], report["rollout"] = table.held_out_by, table.rollout_by
+        report["comparison_notes"] = compared["notes"]
+    report["identification"] = list(identification(found))
     if sizes:
         report["isoflop"] = sizes
     return plain(report)
@@ -316,6 +394,8 @@ def _json(found: Fit, table: Comparison | None, sizes: dict[str, Any]) -> dict[s
 def _print(found: Fit, table: Comparison | None) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from scalesim.fitting.diagnosis import identification
 
     console = Console()
     shown = Table("coefficient", "value", "standard error", "90% interval", box=None, header_style="bold")
@@ -337,15 +417,37 @@ def _print(found: Fit, table: Comparison | None) -> None:
         console.print(f"Errors from {len(found.bootstrap)} resamples ({found.bootstrap.kind}).")
     else:
         console.print("Errors from the curvature, which are rough; --bootstrap 1000 measures them.")
+    for sentence in identification(found):
+        console.print(sentence)
+    beyond = found.rollout
+    if beyond is not None and beyond.folds:
+        console.print(
+            f"Fits of the smaller runs miss the larger by {beyond.nats:.4f} nats rms ({len(beyond.folds)} "
+            f"cuts); a prediction d logs beyond the data carries {beyond.growth:.2%} sqrt(d) of its loss."
+        )
     if table is not None:
-        lines = Table("law", "k", "rms", "held out", "rollout", "AIC", "worse by (90%)", box=None)
-        for s in table.scores:
-            low, _, high = s.worse_by
-            worse = "" if not any(s.worse_by) else f"{low:+.0%} .. {high:+.0%}"
-            numbers = (f"{v:.4f}" for v in (s.rms, s.held_out, s.rollout))
-            lines.add_row(s.name, str(s.n_coefficients), *numbers, f"{s.aic:.1f}", worse)
-        console.print(f"\nHeld out: {table.held_out_by}. Rollout: {table.rollout_by}. Errors in nats, rms.")
-        console.print(lines)
+        _print_comparison(console, table)
+
+
+def _print_comparison(console: Any, table: Comparison) -> None:
+    from rich.table import Table
+
+    several = any(score.convention for score in table.scores)
+    heads = ("law", *(["n_params is"] if several else []), "k", "rms", "held out", "rollout", "AIC")
+    lines = Table(*heads, "worse by (90%)", box=None)
+    for s in table.scores:
+        low, _, high = s.worse_by
+        worse = "" if not any(s.worse_by) else f"{low:+.0%} .. {high:+.0%}"
+        numbers = (f"{v:.4f}" for v in (s.rms, s.held_out, s.rollout))
+        convention = [s.convention] if several else []
+        lines.add_row(s.name, *convention, str(s.n_coefficients), *numbers, f"{s.aic:.1f}", worse)
+    console.print(f"\nHeld out: {table.held_out_by}. Rollout: {table.rollout_by}. Errors in nats, rms.")
+    console.print(lines)
+    picked = table.picked
+    of = f" with {picked.convention}" if picked.convention else ""
+    console.print(f"To extrapolate: {picked.name}{of}, by the rollout.")
+    for note in table.notes:
+        console.print(note)
 
 
 def _of(errors: dict[str, Any], name: str, label: str, i: int) -> float | None:

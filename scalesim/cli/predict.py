@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -11,6 +12,9 @@ from scalesim.cli.common import parse, print_json
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput
 from scalesim.faces import plain
+
+if TYPE_CHECKING:
+    from scalesim.fitting import Fit
 
 __all__ = ["Options", "run"]
 
@@ -31,6 +35,9 @@ class Options:
     """Context lengths; K is 1024."""
     set: tuple[str, ...] = ()
     """Any other field the law needs: n_head=8."""
+    contrasts: Annotated[str | None, tyro.conf.arg(metavar="FILE.csv")] = None
+    """Pairs of models, in the columns of scalesim/data/head_contrasts.csv: how their losses differ. "shipped"
+    are the published ones that the package ships."""
     level: float = 0.9
     """Of the intervals."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -45,6 +52,8 @@ def run(args: list[str]) -> int:
     from scalesim.units import parse_context, parse_count
 
     fit = named_fit(options.law)
+    if options.contrasts is not None:
+        return _contrasts(fit, options)
     x: dict[str, Any] = {}
     for entry in options.set:
         name, equals, value = entry.partition("=")
@@ -75,12 +84,50 @@ def run(args: list[str]) -> int:
             line["loss_interval"] = [float(found.low[i]), float(found.high[i])]
             line["run_interval"] = [float(found.run_low[i]), float(found.run_high[i])]
         line["extrapolation"] = {name: float(v[i]) for name, v in found.beyond.items()}
+        line["extrapolation_error"] = float(found.extrapolation_error[i])
         lines.append(line)
     if options.json:
-        report = {"law": type(fit.law).__name__, "level": options.level, "predictions": lines}
+        report = {
+            "law": type(fit.law).__name__,
+            "level": options.level,
+            "predictions": lines,
+            "notes": list(found.notes),
+        }
         print_json(plain(report))
     else:
         _print(lines, options.level)
+        for note in found.notes:
+            print(note)
+    return 0
+
+
+def _contrasts(fit: Fit, options: Options) -> int:
+    """Predict comparisons on a corpus that the law has not seen."""
+    from scalesim.data import load_contrasts
+    from scalesim.fitting import predict_contrasts
+
+    told = {"n_params": options.n_params, "n_tokens": options.n_tokens, "context": options.context}
+    extra = next((name for name, value in (*told.items(), ("set", options.set)) if value), None)
+    if extra:
+        raise InvalidInput(f"{extra} and contrasts exclude each other: the file tells what the models are.")
+    table = load_contrasts(None if options.contrasts == "shipped" else options.contrasts)
+    found = predict_contrasts(fit, table, level=options.level)
+    for note in (*table.notes, *found.notes):
+        print(f"scalesim: {note}", file=sys.stderr)
+    if options.json:
+        report = {"law": type(fit.law).__name__, "level": options.level, "contrasts": found.to_json()}
+        print_json(plain(report))
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table("comparison", "measured", "predicted", f"{options.level:.0%} interval", "source", box=None)
+    for line in found.to_json():
+        interval = f"{line['low']:+.2f} .. {line['high']:+.2f}"
+        numbers = (f"{line['measured']:+.2f}", f"{line['percent']:+.2f}", interval)
+        shown.add_row(line["name"], *numbers, line["source"].split(",")[0])
+    Console().print("100 log(loss of b / loss of a), in percent, on a corpus that the law has not seen:")
+    Console().print(shown)
     return 0
 
 
@@ -88,7 +135,8 @@ def _print(lines: list[dict[str, Any]], level: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    fields = [k for k in lines[0] if k not in ("loss", "loss_interval", "run_interval", "extrapolation")]
+    results = ("loss", "loss_interval", "run_interval", "extrapolation", "extrapolation_error")
+    fields = [k for k in lines[0] if k not in results]
     table = Table(*fields, "loss", f"law {level:.0%}", f"a run {level:.0%}", "beyond the data", box=None)
     for line in lines:
         pairs = [line.get(k) for k in ("loss_interval", "run_interval")]

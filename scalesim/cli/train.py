@@ -213,7 +213,6 @@ def _mesh(options: Options) -> tuple[jax.sharding.Mesh | None, Callable[[], None
 
 
 def _config(options: Options, vocab_size: int) -> TrainConfig:
-    from dataclasses import replace
 
     from scalesim.cli.given import given_shape
     from scalesim.model import ModelOptions
@@ -222,7 +221,7 @@ def _config(options: Options, vocab_size: int) -> TrainConfig:
 
     given = given_shape(options.shape).shape
     d_ff = given.d_ff if isinstance(given.d_ff, int) else 8 * max(1, round(given.d_ff / 8))
-    shape = replace(given, vocab_size=vocab_size, head_dim=options.head_dim, d_ff=d_ff)
+    shape = given.replace(vocab_size=vocab_size, head_dim=options.head_dim, d_ff=d_ff)
     return TrainConfig(
         shape=shape,
         context_length=parse_context(options.context),

@@ -1,9 +1,10 @@
 """What a shape costs: pure functions of (shape, workload, hardware)."""
 
 from scalesim.cost.blocks import in_blocks
-from scalesim.cost.cache import kv_bytes_per_token, kv_cache_bytes
+from scalesim.cost.cache import kv_bytes_per_token, kv_cache_bytes, pool_bytes, state_bytes
 from scalesim.cost.calibration import Calibration, Timing, calibrate
 from scalesim.cost.capacity import check_fits, largest_batch, largest_context
+from scalesim.cost.counts import Counts, counts
 from scalesim.cost.explain import ServingCost, serving_cost
 from scalesim.cost.flops import ForwardFlops, forward_flops
 from scalesim.cost.latency import (
@@ -48,6 +49,7 @@ from scalesim.cost.paper import (
 )
 from scalesim.cost.parallel import Parallel
 from scalesim.cost.price import PerMillion, lifetime_price, token_energy, token_price
+from scalesim.cost.speculative import speculative_step_time
 from scalesim.cost.training import (
     MFU,
     Band,
@@ -68,6 +70,7 @@ __all__ = [
     "AtMost",
     "Band",
     "Calibration",
+    "Counts",
     "ExpectedCost",
     "ForwardFlops",
     "HardwareAwareCost",
@@ -90,6 +93,7 @@ __all__ = [
     "as_measure",
     "calibrate",
     "check_fits",
+    "counts",
     "decode_operators",
     "fits",
     "forward_flops",
@@ -110,12 +114,15 @@ __all__ = [
     "named_measure",
     "paper_training_flops",
     "paper_training_memory",
+    "pool_bytes",
     "prefill_operators",
     "prefill_time",
     "reported_cost",
     "serving",
     "serving_cost",
     "serving_memory",
+    "speculative_step_time",
+    "state_bytes",
     "step_time",
     "time_to_first_token",
     "token_energy",

@@ -17,11 +17,19 @@ from scalesim.hardware import Hardware
 from scalesim.shape import Shape
 from scalesim.workload import Workload
 
-__all__ = ["Calibration", "Timing", "calibrate", "fit_constants"]
+__all__ = ["Calibration", "Timing", "ask_about_units", "calibrate", "fit_constants"]
 
 Constants = TypeVar("Constants")
-_SHARES = ("compute", "bandwidth")  # between 0 and 1: no kernel beats the data sheet
-_HUBER = 0.05  # relative errors beyond 5% count linearly, so that no odd kernel bends the fit
+_SHARES = (  # between 0 and 1: no kernel beats the data sheet
+    "compute",
+    "bandwidth",
+    "quantise",
+    "attention_compute",
+    "attention_bandwidth",
+    "link",
+    "rest",
+    "cache_share",
+)
 
 
 def _least_squares(
@@ -65,6 +73,31 @@ def _decode(name: str, x: jax.Array) -> jax.Array:
     return jax.nn.sigmoid(x) if name in _SHARES else jnp.exp(x)
 
 
+_LARGE = 20.0  # a factor that no engine, but another unit explains
+_UNITS = {"seconds": 1.0, "milliseconds": 1e-3, "microseconds": 1e-6}
+
+
+def ask_about_units(predicted: np.ndarray, seconds: np.ndarray, field: str, unit: str) -> None:
+    """Raise InvalidInput where times are so far from what is predicted that their unit must be another.
+
+    Args:
+        predicted: seconds by data sheet and constants.
+        seconds: measured, read as if they were in `unit`.
+        field: what the measurements are called.
+        unit: "seconds", "milliseconds" or "microseconds".
+    """
+    factor = float(np.exp(np.median(np.log(np.asarray(seconds) / np.asarray(predicted)))))
+    if 1 / _LARGE < factor < _LARGE:
+        return
+    alike = [
+        name for name, size in _UNITS.items() if abs(np.log(factor * size / _UNITS[unit])) < np.log(10.0)
+    ]
+    guess = f"; are they {alike[0]}?" if alike else "."
+    raise InvalidInput(
+        f"{field} must be in {unit}, but is {factor:.3g} times what data sheet and constants give{guess}"
+    )
+
+
 def fit_constants(
     time: Callable[[Constants], jax.Array],
     start: Constants,
@@ -73,10 +106,11 @@ def fit_constants(
     fixed: Sequence[str] = (),
     prior: float = 0.2,
     steps: int = 100,
+    tolerance: float = 0.05,
 ) -> Constants:
     """Return the constants under which `time` comes closest to measured seconds.
 
-    Minimises the sum over measurements of the pseudo-Huber loss (width 0.05) of log(time / seconds), plus
+    Minimises the sum over measurements of the pseudo-Huber loss of log(time / seconds), plus
     (prior * distance from the start)^2 in the logarithms of the constants (the logits of shares): a constant
     that the measurements do not tell stays where it was.
 
@@ -87,8 +121,10 @@ def fit_constants(
         fixed: constants to leave alone.
         prior: weight of the start.
         steps: at most so many Levenberg-Marquardt steps.
+        tolerance: relative errors beyond it count linearly, so that no odd kernel bends the fit.
     """
-    names = [f.name for f in fields(start) if f.name not in fixed]  # type: ignore[arg-type]
+    stated = [f.name for f in fields(start) if getattr(start, f.name) is not None]  # type: ignore[arg-type]
+    names = [name for name in stated if name not in fixed]
     x0 = jnp.asarray([_encode(name, float(getattr(start, name))) for name in names])
     goal = jnp.log(jnp.asarray(seconds))
 
@@ -99,7 +135,8 @@ def fit_constants(
     def residuals(x: jax.Array, goal: jax.Array) -> jax.Array:
         r = jnp.log(time(build(x))) - goal
         # The square of this is the pseudo-Huber loss; its slope at 0 is that of r itself.
-        robust = jnp.sign(r) * _HUBER * jnp.sqrt(2 * (jnp.sqrt(1 + (r / _HUBER) ** 2) - 1 + 1e-18))
+        robust = jnp.sqrt(2 * (jnp.sqrt(1 + (r / tolerance) ** 2) - 1 + 1e-18))
+        robust = jnp.sign(r) * tolerance * robust
         return jnp.concatenate([robust, prior * (x - x0)])
 
     best = build(_least_squares(residuals, x0, steps=steps)(goal))
@@ -171,7 +208,8 @@ def calibrate(
     What differs between two engines on one accelerator is what lies between the kernels, and the attention
     kernel: the constants of `EngineConstants`. They are fitted by least squares on
     log(predicted / measured), held near their start by `prior` (a constant e times its start costs as much
-    as that relative error of one measurement), so that a single measurement works too.
+    as that relative error of one measurement), so that a single measurement works too. Where each of three
+    or more, predicted from the others, comes out worse than before, the hardware stays as it was.
 
     Args:
         measurements: at least one.
@@ -180,7 +218,7 @@ def calibrate(
         prior: how much the start is trusted, as a relative error.
 
     Raises:
-        InvalidInput: no measurement, or a constant that is not known.
+        InvalidInput: no measurement, a constant that is not known, or times in another unit than seconds.
     """
     if not measurements:
         raise InvalidInput("measurements must hold at least one timing, but is empty.")
@@ -192,7 +230,9 @@ def calibrate(
     with jax.enable_x64(True):
         model = _Predictor(measurements, hardware, tuple(constants), prior)
         everyone = np.ones(len(seconds))
-        before = np.abs(np.asarray(model.times(model.start)) / seconds - 1)
+        told = np.asarray(model.times(model.start))
+        ask_about_units(told, seconds, "seconds of the timings", "seconds")
+        before = np.abs(told / seconds - 1)
         found = model.fit(everyone)
         errors = np.abs(np.asarray(model.times(found)) / seconds - 1)
         left_out = None
@@ -203,15 +243,21 @@ def calibrate(
                 others[i] = 0.0
                 out.append(abs(float(model.times(model.fit(others))[i]) / seconds[i] - 1))
             left_out = float(np.mean(out))
-        adjusted = model.hardware(found)
+        # Timings that say nothing of the next one leave the hardware as it is.
+        kept = left_out is not None and left_out > float(before.mean())
+        adjusted = model.hardware(model.start if kept else found)
+        errors = before if kept else errors
     error = float(errors.mean())
     engine = replace(
         hardware.efficiency.engine,
         **{name: float(getattr(adjusted.efficiency.engine, name)) for name in constants},
     )
     source = f"{hardware.efficiency.source}; calibrated to {len(seconds)} timings"
-    efficiency = replace(hardware.efficiency, engine=engine, source=source, error=(("model", error),))
+    stated = error if left_out is None or kept else left_out
+    efficiency = replace(hardware.efficiency, engine=engine, source=source, error=(("model", stated),))
     tail = "" if left_out is None else f", {left_out:.1%} on a timing left out"
+    if kept:
+        tail = f": left as it was, for a timing left out would be missed by {left_out:.1%}"
     status = (
         f"{len(seconds)} timing{'' if len(seconds) == 1 else 's'} met within {error:.1%} on average{tail}."
     )

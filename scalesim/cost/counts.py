@@ -69,7 +69,8 @@ class Counts(Shown):
         names = ("layers", "mixer", "FFN", "parameters", "weights", f"cache at {format_context(last)}")
         total, active = self.n_params["total"], self.n_params["active"]
         visited = f", {format_count(active)} active" if active != total else ""
-        title = f"{format_count(total)} parameters{visited}, {format_count(self.n_params['embedding'])} of them embeddings"
+        tables = format_count(self.n_params["embedding"])
+        title = f"{format_count(total)} parameters{visited}, {tables} of them embeddings"
         return Face(title, names, rows, self.lines(), most=40)
 
     def lines(self) -> tuple[str, ...]:
@@ -149,7 +150,8 @@ def _kind(mixer: Mixer) -> str:
     if not isinstance(mixer, Attention):
         return name
     window = "" if mixer.window is None else f", window {mixer.window:g}"
-    return f"{name} {mixer.n_head:g}/{mixer.n_kv_head:g} of {mixer.head_dim:g}{window}{', shared' * mixer.shared}"
+    shared = ", shared" * mixer.shared
+    return f"{name} {mixer.n_head:g}/{mixer.n_kv_head:g} of {mixer.head_dim:g}{window}{shared}"
 
 
 def _places(shape: Shape) -> list[str]:

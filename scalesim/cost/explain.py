@@ -16,6 +16,7 @@ from scalesim.cost.numbers import to_float
 from scalesim.cost.operators import Operator
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.cost.price import PerMillion, token_energy, token_price
+from scalesim.cost.spread import Interval, pass_interval
 from scalesim.cost.training import Band
 from scalesim.hardware import Hardware
 from scalesim.shape import Shape
@@ -37,7 +38,8 @@ class ServingCost:
         dollars: $ a million tokens, "prompt" and "generated" (None: the hardware states no price).
         joules: of a million tokens (None: the hardware states no power).
         prefill, decode: the operators of the first token of one prompt alone, and of one step.
-        error: the stated relative error of whole-model times on this hardware (None: not measured there).
+        error: half the width of the time a token's 90% interval, relative to it.
+        ttft_interval, tpot_interval: 90% intervals of both times: see `pass_interval`.
     """
 
     kv_bytes_per_token: float
@@ -51,7 +53,9 @@ class ServingCost:
     joules: PerMillion | None
     prefill: tuple[Operator, ...]
     decode: tuple[Operator, ...]
-    error: float | None
+    error: float
+    ttft_interval: Interval
+    tpot_interval: Interval
 
 
 @partial(jax.jit, static_argnames="parallel")
@@ -92,6 +96,9 @@ def serving_cost(
     parallel.check(shape)
     times = _times(to_float(shape), to_float(workload), hardware, parallel)
     found, dollars, joules, prefill, decode = jax.tree.map(float, jax.device_get(times))
+    first, after = (
+        pass_interval(operators, hardware, parallel, float(shape.n_layer)) for operators in (prefill, decode)
+    )
     return ServingCost(
         kv_bytes_per_token=kv_bytes_per_token(shape, kv_bits=workload.kv_bits),
         weight_bytes=weight_bytes(shape, weight_bits=workload.weight_bits),
@@ -104,5 +111,7 @@ def serving_cost(
         joules=joules,
         prefill=prefill,
         decode=decode,
-        error=dict(hardware.efficiency.error).get("model"),
+        error=(after.high - after.low) / 2 / found.tpot_s,
+        ttft_interval=first,
+        tpot_interval=after,
     )

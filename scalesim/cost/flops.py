@@ -127,6 +127,6 @@ _KINDS = {"output projection": "output", "router": "router"}
 
 
 def score_flops(score: Scores, new: Num, past: Num, *, causal: bool = True) -> Num:
-    """Return the FLOPs of one sequence's scores in one layer: 2 a pair, head and value, of keys and results."""
+    """Return the FLOPs of one sequence's scores in one layer: 2 a pair, head and value of keys or results."""
     pairs = attended_pairs(new, past, window=score.window, causal=causal) / score.every
     return 2.0 * score.n_head * (score.head_dim + score.v_head_dim) * pairs

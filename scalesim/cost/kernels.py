@@ -7,14 +7,17 @@ chosen by their error on measurements held out of the fit (`experiments/hardware
 
 from __future__ import annotations
 
+import math
+
 import jax.numpy as jnp
 
-from scalesim.efficiency import DecodeConstants, GemmConstants, PrefillConstants
+from scalesim.constants import DecodeConstants, GemmConstants, PrefillConstants
 from scalesim.types import Num
 
 __all__ = ["decode_attention_time", "gemm_time", "p_norm", "prefill_attention_time"]
 
 _US = 1e-6
+_PI_BY_LOG_2 = math.pi / math.log(2.0)
 _LONG = 200.0  # cached tokens beyond which decode kernels split a head's cache over several blocks
 
 
@@ -32,6 +35,36 @@ def p_norm(p: Num, *times: Num) -> Num:
     return whole * jnp.exp(jnp.log(powers) / p)
 
 
+def _odd(head_dim: Num) -> Num:
+    """0 for powers of two, 1 half way between them (in the logarithm): such heads are padded."""
+    return jnp.square(jnp.sin(_PI_BY_LOG_2 * jnp.log(head_dim * 1.0)))
+
+
+def _wide(head_dim: Num) -> Num:
+    """Grows from 0 as heads leave the sizes that kernels are made for."""
+    return jnp.log1p(jnp.square(jnp.square(head_dim / 256.0)))
+
+
+def _by_head(c: DecodeConstants | PrefillConstants, head_dim: Num) -> Num:
+    """How many times as long a head of that size takes as its values alone would."""
+    factor: Num = 1.0
+    if c.wide is not None:
+        factor = factor + c.wide * _wide(head_dim)
+    if c.odd is not None:
+        factor = factor + c.odd * _odd(head_dim)
+    return factor
+
+
+def _calls(c: GemmConstants, rows: Num, depth: Num) -> Num:
+    """Microseconds of the calls around a product; steps a factor of two wide between kinds of calls."""
+    out: Num = c.host_us
+    if c.host_rows_us is not None:
+        out = out + c.host_rows_us / (1 + jnp.exp(-6 * jnp.log(rows / 24.0)))
+    if c.host_part_us is not None:
+        out = out + c.host_part_us / (1 + jnp.exp(6 * jnp.log(depth / 90.0)))
+    return out
+
+
 def gemm_time(
     flops: Num,
     n_bytes: Num,
@@ -42,11 +75,16 @@ def gemm_time(
     *,
     packed: Num = 0.0,
     launch: Num = 1.0,
+    host: Num = 1.0,
+    rows: Num | None = None,
+    value_bytes: Num = 2.0,
 ) -> Num:
     """Return the seconds of a matrix product of `flops` that moves `n_bytes`, its inner dimension `depth`.
 
     t = launch + depth_us k^depth_exponent + || flops (1 + fill / k) / (compute peak),
-    (bytes + packing packed + latency_bytes) / (share bandwidth) ||_p, with k the depth.
+    (bytes + packing packed + latency_bytes) / (share bandwidth), serial k m / (m + serial_rows) ||_p
+    + quantise_us + (2 + value_bytes) m (k + quantise_width) / (quantise bandwidth), with k the depth; the
+    last two and `serial` where the constants state them: a format that activations are rounded to first.
 
     Args:
         flops: 2 m n k.
@@ -57,11 +95,26 @@ def gemm_time(
         c: the measured constants.
         packed: bytes of the matrix that many rows share, times 1 - 1 / rows.
         launch: share of the fixed times that counts (graphs hide a part of them).
+        host: share of the calls' time that counts.
+        rows: m; needed where the constants have a serial part or round activations.
+        value_bytes: bytes a value of the format that activations are rounded to.
     """
     compute = flops * (1 + c.fill / depth) / (c.compute * peak)
     memory = (n_bytes + c.packing * packed + c.latency_bytes) / (c.bandwidth * bandwidth)
+    times = [compute, memory]
     chain = c.depth_us * jnp.exp(c.depth_exponent * jnp.log(depth * 1.0))
-    return launch * (c.launch_us + chain) * _US + p_norm(c.sharpness, compute, memory)
+    fixed = c.launch_us + chain
+    before: Num = 0.0
+    if c.serial_ns is not None and c.serial_rows is not None:
+        assert rows is not None
+        times.append(1e-9 * c.serial_ns * depth * rows / (rows + c.serial_rows))
+    if c.quantise is not None and c.quantise_width is not None and c.quantise_us is not None:
+        assert rows is not None
+        fixed = fixed + c.quantise_us
+        before = (2 + value_bytes) * rows * (depth + c.quantise_width) / (c.quantise * bandwidth)
+    if c.host_us is not None:
+        before = before + host * _US * _calls(c, rows, depth)
+    return launch * fixed * _US + before + p_norm(c.sharpness, *times)
 
 
 def decode_attention_time(
@@ -79,37 +132,48 @@ def decode_attention_time(
     caches: Num = 2.0,
     flops: Num | None = None,
     launch: Num = 1.0,
+    windowed: Num = 0.0,
 ) -> Num:
     """Return the seconds of attention of one new token to `length` cached ones, in one layer.
 
     The cache is read once whatever n_head is, but the bandwidth reached falls with the group size
-    g = n_head / n_kv_head: t = launch + split T / (T + 200) + || bytes (1 + log(g) / group_scale) /
-    (share bandwidth), serial T g^-serial_exponent, (flops (1 + head_pad / head_dim) + unpack values) /
-    (compute peak) ||_p.
+    g = n_head / n_kv_head: t = launch + split T / (T + 200) + window_us + by_head || bytes
+    (1 + log(g) / group_scale) (1 + window_reload (g - 1)) / (share bandwidth), serial T g^-serial_exponent,
+    (flops (1 + head_pad / head_dim) + unpack values) / (compute peak) ||_p, with
+    by_head = 1 + wide log(1 + (head_dim / 256)^4) + odd sin^2(pi log2 head_dim).
 
     Args:
         batch: sequences.
         length: cached tokens T that are attended to.
         n_head, n_kv_head, head_dim: heads on this device.
         peak, bandwidth: FLOP/s and bytes/s.
-        c: the measured constants.
+        c: the measured constants, of the cache's format.
         kv_bytes, activation_bytes: bytes a value.
         caches: values read per KV head, token and unit of head_dim: 2 for K and V, 1 for a latent cache.
-        flops: 4 batch T n_head head_dim unless given.
+        flops: 4 batch T n_kv_head sqrt(g^2 + group_tile^2) head_dim unless given.
         launch: share of the fixed times that counts.
+        windowed: 1 where the layer has a sliding window.
     """
     group = n_head / n_kv_head
     # A head's cache is read in tiles: what is shorter than one costs as much.
     values = jnp.sqrt(jnp.square(length * head_dim) + jnp.square(c.tile))
     values = caches * batch * n_kv_head * values
     read = kv_bytes * values * (1 + jnp.log(group) / c.group_scale)
+    if c.window_reload is not None:
+        read = read * (1 + windowed * c.window_reload * (group - 1))
     queries = activation_bytes * 2.0 * batch * n_head * head_dim
     memory = (read + c.query_weight * queries) / (c.bandwidth * bandwidth)
     serial = c.serial_us * _US * length * jnp.exp(-c.serial_exponent * jnp.log(group))
-    work = 4.0 * batch * length * n_head * head_dim if flops is None else flops
+    rows = n_head
+    if c.group_tile is not None:
+        rows = n_kv_head * jnp.sqrt(jnp.square(group) + jnp.square(c.group_tile))
+    work = 4.0 * batch * length * rows * head_dim if flops is None else flops
     work = work * (1 + c.head_pad / head_dim) + c.unpack * values
     fixed = c.launch_us + c.split_us * length / (length + _LONG)
-    return launch * fixed * _US + p_norm(c.sharpness, memory, serial, work / (c.compute * peak))
+    if c.window_us is not None:
+        fixed = fixed + c.window_us * windowed
+    long = p_norm(c.sharpness, memory, serial, work / (c.compute * peak))
+    return launch * fixed * _US + long * _by_head(c, head_dim)
 
 
 def prefill_attention_time(
@@ -127,12 +191,15 @@ def prefill_attention_time(
     kv_bytes: Num = 2.0,
     activation_bytes: Num = 2.0,
     launch: Num = 1.0,
+    windowed: Num = 0.0,
 ) -> Num:
     """Return the seconds of attention of `new` tokens a sequence, in one layer.
 
-    t = launch + || 4 batch rows (span + span_pad) (head_dim + head_pad) (1 + reload / g) / (compute peak),
-    bytes / (share bandwidth), serial longest (head_dim / 128)^serial_exponent ||_p, with
-    rows = n_kv_head sqrt((g new)^2 + tile_rows^2) and g = n_head / n_kv_head.
+    t = launch + prompt_us n / (n + prompt_rows) + window_us + || 4 batch rows (span + span_pad) (head_dim +
+    head_pad) (1 + reload / g) by_head / (compute peak), bytes / (share bandwidth),
+    serial longest (head_dim / 128)^serial_exponent ||_p, with
+    rows = n_kv_head (sqrt((g new)^2 + tile_rows^2) + part_rows), g = n_head / n_kv_head and
+    by_head = 1 + wide log(1 + (head_dim / 256)^4) + odd sin^2(pi log2 head_dim).
 
     Args:
         batch: sequences.
@@ -140,16 +207,25 @@ def prefill_attention_time(
         span: positions that one of them attends to, on average.
         n_head, n_kv_head, head_dim: heads on this device.
         peak, bandwidth: FLOP/s and bytes/s.
-        c: the measured constants.
+        c: the measured constants, of the cache's format.
         longest: positions that the last of them attends to.
         kv_bytes, activation_bytes: bytes a value.
         launch: share of the fixed time that counts.
+        windowed: 1 where the layer has a sliding window.
     """
     group = n_head / n_kv_head
-    rows = n_kv_head * jnp.sqrt(jnp.square(new * group) + jnp.square(c.tile_rows))
-    work = 4.0 * batch * rows * (span + c.span_pad) * (head_dim + c.head_pad) * (1 + c.reload / group)
+    rows = jnp.sqrt(jnp.square(new * group) + jnp.square(c.tile_rows))
+    if c.part_rows is not None:
+        rows = rows + c.part_rows
+    work = 4.0 * batch * n_kv_head * rows * (span + c.span_pad) * (head_dim + c.head_pad)
+    work = work * (1 + c.reload / group) * _by_head(c, head_dim)
     moved = batch * head_dim * (activation_bytes * 2 * new * n_head + kv_bytes * 2 * longest * n_kv_head)
     serial = c.serial_us * _US * longest * jnp.exp(c.serial_exponent * jnp.log(head_dim / 128.0))
-    return launch * c.launch_us * _US + p_norm(
+    fixed = c.launch_us
+    if c.prompt_us is not None and c.prompt_rows is not None:
+        fixed = fixed + c.prompt_us * new / (new + c.prompt_rows)
+    if c.window_us is not None:
+        fixed = fixed + c.window_us * windowed
+    return launch * fixed * _US + p_norm(
         c.sharpness, work / (c.compute * peak), moved / (c.bandwidth * bandwidth), serial
     )

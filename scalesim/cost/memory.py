@@ -77,8 +77,8 @@ def activation_bytes(shape: Shape, workload: Workload, *, parallel: Parallel = O
 
     Of the tokens computed at a time, min(batch prompt, prefill_chunk): the residual stream twice, queries,
     keys, values and the mixer's result, and the FFN's inner values (of as many experts as a token visits) of
-    the widest block; of each sequence, the logits in 32 bits. Attention itself keeps no score matrix. The workload's
-    batch is that of this device.
+    the widest block; of each sequence, the logits in 32 bits. Attention itself keeps no score matrix. The
+    workload's batch is that of this device.
     """
     tokens = smaller(workload.batch_size * workload.prompt_length, workload.prefill_chunk)
     tokens = larger(tokens, workload.batch_size)

@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from scalesim.cost.cache import kv_cache_bytes
+from scalesim.cost.chosen import cache_constants, format_of, product_constants
 from scalesim.cost.flops import attended_pairs, score_flops
+from scalesim.cost.fused import Bytes, Part, delta_parts, experts_part, latent_parts
 from scalesim.cost.kernels import decode_attention_time, gemm_time, p_norm, prefill_attention_time
 from scalesim.cost.memory import weight_bytes
 from scalesim.cost.numbers import larger, smaller, to_float
@@ -29,9 +31,10 @@ from scalesim.cost.parallel import (
 from scalesim.hardware import Hardware
 from scalesim.pytree import register, static
 from scalesim.shape import Mixer, MixtureOfExperts, Parameter, Shape
-from scalesim.shape.mixers import Scores
+from scalesim.shape.ffn import FFN
+from scalesim.shape.mixers import DeltaNet, LatentAttention, Scores
 from scalesim.types import Num
-from scalesim.workload import Workload
+from scalesim.workload import Compute, Workload
 
 __all__ = ["Operator", "elementwise_values", "forward_operators"]
 
@@ -53,15 +56,19 @@ class Operator:
         compute_s, memory_s: seconds at the data sheet's peaks.
         link_s: seconds of communication.
         time_s: predicted seconds.
+        launches: kernels that are launched.
+        kind: which constants price it, as a kind and format of kernel; "" for what lies between kernels.
     """
 
     name: str = static("")
+    kind: str = static("")
     flops: Num = 0.0
     n_bytes: Num = 0.0
     compute_s: Num = 0.0
     memory_s: Num = 0.0
     link_s: Num = 0.0
     time_s: Num
+    launches: Num = 0.0
 
     def bound(self) -> str:
         """Say what bounds it: "compute", "memory", "link", or "overhead" where fixed times are over half."""
@@ -83,20 +90,40 @@ class _Pass(NamedTuple):
     weight: Num  # bytes a value
     act: Num
     kv: Num
+    compute: Compute
 
     def gemm(
-        self, name: str, layers: Num, tokens: Num, width: Num, depth: Num, weights: Num, value: Num
+        self,
+        name: str,
+        layers: Num,
+        tokens: Num,
+        width: Num,
+        depth: Num,
+        weights: Num,
+        value: Num,
+        compute: Compute | None = None,
     ) -> Operator:
         """A product [tokens, depth] x [depth, width], `layers` times; `weights` matrices are read."""
+        compute = compute or self.compute
+        peak = self.peak if compute == self.compute else self.hardware.peak_flops(compute)
         e = self.hardware.efficiency
         rows = tokens / self.chunks
         flops = 2.0 * rows * width * depth
         matrix = value * weights * width * depth
-        n_bytes = self.act * rows * (depth + width) + matrix
-        more = {"packed": matrix * (1 - 1 / rows), "launch": e.engine.launch}
-        once = gemm_time(flops, n_bytes, depth, self.peak, self.bandwidth, e.gemm, **more)
-        times = layers * self.chunks
-        return self.operator(name, times * flops, times * n_bytes, times * once)
+        constants = product_constants(e, compute)
+        # In a narrow format activations are rounded before a product reads them.
+        narrow = None if compute == "bf16" else format_of(compute).weight_bytes
+        inputs = self.act if narrow is None else smaller(self.act, narrow)
+        n_bytes = rows * (inputs * depth + self.act * width) + matrix
+        more = {
+            "packed": matrix * (1 - 1 / rows),
+            "launch": e.engine.launch,
+            "host": e.engine.host,
+            "rows": rows,
+            "value_bytes": inputs,
+        }
+        once = gemm_time(flops, n_bytes, depth, peak, self.bandwidth, constants, **more)
+        return self.times(layers * self.chunks, Part(name, f"gemm {compute}", flops, n_bytes, once))
 
     def gemms(self, layers: Num, tensors: Sequence[Parameter]) -> list[Operator]:
         """The products that tensors are read for; those of one name, side by side, are one."""
@@ -129,17 +156,24 @@ class _Pass(NamedTuple):
             tokens = tokens * first.visited
         return self.gemm(name, layers, tokens, width, depth, copies, self.weight)
 
-    def operator(self, name: str, flops: Num, n_bytes: Num, seconds: Num) -> Operator:
+    def times(self, layers: Num, part: Part) -> Operator:
+        """An operator of one layer, as often as it is launched."""
         hw = self.hardware
-        scaled = seconds * hw.efficiency.engine.scale
+        flops, n_bytes = layers * part.flops, layers * part.n_bytes
         return Operator(
-            name=name,
+            name=part.name,
+            kind=part.kind,
             flops=flops,
             n_bytes=n_bytes,
             compute_s=flops / self.peak,
             memory_s=n_bytes / self.bandwidth,
-            time_s=scaled,
+            time_s=layers * part.seconds * hw.efficiency.engine.scale,
+            launches=layers * 1.0,
         )
+
+    @property
+    def formats(self) -> Bytes:
+        return Bytes(self.compute, self.weight, self.act, self.kv)
 
 
 def forward_operators(
@@ -180,30 +214,63 @@ def forward_operators(
         w.weight_bits / 8,
         w.activation_bits / 8,
         w.kv_bits / 8,
+        workload.compute,
     )
     found: list[Operator] = p.gemms(1.0, s.extras)
     for block in s.blocks:
-        first = [] if block.mixer is None else block.mixer.tensors(s.d_model)
-        found += p.gemms(block.count, [t for t in first if t.operator != "output projection"])
-        if block.mixer is not None:
-            for score in block.mixer.scores(decode=decode):
-                found.append(_attend(p, score, block.count, batch, new, past, decode=decode))
-            if not (isinstance(block.mixer.step_flops, int) and block.mixer.step_flops == 0):
-                found.append(_recurrence(p, block.mixer, block.count, batch))
-        found += p.gemms(block.count, [t for t in first if t.operator == "output projection"])
-        found += p.gemms(block.count, [] if block.ffn is None else block.ffn.tensors(s.d_model))
+        found += _mix(p, block.mixer, block.count, batch, new, past, decode=decode)
+        found += _ffn(p, block.ffn, block.count)
         found += p.gemms(block.count, block.extras)
     once, head = (1.0 / p.chunks, batch * p.chunks), (s.vocab_size / parallel.tensor, s.d_model)
     return _merged(
         [
             *found,
             _elementwise(p),
-            p.gemm("logits", *once, *head, 1.0, larger(p.weight, 2.0)),
+            p.gemm("logits", *once, *head, 1.0, larger(p.weight, 2.0), "bf16"),
             _sampling(p, batch),
             *_communication(p),
             _engine(p, batch, decode=decode),
         ]
     )
+
+
+def _mix(
+    p: _Pass, mixer: Mixer | None, layers: Num, batch: Num, new: Num, past: Num, *, decode: bool
+) -> list[Operator]:
+    """A mixer's operators: as one measured block where there is one, else matrix by matrix."""
+    if mixer is None:
+        return []
+    where, d = (p.hardware, p.parallel, p.formats), p.shape.d_model
+    # Sub-passes of a prompt, each with its share of the sequences.
+    part = batch / p.chunks
+    if isinstance(mixer, LatentAttention):
+        parts = latent_parts(mixer, d, part, new, past, *where, decode=decode)
+        if parts is not None:
+            return [p.times(layers * p.chunks, one) for one in parts]
+    tensors = mixer.tensors(d)
+    found = p.gemms(layers, [t for t in tensors if t.operator != "output projection"])
+    for score in mixer.scores(decode=decode):
+        found.append(_attend(p, score, layers, batch, new, past, decode=decode))
+    known = delta_parts(mixer, part, new, *where, decode=decode) if isinstance(mixer, DeltaNet) else None
+    if known is not None:
+        found += [p.times(layers * p.chunks, one) for one in known]
+    elif not (isinstance(mixer.step_flops, int) and mixer.step_flops == 0):
+        found.append(_recurrence(p, mixer, layers, batch))
+    return found + p.gemms(layers, [t for t in tensors if t.operator == "output projection"])
+
+
+def _ffn(p: _Pass, ffn: FFN | None, layers: Num) -> list[Operator]:
+    """A feed-forward block's operators: routed experts as one, where they were measured."""
+    if ffn is None:
+        return []
+    tensors = ffn.tensors(p.shape.d_model)
+    if isinstance(ffn, MixtureOfExperts):
+        tokens = p.tokens / p.chunks
+        routed = experts_part(ffn, p.shape.d_model, tokens, p.hardware, p.parallel, p.formats)
+        if routed is not None:
+            others = p.gemms(layers, [t for t in tensors if t.visited is None])
+            return [*others, p.times(layers * p.chunks, routed)]
+    return p.gemms(layers, tensors)
 
 
 _SPLIT = frozenset({"heads", "mlp", "vocab"})
@@ -248,14 +315,15 @@ def _attend(
             heads,
             kv_heads,
             head_dim,
-            p.peak,
+            p.hardware.peak_flops("bf16"),
             p.bandwidth,
-            e.decode,
+            cache_constants(e, "decode", p.kv),
             kv_bytes=p.kv,
             activation_bytes=p.act,
             caches=caches,
-            flops=flops,
+            flops=None if caches == 2 else flops,
             launch=e.engine.launch,
+            windowed=0.0 if window is None else 1.0,
         )
         once = once * (1 + e.engine.group * jnp.log(heads / kv_heads))
     else:
@@ -269,19 +337,21 @@ def _attend(
             heads,
             kv_heads,
             head_dim,
-            p.peak,
+            p.hardware.peak_flops("bf16"),
             p.bandwidth,
-            e.prefill,
+            cache_constants(e, "prefill", p.kv),
             longest=longest,
             kv_bytes=p.kv,
             activation_bytes=p.act,
             launch=e.engine.launch,
+            windowed=0.0 if window is None else 1.0,
         )
-    return p.operator(score.name, layers * flops, layers * n_bytes, layers * once)
+    kind = "decode" if decode else "prefill"
+    return p.times(layers, Part(score.name, f"{kind} bf16", flops, n_bytes, once))
 
 
 def _recurrence(p: _Pass, mixer: Mixer, layers: Num, batch: Num) -> Operator:
-    """Recurrences and filters: by the roofline of matrix products, whose constants stand in for measured ones.
+    """Recurrences and filters: by the roofline of matrix products, whose constants stand for measured ones.
 
     The state is read and written once a pass, what goes in and comes out once.
     """
@@ -291,7 +361,7 @@ def _recurrence(p: _Pass, mixer: Mixer, layers: Num, batch: Num) -> Operator:
     compute, memory = flops / (gemm.compute * p.peak), n_bytes / (gemm.bandwidth * p.bandwidth)
     launch = p.hardware.efficiency.engine.launch * gemm.launch_us * 1e-6 * p.chunks
     seconds = launch + p_norm(gemm.sharpness, compute, memory)
-    return p.operator("recurrence", layers * flops, layers * n_bytes, layers * seconds)
+    return p.times(layers, Part("recurrence", "", flops, n_bytes, seconds))
 
 
 def _elementwise(p: _Pass) -> Operator:
@@ -299,7 +369,7 @@ def _elementwise(p: _Pass) -> Operator:
     n_bytes = p.act * p.tokens * elementwise_values(p.shape, p.parallel.tensor)
     at_once = n_bytes / p.chunks / p.shape.n_layer
     seconds = n_bytes / (p.hardware.efficiency.engine.stream * p.hardware.bandwidth_at(at_once))
-    return p.operator("norms and activations", 0.0 * n_bytes, n_bytes, seconds)
+    return p.times(1.0, Part("norms and activations", "", 0.0 * n_bytes, n_bytes, seconds))
 
 
 def elementwise_values(shape: Shape, tensor: Num = 1) -> Num:
@@ -320,7 +390,7 @@ def _sampling(p: _Pass, batch: Num) -> Operator:
     n_bytes = 4.0 * _SAMPLING_PASSES * batch * p.shape.vocab_size
     stream = p.hardware.efficiency.engine.stream
     seconds = n_bytes / (stream * p.hardware.bandwidth_at(4.0 * batch * p.shape.vocab_size))
-    return p.operator("sampling", 0.0 * n_bytes, n_bytes, seconds)
+    return p.times(1.0, Part("sampling", "", 0.0 * n_bytes, n_bytes, seconds))
 
 
 def _communication(p: _Pass) -> list[Operator]:
@@ -338,7 +408,11 @@ def _communication(p: _Pass) -> list[Operator]:
             )
     if parallel.pipeline > 1:
         parts["pipeline"] = send_time(residual, parallel.pipeline, hw) * p.chunks
-    return [Operator(name=name, link_s=seconds, time_s=seconds) for name, seconds in parts.items()]
+    kinds = {"all-reduce": "all-reduce", "expert all-to-all": "nccl all-to-all"}
+    return [
+        Operator(name=name, kind=kinds.get(name, ""), link_s=seconds, time_s=seconds, launches=2 * s.n_layer)
+        for name, seconds in parts.items()
+    ]
 
 
 def _engine(p: _Pass, batch: Num, *, decode: bool) -> Operator:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import jax
 
+from scalesim.cost.block_kernels import collective_time
 from scalesim.cost.numbers import larger
 from scalesim.errors import InvalidInput
 from scalesim.hardware import Hardware
@@ -90,15 +91,21 @@ def held_heads(n_kv_head: Num, parallel: Parallel) -> Num:
 
 def _link(hardware: Hardware, devices: int) -> Num:
     """Bandwidth in bytes/s between so many devices: beyond the fast domain it is the network's."""
-    domain = hardware.scaleup_size
-    inside = domain is None or not isinstance(domain, int | float) or devices <= domain
-    gbs = hardware.need("interconnect_gbs") if inside else hardware.need("scaleout_gbs")
+    name = "interconnect_gbs" if _inside(hardware, devices) else "scaleout_gbs"
+    gbs = hardware.need(name)
     return gbs * 1e9 * hardware.efficiency.engine.link
+
+
+def _inside(hardware: Hardware, devices: int) -> bool:
+    """Whether so many devices are within the fast domain."""
+    domain = hardware.scaleup_size
+    return domain is None or not isinstance(domain, int | float) or devices <= domain
 
 
 def all_reduce_time(n_bytes: Num, devices: int, hardware: Hardware) -> Num:
     """Return the seconds in which `devices` sum `n_bytes`.
 
+    Inside one node as the engine's kernel was measured (`collective_time`); between nodes
     2 (n - 1) / n bytes / link, and twice log2(n) hops (a ring moves as much, a tree takes as many hops).
 
     >>> from scalesim.hardware import load_hardware
@@ -107,14 +114,25 @@ def all_reduce_time(n_bytes: Num, devices: int, hardware: Hardware) -> Num:
     """
     if devices == 1:
         return 0.0
+    measured = hardware.efficiency.of("all-reduce")
+    if measured is not None and _inside(hardware, devices):
+        link = 1e9 * hardware.need("interconnect_gbs")
+        return collective_time(n_bytes, devices, link, measured)
     hops = 2 * math.log2(devices) * hardware.efficiency.engine.hop_us * 1e-6
     return 2 * (devices - 1) / devices * n_bytes / _link(hardware, devices) + hops
 
 
 def all_to_all_time(n_bytes: Num, devices: int, hardware: Hardware) -> Num:
-    """Return the seconds in which each of `devices` sends its `n_bytes` to all: (n - 1) / n bytes / link."""
+    """Return the seconds in which each of `devices` sends its `n_bytes` to all: (n - 1) / n bytes / link.
+
+    Inside one node as NCCL was measured (`collective_time`).
+    """
     if devices == 1:
         return 0.0
+    measured = hardware.efficiency.of("nccl all-to-all")
+    if measured is not None and _inside(hardware, devices):
+        link = 1e9 * hardware.need("interconnect_gbs")
+        return collective_time(n_bytes, devices, link, measured, rounds=1.0)
     hop = hardware.efficiency.engine.hop_us * 1e-6
     return (devices - 1) / devices * n_bytes / _link(hardware, devices) + hop
 

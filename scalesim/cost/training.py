@@ -12,7 +12,7 @@ from scalesim.cost.numbers import larger
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.hardware import Hardware
 from scalesim.pytree import register
-from scalesim.shape import Shape
+from scalesim.shape import MixtureOfExperts, Shape
 from scalesim.types import Num
 from scalesim.workload import TrainingPlan
 
@@ -27,12 +27,19 @@ __all__ = [
 ]
 
 
-MFU = (0.25, 0.40, 0.50)
-"""Observed model FLOPs utilisation of dense models, low, typical and high: 38-43% for Llama 3 405B on 8K-16K
-H100s (arXiv 2407.21783, Table 4), 46% for PaLM (arXiv 2204.02311, Table 3), 41-56% for GPT of 22B-1T on A100s
-(arXiv 2205.05198, Table 5). All GPU hours of a run, restarts and all, come to less: by their model cards 35%
-for Llama 3.1 405B (30.84 million H100 hours), 27% for 70B (7.0 million) and, outside this band, 15% for 8B
-(1.46 million)."""
+MFU: dict[str, tuple[float, float, float]] = {"dense": (0.25, 0.40, 0.50), "experts": (0.13, 0.18, 0.24)}
+"""Observed model FLOPs utilisation by kind of model, low, typical and high.
+
+Dense: 38-43% for Llama 3 405B on 8K-16K H100s (arXiv 2407.21783, Table 4), 46% for PaLM (arXiv 2204.02311,
+Table 3), 41-56% for GPT of 22B-1T on A100s (arXiv 2205.05198, Table 5). All GPU hours of a run, restarts and
+all, come to less: by their model cards 35% for Llama 3.1 405B (30.84 million H100 hours), 27% for 70B (7.0
+million) and, outside this band, 15% for 8B (1.46 million).
+
+Mixtures of experts, 6 FLOPs an active parameter and token: 15% for JetMoE-8B (2.2B active, 1.25T tokens in
+30,000 H100 hours, arXiv 2404.07413); 18% for OLMoE-1B-7B (1.3B active, 5.1T tokens in about ten days of 256
+H100s, arXiv 2409.02060); 20% of the FP8 peak for Llama 4 Behemoth (390 TFLOP/s a GPU on 32K GPUs, Meta's
+announcement); 17% of the FP8 peak for DeepSeek-V3 (37B active, 14.8T tokens in 2.664 million H800 hours,
+arXiv 2412.19437), which is 35% of the BF16 peak: state `compute` as it was trained."""
 
 
 @register
@@ -119,21 +126,33 @@ def training_memory(shape: Shape, plan: TrainingPlan, parallel: Parallel = ONE_D
     )
 
 
+def _utilisation(shape: Shape, stated: tuple[Num, Num, Num] | None) -> tuple[Num, Num, Num]:
+    if stated is not None:
+        return stated
+    return MFU["experts" if any(isinstance(b.ffn, MixtureOfExperts) for b in shape.blocks) else "dense"]
+
+
 def training_seconds(
-    shape: Shape, plan: TrainingPlan, hardware: Hardware, devices: Num, *, mfu: tuple[Num, Num, Num] = MFU
+    shape: Shape,
+    plan: TrainingPlan,
+    hardware: Hardware,
+    devices: Num,
+    *,
+    mfu: tuple[Num, Num, Num] | None = None,
 ) -> Band:
     """Return the seconds of a training run, as a band: FLOPs / (devices peak MFU).
 
     MFU counts the FLOPs of the model, not those of recomputation. It cannot be predicted from the shape
-    alone: the band is that observed in published runs, or what `mfu` (low, typical, high) states.
+    alone: the band is that observed in published runs of the kind, dense or with experts (`MFU`), or what
+    `mfu` (low, typical, high) states.
     """
     ideal = training_flops(shape, plan) / (devices * hardware.peak_flops(plan.compute))
-    low, typical, high = mfu
+    low, typical, high = _utilisation(shape, mfu)
     return Band(ideal / high, ideal / typical, ideal / low)
 
 
 def training_price(
-    shape: Shape, plan: TrainingPlan, hardware: Hardware, *, mfu: tuple[Num, Num, Num] = MFU
+    shape: Shape, plan: TrainingPlan, hardware: Hardware, *, mfu: tuple[Num, Num, Num] | None = None
 ) -> Band:
     """Return the $ of a training run, as a band over both the MFU and the hardware's price.
 

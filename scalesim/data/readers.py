@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from scalesim.data.columns import ALIASES, Found, find_columns, listed
+from scalesim.data.conventions import parameter_counts
 from scalesim.data.delimited import MISSING
 from scalesim.data.own import own_runs
 from scalesim.data.paper import paper_runs
@@ -89,6 +90,8 @@ def load_runs(
             f"{said} has no column for the loss: --column loss=NAME says which it is. It has {listed(table)}."
         )
     stated = _in_plain_units(numbers, found, units or {}, notes)
+    if "n_params" not in stated:
+        numbers = {**parameter_counts(table, numbers), **numbers}
     kept = _usable(numbers, _ended_well(table, notes), notes)
     rows = np.flatnonzero(kept)
     numbers = {k: v[kept] for k, v in numbers.items()}

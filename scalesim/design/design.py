@@ -110,7 +110,7 @@ def plain_candidate(found: Candidate, real: bool) -> Candidate:
     plain: Candidate = jax.tree.map(float, found)
     shape = plain_shape(found.shape, real)
     if float(shape.n_head) % float(shape.n_kv_head):
-        shape = dataclasses.replace(shape, n_head=float(shape.n_head), n_kv_head=float(shape.n_kv_head))
+        shape = shape.replace(n_head=float(shape.n_head), n_kv_head=float(shape.n_kv_head))
     counts = ("n_params", "n_params_non_embedding", "n_params_total")
     rounded: dict[str, Any] = {name: round(getattr(plain, name), 3) for name in counts}
     return dataclasses.replace(plain, shape=shape, **rounded)

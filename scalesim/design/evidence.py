@@ -15,6 +15,7 @@ from scalesim.design.design import Candidate, Design
 from scalesim.design.lattice import PAPER, log_costs
 from scalesim.design.problem import Problem, Query, precisions, stack_queries
 from scalesim.fitting import Choices, Curves, Points, Squared
+from scalesim.fitting.diagnosis import identification
 from scalesim.fitting.predict import beyond, evidence_ranges, predict
 from scalesim.fitting.sensitivity import Suggestion, suggest_runs
 from scalesim.laws.base import Law, fields_of
@@ -40,6 +41,11 @@ _WORDS = {
     "n_kv_head": "KV heads",
     "context_length": "context",
     "n_tokens": "training tokens",
+    "flops": "training compute",
+    "head_dim": "head sizes",
+    "d_ff": "FFN widths",
+    "d_model": "widths",
+    "n_layer": "depths",
 }
 
 
@@ -56,15 +62,18 @@ def extrapolation(fit: Any, best: Candidate, context_length: float, loss: float)
         "n_kv_head": shape.n_kv_head,
         "context_length": context_length,
     }
-    if "n_tokens" in getattr(fit, "law", fit).fields:
-        values["n_tokens"] = best.n_tokens
+    for name in getattr(fit, "law", fit).fields:
+        if name in ("head_dim", "d_ff", "d_model", "n_layer"):
+            values[name] = getattr(shape, name)
+        elif name == "n_tokens":
+            values[name] = best.n_tokens
     outside = {name: float(factor) for name, factor in beyond(fit, values).items()}
     least = evidence_ranges(fit).get("loss", (loss, loss))[0]
     return {**outside, "loss": max(0.0, least - loss)} if outside else {}
 
 
 def extrapolation_text(fit: Any, outside: dict[str, float], sees_context: bool) -> str:
-    """Return what to know about a design's distance from the evidence, in a sentence or two."""
+    """Return what to know about a design's distance from the evidence, and what it leaves open of the law."""
     if not outside:
         return "The law came without its evidence: how far this extrapolates is not known."
     far = [
@@ -81,7 +90,7 @@ def extrapolation_text(fit: Any, outside: dict[str, float], sees_context: bool) 
             f" Losses were measured at {format_context(context[1])} context: as in the paper, they are taken "
             "to rank head configurations alike at any context."
         )
-    return text
+    return " ".join((text, *identification(fit)))
 
 
 def loss_intervals(
@@ -89,8 +98,8 @@ def loss_intervals(
 ) -> list[tuple[float, float] | None]:
     """Return the 90% intervals of the losses that models of some designs would have, all in one prediction.
 
-    They hold the uncertainty of the law and the scatter of single runs about it (`scalesim.fitting.predict`);
-    None without a bootstrap.
+    They hold the uncertainty of the law, what it may be off beyond its runs, and the scatter of single runs
+    about it (`scalesim.fitting.predict`); None without a bootstrap.
     """
     if getattr(fit, "bootstrap", None) is None or not found:
         return [None] * len(found)

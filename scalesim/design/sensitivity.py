@@ -16,6 +16,7 @@ from scalesim.design.lattice import Lattice, exhaustive
 from scalesim.design.problem import NOTHING_FREE, Problem, Query
 from scalesim.design.relaxation import DesignSet
 from scalesim.errors import InvalidInput, Unreachable
+from scalesim.numerics.roots import newton_system
 from scalesim.types import Num
 
 __all__ = ["Choice", "Optimum", "Sensitivity", "choices_over_context", "polished", "sensitivity"]
@@ -275,29 +276,10 @@ def _residual(problem: Problem, query: Query, designs: DesignSet, z: Num, sets: 
 def _solved(problem: Problem, query: Query, designs: DesignSet, z: Num, sets: Any) -> Any:
     """Return where Newton's method ends with these limits and coordinates held, and the conditions there."""
 
-    def residual(z: Num) -> tuple[Num, Any]:
-        value, others = _residual(problem, query, designs, z, sets)
-        return value, (value, *others)
-
-    def step(_: int, state: Any) -> Any:
-        """Go on to the next point; what is known of the last goes with it."""
-        z = state[0]
-        turn, (value, limits, slope) = jax.jacfwd(residual, has_aux=True)(z)
-        inverse = jnp.linalg.pinv(turn)
-        move = -inverse @ value
-        longest = jnp.abs(move[: len(sets[1])]).max()
-        return (
-            z + move * jnp.minimum(1.0, 0.25 / jnp.maximum(longest, 1e-12)),
-            z,
-            value,
-            limits,
-            slope,
-            inverse,
-        )
-
-    nothing = jax.eval_shape(partial(step, 0), (z,))
-    first = (z, *(jnp.zeros(leaf.shape, leaf.dtype) for leaf in nothing[1:]))
-    return jax.lax.fori_loop(0, NEWTON_STEPS, step, first)[1:]
+    z, value, (limits, slope), inverse = newton_system(
+        lambda z: _residual(problem, query, designs, z, sets), z, steps=NEWTON_STEPS, watched=len(sets[1])
+    )
+    return z, value, limits, slope, inverse
 
 
 @partial(jax.jit, static_argnums=2)

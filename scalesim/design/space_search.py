@@ -250,7 +250,7 @@ def _d_ff_for_loss(problem: Problem, query: Query, shape: Shape, space: DesignSp
     last = jnp.maximum(jnp.floor(high * shape.d_model / unit + 1e-9), first)
 
     def loss_at(tiles: Num) -> Num:
-        return problem.loss_of(replace(shape, d_ff=tiles * unit), query)
+        return problem.loss_of(shape.replace(d_ff=tiles * unit), query)
 
     def halve(_: int, ends: tuple[Num, Num]) -> tuple[Num, Num]:
         below, reaches = ends
@@ -262,7 +262,7 @@ def _d_ff_for_loss(problem: Problem, query: Query, shape: Shape, space: DesignSp
     widest = (high - low) * float(space.widths(problem.family).max()) / unit
     steps = int(np.ceil(np.log2(widest + 2.0))) + 1
     _, reaches = jax.lax.fori_loop(0, steps, halve, (first - 1.0, last))
-    return replace(shape, d_ff=jnp.maximum(reaches, first) * unit)
+    return shape.replace(d_ff=jnp.maximum(reaches, first) * unit)
 
 
 def search_space(

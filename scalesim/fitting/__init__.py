@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from scalesim.fitting.bootstrap import Bootstrap, bootstrap, with_bootstrap
-from scalesim.fitting.comparison import Comparison, compare
+from scalesim.fitting.comparison import BASE_FORMS, Comparison, compare
+from scalesim.fitting.compute import EquivalentCompute, equivalent_compute
+from scalesim.fitting.contrasts import (
+    ContrastPrediction,
+    Contrasts,
+    Spread,
+    contrasts,
+    estimate_spread,
+    predict_contrasts,
+)
 from scalesim.fitting.coordinates import coefficients, with_coefficients
 from scalesim.fitting.engine import fit
 from scalesim.fitting.evidence import Choices, Curves, Evidence, Points
+from scalesim.fitting.forms import FORMS, Form, Judged, fit_form, fit_with_contrasts, judge, mixture, stack
 from scalesim.fitting.isoflop import IsoFlop, approach_two_bias, isoflop
 from scalesim.fitting.noise import Huber, Noise, Squared
 from scalesim.fitting.predict import Prediction, predict
 from scalesim.fitting.result import Fit, load_fit, named_fit
+from scalesim.fitting.rollout import Rollout, rollout, with_rollout
 from scalesim.fitting.sensitivity import (
     CoefficientPath,
     Profile,
@@ -23,19 +34,28 @@ from scalesim.fitting.sensitivity import (
 from scalesim.fitting.validation import Validation, leave_largest_out, leave_one_group_out
 
 __all__ = [
+    "BASE_FORMS",
+    "FORMS",
     "Bootstrap",
     "Choices",
     "CoefficientPath",
     "Comparison",
+    "ContrastPrediction",
+    "Contrasts",
     "Curves",
+    "EquivalentCompute",
     "Evidence",
     "Fit",
+    "Form",
     "Huber",
     "IsoFlop",
+    "Judged",
     "Noise",
     "Points",
     "Prediction",
     "Profile",
+    "Rollout",
+    "Spread",
     "Squared",
     "Suggestion",
     "Validation",
@@ -43,17 +63,28 @@ __all__ = [
     "bootstrap",
     "coefficients",
     "compare",
+    "contrasts",
     "delta_path",
+    "equivalent_compute",
+    "estimate_spread",
     "fit",
+    "fit_form",
+    "fit_with_contrasts",
     "isoflop",
+    "judge",
     "leave_largest_out",
     "leave_one_group_out",
     "load_fit",
+    "mixture",
     "named_fit",
     "outlier_path",
     "predict",
+    "predict_contrasts",
     "profile",
+    "rollout",
+    "stack",
     "suggest_runs",
     "with_bootstrap",
     "with_coefficients",
+    "with_rollout",
 ]

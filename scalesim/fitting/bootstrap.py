@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,7 +78,7 @@ class Bootstrap(Shown):
         if self.freedom < 1:
             return plain
         scale = 1.0 if self.kind == "wild" else np.sqrt(self.units / self.freedom)
-        return NormalDist().cdf(scale * _student(plain, self.freedom))
+        return NormalDist().cdf(scale * student(plain, self.freedom))
 
     def intervals(self, level: float = 0.9) -> dict[str, list[Any]]:
         """Return each coefficient's expanded percentile interval (see `tail`), [low, high]."""
@@ -159,14 +160,16 @@ class Bootstrap(Shown):
         return Bootstrap(samples, objective, raw["kind"], raw["seed"], raw["asked"], *known)
 
 
-def _student(probability: float, freedom: int) -> float:
+def student(probability: float, freedom: int) -> float:
     """Return Student's t quantile, by the expansion about the normal one: within 2% from 2 degrees on.
 
     Abramowitz and Stegun, 26.7.5.
 
-    >>> round(_student(0.05, 5), 3), round(_student(0.05, 100), 4)
+    >>> round(student(0.05, 5), 3), round(student(0.05, 100), 4)
     (-2.014, -1.6602)
     """
+    if freedom == 1:  # Cauchy's distribution, for which the expansion is 12% short
+        return math.tan(math.pi * (probability - 0.5))
     z = NormalDist().inv_cdf(probability)
     terms = (
         (z**3 + z) / 4,
@@ -295,11 +298,16 @@ def with_bootstrap(
     path: str | Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Fit:
-    """Return the fit with its `bootstrap` (which has the arguments), whose errors replace the sandwich's."""
+    """Return the fit with its `bootstrap` (which has the arguments), whose errors replace the sandwich's.
+
+    It gets its `rollout` too, by which predictions beyond the runs are widened.
+    """
+    from scalesim.fitting.rollout import rollout
+
     found = bootstrap(
         fit, count, kind=kind, seed=seed, starts=starts, keep=keep, path=path, progress=progress
     )
-    return replace(fit, bootstrap=found, standard_errors=found.standard_errors)
+    return replace(fit, bootstrap=found, standard_errors=found.standard_errors, rollout=rollout(fit))
 
 
 def coefficients_of(setup: Setup, z: np.ndarray) -> dict[str, np.ndarray]:

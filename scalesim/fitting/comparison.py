@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from scalesim.data.conventions import conventions
+from scalesim.data.readers import load_runs
 from scalesim.errors import InvalidInput
 from scalesim.faces import Face, Shown, plain
 from scalesim.fitting.coordinates import slots_of
 from scalesim.fitting.engine import fit
+from scalesim.fitting.evidence import Evidence, Points
 from scalesim.fitting.noise import Noise
 from scalesim.fitting.result import Fit, Origin, law_name
+from scalesim.fitting.rollout import Rollout, best_rollout
 from scalesim.fitting.setup import EvidenceLike, LawLike, the_law
 from scalesim.fitting.validation import Validation, both_held_out
+from scalesim.laws.power import Chinchilla, Kaplan, PowerOfSum
+from scalesim.laws.terms import Constant
 
-__all__ = ["Comparison", "LawScore", "compare"]
+__all__ = ["BASE_FORMS", "Comparison", "LawScore", "compare"]
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +32,14 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+BASE_FORMS = (PowerOfSum(), Chinchilla(), Kaplan() + Constant(E=0.5))
+"""The laws in parameters and tokens that stand for a base law, the one that extrapolates best first
+(`experiments/extrapolation.py`)."""
 FOLDS = 10
+ONE_COUNT = (
+    "The table counts parameters in one way only, so whether it extrapolates better with or without "
+    "embeddings could not be tried; a second column of counts, or the shape, would do."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +48,12 @@ class LawScore:
 
     Attributes:
         name, fit: the law.
+        convention: the column that n_params is, where the table counts parameters in several ways.
         n_coefficients: free ones.
         rms: error on the runs it was fitted to, nats.
         held_out: rms error on groups left out in turn, nats.
-        rollout: rms error on the largest runs, fitted without them, nats.
+        rollout: rms error on the largest runs, fitted without them, nats: over several cuts of training
+            compute, each counting alike (`rollout`); nan where there are too few runs.
         aic, bic: n log(mean squared residual) + 2 k, and + k log n.
         worse_by: (low, middle, high): how much larger its mean squared held-out error is than the best
             law's, as a fraction, by a paired bootstrap over the groups (90%); zeros for the best.
@@ -46,6 +61,7 @@ class LawScore:
 
     name: str
     fit: Fit
+    convention: str
     n_coefficients: int
     rms: float
     held_out: float
@@ -65,25 +81,44 @@ class Comparison(Shown):
     """The table: laws by held-out error, the best first.
 
     Attributes:
-        scores: a line for each law.
+        scores: a line for each law, and each way of counting parameters.
         held_out_by: what was held out, a phrase.
         rollout_by: what the rollout was, a phrase.
+        picked: the law, and the count of parameters, to extrapolate by: the first that was named, unless
+            another's rollout errors are clearly less (`best_rollout`).
+        notes: sentences about what could not be tried.
     """
 
     scores: tuple[LawScore, ...]
     held_out_by: str
     rollout_by: str
+    picked: LawScore
+    notes: tuple[str, ...] = ()
 
     def _face(self) -> Face:
+        several = any(s.convention for s in self.scores)
         rows = [
-            (s.name, s.n_coefficients, *(1e3 * v for v in (s.rms, s.held_out, s.rollout)), s.aic, _worse(s))
+            (
+                s.name,
+                *([s.convention] if several else []),
+                s.n_coefficients,
+                *(1e3 * v for v in (s.rms, s.held_out, s.rollout)),
+                s.aic,
+                _worse(s),
+            )
             for s in self.scores
         ]
+        counted = ["n_params is"] if several else []
+        of = f" with {self.picked.convention}" if self.picked.convention else ""
         return Face(
             f"{len(self.scores)} laws by held-out error, the best first (rms, millinats)",
-            ("law", "coefficients", "fitted", "held out", "rollout", "AIC", "worse by (90%)"),
+            ("law", *counted, "coefficients", "fitted", "held out", "rollout", "AIC", "worse by (90%)"),
             rows,
-            (f"Held out: {self.held_out_by}. Rollout: {self.rollout_by}.",),
+            (
+                f"Held out: {self.held_out_by}. Rollout: {self.rollout_by}.",
+                f"To extrapolate: {self.picked.name}{of}.",
+                *self.notes,
+            ),
         )
 
     def plot(self) -> Figure:
@@ -104,7 +139,13 @@ class Comparison(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Return the table as plain values."""
         scores = [score.to_dict() for score in self.scores]
-        return {"scores": scores, "held_out_by": self.held_out_by, "rollout_by": self.rollout_by}
+        return {
+            "scores": scores,
+            "held_out_by": self.held_out_by,
+            "rollout_by": self.rollout_by,
+            "picked": {"name": self.picked.name, "convention": self.picked.convention},
+            "notes": list(self.notes),
+        }
 
 
 def _worse(score: LawScore) -> str:
@@ -116,7 +157,6 @@ def compare(
     laws: Sequence[LawLike],
     evidence: EvidenceLike,
     *,
-    share: float = 0.75,
     seed: int = 0,
     noise: Noise | None = None,
     fixed: Mapping[str, float | None] | None = None,
@@ -128,24 +168,28 @@ def compare(
 ) -> Comparison:
     """Fit several laws to the same evidence and score what each has not seen.
 
+    A run table that counts parameters in several ways (with and without embeddings) has each law fitted
+    under each of them: which extrapolates is not known beforehand, and the fit alone does not tell.
+
     Args:
         laws: laws, classes or names, as `fit` takes them.
         evidence: as `fit` takes it. Without groups, ten folds of rows are held out instead.
-        share: the rollout fits the runs up to this quantile of n_params, and predicts the larger ones.
         seed: of folds and of the paired bootstrap.
         noise, per_group, by, starts: as `fit` takes them.
         fixed, bounds, priors: as `fit` takes them; each law takes those of its coefficients.
 
     >>> table = compare(["separablehead", "head"], "paper", fixed={"E": 1.97})
-    >>> table.scores[0].name
-    'HeadLaw'
+    >>> table.scores[0].name, table.picked.name
+    ('HeadLaw', 'HeadLaw')
     """
     if len(laws) < 2:
         raise InvalidInput(f"compare needs at least two laws, but has {len(laws)}.")
+    tables = _tables(evidence)
+    pairs = [(law, name) for law in laws for name in tables]
     found = [
         fit(
             law,
-            evidence,
+            tables[name],
             noise=noise,
             fixed=_own(law, fixed),
             bounds=_own(law, bounds),
@@ -154,7 +198,7 @@ def compare(
             by=by,
             starts=starts,
         )
-        for law in laws
+        for law, name in pairs
     ]
     runs = found[0].setup.runs
     by = "each group of runs in turn"
@@ -162,15 +206,29 @@ def compare(
         folds = np.random.default_rng(seed).permutation(len(runs)) % min(FOLDS, len(runs))
         found = [_regrouped(f, folds) for f in found]
         by = f"{min(FOLDS, len(runs))} folds of rows"
-    axis = "n_params" if "n_params" in runs.columns else next(iter(runs.columns))
-    held, rolled = zip(*(both_held_out(f, axis, share) for f in found), strict=True)
+    held, rolled = zip(*map(both_held_out, found), strict=True)
     best = int(np.argmin([h.rms for h in held]))
-    scores = [
-        _score(f, h, r, _worse_by(h, held[best], seed) if i != best else (0.0, 0.0, 0.0))
-        for i, (f, h, r) in enumerate(zip(found, held, rolled, strict=True))
-    ]
+    several = len(tables) > 1
+    scores = []
+    for (_, convention), own, out, errors in zip(pairs, found, held, rolled, strict=True):
+        worse = (0.0, 0.0, 0.0) if out is held[best] else _worse_by(out, held[best], seed)
+        scores.append(_score(own, convention if several else "", out, errors, worse))
+    picked = scores[best_rollout(rolled)]
     scores.sort(key=lambda score: score.held_out)
-    return Comparison(tuple(scores), by, f"the runs above the {share:.0%} quantile of {axis}")
+    cuts = f"the runs of most {rolled[0].by}, by fits of the smallest 40% to 90%"
+    notes = () if several or not _counted(found) else (ONE_COUNT,)
+    return Comparison(tuple(scores), by, cuts, picked, notes)
+
+
+def _tables(evidence: Any) -> dict[str, Any]:
+    """Return the evidence under each way in which its run table counts parameters."""
+    if isinstance(evidence, Evidence | Points | list | tuple):
+        return {"": evidence}
+    return conventions(load_runs(evidence))
+
+
+def _counted(found: Sequence[Fit]) -> bool:
+    return any("n_params" in f.law.fields and "n_tokens" in f.law.fields for f in found)
 
 
 def _own(law: LawLike, options: Mapping[str, _T] | None) -> dict[str, _T]:
@@ -181,12 +239,14 @@ def _own(law: LawLike, options: Mapping[str, _T] | None) -> dict[str, _T]:
 
 def _regrouped(fit: Fit, folds: np.ndarray) -> Fit:
     setup = fit.setup
-    runs = dataclasses.replace(setup.runs, group=folds.astype(str))
-    points = None if setup.points is None else dataclasses.replace(setup.points, runs=runs)
-    return dataclasses.replace(fit, origin=Origin(dataclasses.replace(setup, points=points), fit.z))
+    runs = replace(setup.runs, group=folds.astype(str))
+    points = None if setup.points is None else replace(setup.points, runs=runs)
+    return replace(fit, origin=Origin(replace(setup, points=points), fit.z))
 
 
-def _score(fit: Fit, held: Validation, rolled: Validation, worse: tuple[float, float, float]) -> LawScore:
+def _score(
+    fit: Fit, convention: str, held: Validation, errors: Rollout, worse: tuple[float, float, float]
+) -> LawScore:
     n, k = len(fit.setup.runs), fit.setup.layout.size
     residual = fit.residuals()
     if fit.setup.rows.log_space:
@@ -195,11 +255,12 @@ def _score(fit: Fit, held: Validation, rolled: Validation, worse: tuple[float, f
     deviance = n * np.log(np.mean(residual**2) + 1e-300)
     return LawScore(
         name=law_name(fit.law),
-        fit=fit,
+        fit=replace(fit, rollout=errors),
+        convention=convention,
         n_coefficients=k,
         rms=fit.rms,
         held_out=held.rms,
-        rollout=rolled.rms,
+        rollout=errors.nats,
         aic=float(deviance + 2 * k),
         bic=float(deviance + k * np.log(n)),
         worse_by=worse,

@@ -20,7 +20,7 @@ __all__ = ["Layout", "Slot", "coefficients", "per_coordinate", "slots_of", "with
 
 @dataclass(frozen=True)
 class Slot:
-    """One coefficient (leaf) of a law: its dotted name, how it is declared, and what the fit was told.
+    """One coefficient (leaf) of a law: its dotted name, how it is declared, and what was asked for it.
 
     `size` is 0 for a number, else the number of groups that have a value of their own.
     """

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from scalesim.compilation import quick_jit
+from scalesim.fitting.coordinates import slots_of
 from scalesim.fitting.problem import FitProblem
 from scalesim.fitting.setup import Setup
 from scalesim.numerics.least_squares import influence
 
-__all__ = ["diagnose", "local"]
+__all__ = ["diagnose", "identification", "local"]
 
 AT_BOUND = 9.0
 """A logit beyond this is within 1e-4 of the range's end."""
@@ -77,6 +78,30 @@ def diagnose(
         "status": status,
         "message": message,
     }
+
+
+def identification(fit: Any) -> tuple[str, ...]:
+    """Return what the evidence leaves open about a fit's coefficients, a sentence each.
+
+    A coefficient whose 90% interval covers the whole range in which its starts are drawn is one of which
+    the runs say nothing.
+    """
+    if getattr(fit, "unidentified", ()):
+        return (f"The fit is not identified: {' '.join(fit.unidentified)}",)
+    if getattr(fit, "status", "") == "unidentified":
+        return (f"The fit is not identified: {fit.message}",)
+    if not hasattr(fit, "intervals"):
+        return ()
+    intervals, said = fit.intervals, []
+    for slot in slots_of(fit.law):
+        low, high = slot.bounds or slot.spec.start
+        own = np.asarray(intervals.get(slot.name, (np.nan, np.nan)), float).T.reshape(-1, 2)
+        if np.any((own[:, 0] <= low) & (own[:, 1] >= high)):
+            found = f"{own[:, 0].min():.3g} to {own[:, 1].max():.3g}"
+            said.append(
+                f"{slot.name} is hardly known: its 90% interval, {found}, covers all of {low:g} to {high:g}."
+            )
+    return tuple(said)
 
 
 def _open_directions(jacobian: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:

@@ -53,6 +53,8 @@ class Points:
         noise = {k: getattr(self.noise, k) for k in ("delta", "sigma", "space", "asymmetry", "use_error")}
         noise["delta"] = None if np.isinf(self.noise.delta) else self.noise.delta
         columns = {**self.runs.columns, "loss": self.runs.loss}
+        if {"n_params", "n_tokens"} <= set(columns) and "flops" not in columns:
+            columns["flops"] = 6 * columns["n_params"] * columns["n_tokens"]
         ranges = {k: [float(v.min()), float(v.max())] for k, v in columns.items()}
         return {
             "kind": "points",
@@ -200,13 +202,13 @@ class Choices(Evidence):
 
     query: Any
     chosen: Num
-    costs: Callable[[Law, Any], jax.Array] = field(metadata={"static": True})
+    costs: Callable[[Law, Any], Num] = field(metadata={"static": True})
     temperature: Num = 0.005
     weight: Num = 1.0
 
     def log_costs(self, law: Law) -> jax.Array:
         """Return the log cost of every candidate for every query, (queries, candidates)."""
-        cost = jax.vmap(lambda q: self.costs(law, q))(self.query)
+        cost = jax.vmap(lambda q: jnp.asarray(self.costs(law, q)))(self.query)
         return jnp.where(jnp.isfinite(cost), cost, 1e3)
 
     def rows(self, law: Law, anneal: Num) -> Rows:

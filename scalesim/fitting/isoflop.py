@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -12,16 +12,20 @@ from scalesim.data.readers import load_runs
 from scalesim.data.runs import RunTable
 from scalesim.errors import InvalidInput
 from scalesim.faces import Face, Shown
+from scalesim.fitting.bootstrap import student
 from scalesim.fitting.result import Fit
 from scalesim.fitting.setup import RunsLike
-from scalesim.laws.power import Chinchilla
+from scalesim.laws.base import Law
+from scalesim.laws.compose import Sum
+from scalesim.laws.power import Chinchilla, Kaplan, PowerOfSum
+from scalesim.laws.terms import Constant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
     from polars import DataFrame
 
-__all__ = ["IsoFlop", "IsoFlopProfile", "approach_two_bias", "isoflop"]
+__all__ = ["IsoFlop", "IsoFlopProfile", "Sizing", "approach_two_bias", "isoflop", "solvable"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +38,8 @@ class IsoFlopProfile:
         best_n_params, best_loss: where the polynomial is least.
         coefficients: of the polynomial in log n_params - centre, highest power first.
         centre: the mean of log n_params.
+        error: standard deviation of the log of best_n_params that the scatter about the polynomial makes.
+        bracketed: whether the minimum, and the run of least loss, lie inside the sizes.
         warning: what makes the minimum doubtful, or "".
     """
 
@@ -44,11 +50,30 @@ class IsoFlopProfile:
     best_loss: float
     coefficients: np.ndarray
     centre: float
+    error: float
+    bracketed: bool
     warning: str
 
     def at(self, n_params: ArrayLike) -> np.ndarray:
         """Return the polynomial at n_params."""
         return np.polyval(self.coefficients, np.log(np.asarray(n_params, float)) - self.centre)
+
+
+class Sizing(NamedTuple):
+    """The size and the data that budgets want, (m,) each, with the ends of an interval.
+
+    The intervals are for the optimum that runs of that budget would show; nan where there is none. `beyond`
+    is the factor by which a budget leaves those that it was found from.
+    """
+
+    flops: np.ndarray
+    n_params: np.ndarray
+    n_params_low: np.ndarray
+    n_params_high: np.ndarray
+    n_tokens: np.ndarray
+    n_tokens_low: np.ndarray
+    n_tokens_high: np.ndarray
+    beyond: np.ndarray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,8 +84,12 @@ class IsoFlop(Shown):
         approach: 1 (least loss at each compute among all runs), 2 (a profile for each budget) or
             3 (a fitted law, solved).
         exponent, scale: of the power law.
-        profiles: approach 2's; empty otherwise.
+        profiles: approach 2's, those without an inner minimum among them; empty otherwise.
         warnings: sentences.
+        budgets, optima: the FLOPs and n_params that the power law goes through, (k,); approach 3's are
+            the least and the greatest compute of the runs.
+        draws: (R, 2) of exponent and log scale under approach 3's bootstrap, or None.
+        tail: the share of the draws that a 90% interval leaves out on either side.
     """
 
     approach: int
@@ -68,14 +97,18 @@ class IsoFlop(Shown):
     scale: float
     profiles: tuple[IsoFlopProfile, ...]
     warnings: tuple[str, ...]
+    budgets: np.ndarray
+    optima: np.ndarray
+    draws: np.ndarray | None = None
+    tail: float = 0.05
 
     def _face(self) -> Face:
-        rows = [(p.budget, len(p.loss), p.best_n_params, p.best_loss, p.warning) for p in self.profiles]
+        rows = [(p.budget, len(p.loss), p.best_n_params, p.best_loss) for p in self.profiles if p.bracketed]
         return Face(
             f"Approach {self.approach}: n_params = {self.scale:.4g} C^{self.exponent:.4f}",
-            ("FLOPs", "runs", "best n_params", "least loss", "") if rows else (),
+            ("FLOPs", "runs", "best n_params", "least loss") if rows else (),
             rows,
-            () if rows else self.warnings,
+            self.warnings,
         )
 
     def plot(self) -> Figure:
@@ -88,7 +121,7 @@ class IsoFlop(Shown):
         """Return a row for each budget that has a profile."""
         import polars
 
-        names = ("budget", "best_n_params", "best_loss", "warning")
+        names = ("budget", "best_n_params", "best_loss", "bracketed", "warning")
         return polars.DataFrame({name: [getattr(p, name) for p in self.profiles] for name in names})
 
     def n_params_at(self, flops: ArrayLike) -> np.ndarray:
@@ -98,6 +131,39 @@ class IsoFlop(Shown):
     def n_tokens_at(self, flops: ArrayLike) -> np.ndarray:
         """Return the tokens that go with it, FLOPs / (6 n_params)."""
         return np.asarray(flops, float) / (6 * self.n_params_at(flops))
+
+    def at(self, flops: Any) -> Sizing:
+        """Return the size and the tokens for budgets of FLOPs, with 90% intervals.
+
+        Approaches 1 and 2: of a line through k points in logs, log N +- t s sqrt(1 + 1/k + (x - mean)^2 / S),
+        t Student's with k - 2 degrees of freedom, s the scatter about the line or the mean error of the
+        minima, whichever is larger. Approach 3: the quantiles of the fit's bootstrap.
+
+        Raises:
+            InvalidInput: a budget that is not above 0.
+        """
+        flops = np.atleast_1d(np.asarray(flops, float))
+        if not np.all(np.isfinite(flops) & (flops > 0)):
+            raise InvalidInput(f"budget must be FLOPs above 0, but is {flops.tolist()}.")
+        middle, at = np.log(self.n_params_at(flops)), np.log(flops)
+        if self.approach == 3:
+            low = high = np.full(len(flops), np.nan)
+            if self.draws is not None:
+                drawn = self.draws[:, 1:] + self.draws[:, :1] * at
+                low, high = np.quantile(drawn, [self.tail, 1 - self.tail], axis=0)
+        else:
+            x, freedom = np.log(self.budgets), len(self.budgets) - 2
+            off = np.log(self.optima) - np.log(self.n_params_at(self.budgets))
+            reach = (at - x.mean()) ** 2 / np.sum((x - x.mean()) ** 2)
+            noise = [p.error**2 for p in self.profiles if p.bracketed]
+            scatter = max(np.sum(off**2) / freedom, np.mean(noise) if noise else 0.0)
+            error = np.sqrt(scatter * (1 + 1 / len(x) + reach))
+            wide = -student(0.05, freedom) * error
+            low, high = middle - wide, middle + wide
+        size, least, most = np.exp(middle), np.exp(low), np.exp(high)
+        tokens, fewest, furthest = (flops / (6 * n) for n in (size, most, least))
+        beyond = np.maximum(1.0, np.maximum(flops / self.budgets.max(), self.budgets.min() / flops))
+        return Sizing(flops, size, least, most, tokens, fewest, furthest, beyond)
 
 
 def isoflop(
@@ -113,16 +179,17 @@ def isoflop(
     Args:
         runs: a run table with n_params, n_tokens, and flops if they are not 6 N D.
         approach: 1 takes the envelope of least loss over compute; 2 a polynomial in log n_params for each
-            budget, whose minimum it takes; 3 a Chinchilla law's closed form, from `fit`.
+            budget, whose minimum it takes where it lies inside the sizes; 3 a law's closed form, from
+            `fit`: of `Chinchilla`, `PowerOfSum` or `Kaplan`, with a constant or without.
         degree: of approach 2's polynomial, 3 by default; 3 follows the profile's lean, which 2 turns into
             bias.
-        fit: approach 3's, of a Chinchilla law; fitted to the runs if not given.
+        fit: approach 3's; a Chinchilla law fitted to the runs if not given.
         tolerance: approach 2's: runs that spread over at most this, in log FLOPs, are of one budget; 0.25 by
             default.
 
     Raises:
-        InvalidInput: no budget has enough runs, the approach is none of the three, or an option is given
-            that it does not use.
+        InvalidInput: fewer than 3 budgets have a minimum inside their sizes (a line through two points has
+            no error), the approach is none of the three, or an option is given that it does not use.
 
     >>> import scalesim as ss
     >>> law = ss.Chinchilla()
@@ -149,15 +216,25 @@ def _flops(table: RunTable) -> np.ndarray:
     return table["flops"] if "flops" in table.columns else 6 * table["n_params"] * table["n_tokens"]
 
 
-def _power_law(flops: np.ndarray, best: np.ndarray) -> tuple[float, float]:
-    if len(flops) < 2:
-        raise InvalidInput(f"only {len(flops)} budgets have an optimum; at least 2 are needed.")
+FEWEST = 3
+"""Optima that a power law is drawn through, at least."""
+
+
+def _power_law(approach: int, flops: Any, best: Any, profiles: Any, warnings: list[str]) -> IsoFlop:
+    flops, best = np.asarray(flops, float), np.asarray(best, float)
+    if len(flops) < FEWEST:
+        raise InvalidInput(
+            f"{len(flops)} budgets have a minimum inside their sizes; {FEWEST} are the least for an "
+            f"exponent. {' '.join(warnings)}"
+        )
     exponent, log_scale = np.polyfit(np.log(flops), np.log(best), 1)
-    return float(exponent), float(np.exp(log_scale))
+    return IsoFlop(
+        approach, float(exponent), float(np.exp(log_scale)), tuple(profiles), tuple(warnings), flops, best
+    )
 
 
 def _envelope(table: RunTable, bins: int = 12) -> IsoFlop:
-    flops = _flops(table)
+    flops, size = _flops(table), table["n_params"]
     edges = np.geomspace(flops.min(), flops.max() * (1 + 1e-9), bins + 1)
     rows = []
     for low, high in pairwise(edges):
@@ -165,14 +242,21 @@ def _envelope(table: RunTable, bins: int = 12) -> IsoFlop:
         if len(inside):
             rows.append(inside[np.argmin(table.loss[inside])])
     # A bin whose best run is worse than one with less compute is not on the envelope.
-    kept, least = [], np.inf
+    kept: list[int] = []
+    ends: list[int] = []
+    least = np.inf
     for row in rows:
         if table.loss[row] < least:
-            kept.append(row)
+            # Where the best run is of the largest size of all, a larger one may have been better.
+            (ends if size[row] in (size.min(), size.max()) else kept).append(row)
             least = table.loss[row]
-    exponent, scale = _power_law(flops[kept], table["n_params"][kept])
-    warning = f"The envelope rests on {len(kept)} runs." if len(kept) < 6 else ""
-    return IsoFlop(1, exponent, scale, (), tuple(filter(None, [warning])))
+    warnings = []
+    for row in ends:
+        side = "smallest" if size[row] == size.min() else "largest"
+        warnings.append(f"{flops[row]:.1e} FLOPs: the best run is of the {side} size of all; left out.")
+    if len(kept) < 6:
+        warnings.append(f"The envelope rests on {len(kept)} runs.")
+    return _power_law(1, flops[kept], size[kept], (), warnings)
 
 
 def _profiles(table: RunTable, degree: int, tolerance: float) -> IsoFlop:
@@ -192,16 +276,9 @@ def _profiles(table: RunTable, degree: int, tolerance: float) -> IsoFlop:
         profile = _profile(budget, table["n_params"][rows], table.loss[rows], degree)
         profiles.append(profile)
         if profile.warning:
-            warnings.append(f"{budget:.1e} FLOPs: {profile.warning}")
-    if len(profiles) < 2:
-        raise InvalidInput(
-            f"{len(profiles)} budgets have {degree + 2} or more runs of different size; 2 are needed. "
-            + " ".join(warnings)
-        )
-    exponent, scale = _power_law(
-        np.array([p.budget for p in profiles]), np.array([p.best_n_params for p in profiles])
-    )
-    return IsoFlop(2, exponent, scale, tuple(profiles), tuple(warnings))
+            warnings.append(f"{budget:.1e} FLOPs: {profile.warning}; left out.")
+    inner = [p for p in profiles if p.bracketed]
+    return _power_law(2, [p.budget for p in inner], [p.best_n_params for p in inner], profiles, warnings)
 
 
 def _profile(budget: float, n_params: np.ndarray, loss: np.ndarray, degree: int) -> IsoFlopProfile:
@@ -214,9 +291,9 @@ def _profile(budget: float, n_params: np.ndarray, loss: np.ndarray, degree: int)
     warning = ""
     if least in (0, len(grid) - 1):
         side = "smallest" if least == 0 else "largest"
-        warning = f"the minimum is not bracketed: it is at the {side} model."
+        warning = f"the minimum is not bracketed: it is at the {side} model"
     elif np.argmin(loss[np.argsort(x)]) in (0, len(x) - 1):
-        warning = "the run of least loss is at an end of the sizes, so the minimum is hardly bracketed."
+        warning = "the run of least loss is at an end of the sizes, so the minimum is hardly bracketed"
     best_loss = float(values[least])
     order = np.argsort(n_params)
     return IsoFlopProfile(
@@ -227,24 +304,70 @@ def _profile(budget: float, n_params: np.ndarray, loss: np.ndarray, degree: int)
         best_loss,
         coefficients,
         centre,
+        _error_of_minimum(x - centre, loss, coefficients, grid[least] - centre),
+        not warning,
         warning,
     )
+
+
+def _error_of_minimum(x: np.ndarray, loss: np.ndarray, coefficients: np.ndarray, at: float) -> float:
+    """Return the error of where a fitted polynomial is least, sd(p') / p''; inf where it is flat."""
+    spare = len(x) - len(coefficients)
+    bend = np.polyval(np.polyder(coefficients, 2), at)
+    if spare < 1 or bend <= 0:
+        return float("inf")
+    powers = np.vander(x, len(coefficients))
+    noise = np.sum((powers @ coefficients - loss) ** 2) / spare
+    order = np.arange(len(coefficients) - 1, 0, -1)
+    slope = np.append(order * at ** (order - 1.0), 0.0)
+    return float(np.sqrt(noise * slope @ np.linalg.pinv(powers.T @ powers) @ slope) / bend)
 
 
 def _closed_form(table: RunTable, fit: Fit | None) -> IsoFlop:
     from scalesim.fitting.engine import fit as fit_law
 
     found = fit if fit is not None else fit_law(Chinchilla, table)
-    law = found.law
-    if not isinstance(law, Chinchilla):
-        raise InvalidInput(f"approach 3 solves a Chinchilla law, but the fit is of {type(law).__name__}.")
-    exponent = law.beta / (law.alpha + law.beta)
-    scale = (law.alpha * law.A / (law.beta * law.B)) ** (1 / (law.alpha + law.beta)) * 6**-exponent
+    exponent, log_scale = _solved(found.law)
     warnings = () if found.status == "converged" else (found.message,)
-    return IsoFlop(3, float(exponent), float(scale), (), warnings)
+    draws, tail = None, 0.05
+    if found.bootstrap is not None:
+        draws, tail = np.stack(_solved(found.bootstrap.laws(found.law)), axis=-1), found.bootstrap.tail()
+    flops = _flops(table)
+    ends = np.array([flops.min(), flops.max()])
+    scale = float(np.exp(log_scale))
+    return IsoFlop(
+        3, float(exponent), scale, (), warnings, ends, scale * ends ** float(exponent), draws, tail
+    )
 
 
-def approach_two_bias(runs: RunsLike, law: Chinchilla, *, degree: int = 3) -> dict[str, float]:
+def solvable(law: Any) -> bool:
+    """Tell whether approach 3 has a closed form for a law."""
+    return isinstance(law, Chinchilla | PowerOfSum | Kaplan) or (
+        isinstance(law, Sum) and solvable(law.base) and isinstance(law.other, Constant)
+    )
+
+
+def _solved(law: Any) -> tuple[Any, Any]:
+    """Return the exponent and the log scale of the n_params that minimise A N^-a + B D^-b, 6 N D = C."""
+    if not solvable(law):
+        raise InvalidInput(
+            f"approach 3 solves Chinchilla, PowerOfSum and Kaplan, but the fit is of {type(law).__name__}."
+        )
+    if isinstance(law, Sum):
+        return _solved(law.base)
+    if isinstance(law, Chinchilla):
+        a, b, log_ratio = law.alpha, law.beta, np.log(law.A) - np.log(law.B)
+    elif isinstance(law, PowerOfSum):
+        a, b = law.alpha, law.beta
+        log_ratio = a * np.log(law.Nc) - b * np.log(law.Dc)
+    else:
+        a, b = law.alpha / law.beta, 1.0 + 0 * np.asarray(law.beta)
+        log_ratio = a * np.log(law.Nc) - np.log(law.Dc)
+    exponent = b / (a + b)
+    return exponent, (np.log(a) - np.log(b) + log_ratio) / (a + b) - exponent * np.log(6)
+
+
+def approach_two_bias(runs: RunsLike, law: Law, *, degree: int = 3) -> dict[str, float]:
     """Show what approach 2 would say on the user's own grid if `law` were the truth, without any noise.
 
     A polynomial is not the law's profile, so its minimum is off, and more so the more lopsided the grid.
@@ -257,12 +380,11 @@ def approach_two_bias(runs: RunsLike, law: Chinchilla, *, degree: int = 3) -> di
     x = {"n_params": table["n_params"], "n_tokens": _flops(table) / (6 * table["n_params"])}
     exact = RunTable({**x, "flops": _flops(table)}, np.asarray(law.loss(x)))
     found = _profiles(exact, degree, 0.25)
-    truth = law.beta / (law.alpha + law.beta)
-    scale = (law.alpha * law.A / (law.beta * law.B)) ** (1 / (law.alpha + law.beta)) * 6**-truth
+    truth, log_scale = map(float, _solved(law))
     beyond = 10 * max(p.budget for p in found.profiles)
     return {
-        "exponent_true": float(truth),
+        "exponent_true": truth,
         "exponent_found": found.exponent,
-        "exponent_bias": float(found.exponent - truth),
-        "n_params_bias": float(found.n_params_at(beyond) / (scale * beyond**truth) - 1),
+        "exponent_bias": found.exponent - truth,
+        "n_params_bias": float(found.n_params_at(beyond) / (np.exp(log_scale) * beyond**truth) - 1),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -57,12 +57,6 @@ class FitProblem:
         """Return the sum of weight * rho over all rows; infinite where the law is not a number."""
         r = self.rows(z, anneal)
         return total(r._replace(delta=anneal * r.delta))
-
-    def reweighted(self, weight: Any, loss: Any = None) -> FitProblem:
-        """Return the problem with other weights (rows,), and other losses if given, on its points."""
-        assert self.points is not None
-        changed = {"weight": weight} if loss is None else {"weight": weight, "loss": loss}
-        return replace(self, points=replace(self.points, **changed))
 
     def _prior_rows(self, law: Law) -> Rows:
         assert self.prior is not None

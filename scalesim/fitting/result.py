@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from scalesim.fitting.bootstrap import Bootstrap
+    from scalesim.fitting.rollout import Rollout
     from scalesim.fitting.sensitivity import Profile
 
 __all__ = [
@@ -73,6 +74,8 @@ class Fit(Shown):
         unidentified: directions that the evidence leaves open, a sentence each.
         provenance: what the law was fitted to.
         bootstrap: the distribution of the coefficients, if it was asked for.
+        rollout: the errors of its smaller runs' fits on the larger ones, which widen what it predicts
+            beyond its data; made with the bootstrap, or by `with_rollout`.
         origin: what it was made from, or a function that makes it again; None if that is not known.
     """
 
@@ -90,6 +93,7 @@ class Fit(Shown):
     unidentified: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     bootstrap: Bootstrap | None = None
+    rollout: Rollout | None = None
     origin: Origin | Callable[[], Origin] | None = field(default=None, repr=False)
 
     @cached_property
@@ -179,7 +183,12 @@ class Fit(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Return the fit as plain values that JSON can hold; what is not a finite number is None."""
         kept = {name: getattr(self, name) for name in _KEPT}
-        more = {"coefficients": self.coefficients, "intervals": self.intervals, "bootstrap": self.bootstrap}
+        more = {
+            "coefficients": self.coefficients,
+            "intervals": self.intervals,
+            "bootstrap": self.bootstrap,
+            "rollout_errors": self.rollout,
+        }
         if isinstance(self.origin, Origin):
             more["asked"] = {**self.setup.asked(), "z": self.z}
         return {"law": law_to_json(self.law), **plain({**kept, **more})}
@@ -220,7 +229,12 @@ def load_fit(path: str | Path, runs: EvidenceLike | None = None) -> Fit:
         from scalesim.fitting.bootstrap import Bootstrap
 
         spread = Bootstrap.from_dict(raw["bootstrap"])
-    found = Fit(law=law, bootstrap=spread, **kept)
+    errors = None
+    if raw.get("rollout_errors") is not None:
+        from scalesim.fitting.rollout import Rollout
+
+        errors = Rollout.from_dict(raw["rollout_errors"])
+    found = Fit(law=law, bootstrap=spread, rollout=errors, **kept)
     if runs is None:
         return found
     try:
@@ -279,7 +293,7 @@ def _said(evidence: Mapping[str, Any]) -> str:
 
 _SHIPPED = {
     "points": "scalesim.design.evidence:paper_points",
-    "default": "scalesim.design.evidence:paper_evidence",
+    "paper": "scalesim.design.evidence:paper_evidence",
 }
 """What the shipped laws were fitted to: named, not imported, as the table of optima is made by the search."""
 
@@ -287,14 +301,17 @@ _SHIPPED = {
 def named_fit(name: str) -> Fit:
     """Return a fit that ships with the package, by name, or one that was saved to a file.
 
-    "points" and "default" are the joint head law (`scalesim.laws.HeadLaw`) fitted to the paper: to its 46
-    measured losses alone, and to its drawn curves, head laws and table of optima as well. That evidence
-    ships too, so they can be resampled, profiled and validated like a fit just made.
+    "default" is a mixture of forms of `scalesim.laws.AttentionLaw`, fitted to the paper's 46 measured losses
+    and to published comparisons of heads, each form weighted by how it predicts studies left out; its samples
+    hold the doubt within a form, between forms and between corpora. "paper" and "points" are the joint head
+    law (`scalesim.laws.HeadLaw`) fitted to the paper alone: to its losses, drawn curves, head laws and table
+    of optima, and to its losses. Their evidence ships too, so these two can be resampled, profiled and
+    validated like a fit just made.
 
     Raises:
         InvalidInput: neither is there; the message lists the names.
 
-    >>> found = named_fit("default")
+    >>> found = named_fit("paper")
     >>> round(found.law.E, 2), len(found.residuals())
     (1.97, 46)
     """

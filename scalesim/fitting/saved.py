@@ -69,6 +69,14 @@ _BOOTSTRAP = {
     "samples": mapping(array((0, 1, 2))),
     "objectives": array(1),
 }
+_fold = fields(
+    {
+        **dict.fromkeys(("share", "cut", "distance"), number()),
+        **dict.fromkeys(("kept", "held_out"), whole()),
+        **dict.fromkeys(("rms", "nats"), _lossy),
+    }
+)
+_ROLLOUT = {"by": text, "folds": items(_fold), "scatter": _lossy, "ranges": mapping(_range)}
 _optimum = fields({"objective": _lossy, "starts": whole(), "coefficients": mapping(anything)})
 _FIT = {
     "law": mapping(anything),
@@ -85,6 +93,7 @@ _FIT = {
     "standard_errors": mapping(_errors),
     "unidentified": items(text),
     "provenance": fields({"evidence": items(_evidence)}, ["evidence"], others=anything),
+    "rollout_errors": maybe(fields(_ROLLOUT, others=anything)),
     "asked": fields({"fixed": items(text), "z": array(1)}, ["fixed", "z"], others=anything),
     "bootstrap": maybe(fields(_BOOTSTRAP, ["units", "freedom"], others=anything)),
 }
@@ -106,7 +115,7 @@ def read_fit(path: str | Path) -> dict[str, Any]:
         raise InvalidInput(
             f"{name} is not a saved fit: it has no field 'law'; `scalesim fit --save` writes one."
         )
-    held = fields(_FIT, ["version", "bootstrap", "asked"], others=anything)(raw, name)
+    held = fields(_FIT, ["version", "bootstrap", "asked", "rollout_errors"], others=anything)(raw, name)
     held["law"] = checked_law(held["law"], f"{name}.law")
     spread = held.get("bootstrap")
     if spread is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ from scalesim.fitting.diagnosis import local
 from scalesim.fitting.refit import refit
 from scalesim.fitting.result import Fit
 from scalesim.fitting.setup import Setup
-from scalesim.laws.base import Law
 from scalesim.types import Num
 
 if TYPE_CHECKING:
@@ -213,7 +212,7 @@ class Suggestion:
 
 def suggest_runs(
     fit: Fit,
-    quantity: Callable[[Law], Num],
+    quantity: Callable[[Any], Num],
     candidates: Mapping[str, ArrayLike],
     *,
     flops: ArrayLike | None = None,
@@ -236,7 +235,7 @@ def suggest_runs(
         The candidates, the most useful for its FLOPs first.
 
     Raises:
-        InvalidInput: the fit is not identified, or FLOPs cannot be told.
+        InvalidInput: the fit is not identified, or the FLOPs are not known.
     """
     if fit.unidentified:
         raise InvalidInput("suggest_runs needs an identified fit. " + " ".join(fit.unidentified))

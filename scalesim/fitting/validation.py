@@ -10,9 +10,8 @@ import numpy as np
 
 from scalesim.errors import InvalidInput
 from scalesim.faces import Face, Shown
-from scalesim.fitting.refit import predict_many, refit
 from scalesim.fitting.result import Fit
-from scalesim.fitting.setup import Setup
+from scalesim.fitting.rollout import Rollout, cut_masks, errors_of, predicted_without
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -113,15 +112,14 @@ def leave_largest_out(fit: Fit, by: str = "n_params", share: float = 0.0) -> Val
     return _held_out(fit, _largest(fit, by, share)[None, :], (f"largest {by}",))
 
 
-def both_held_out(fit: Fit, by: str, share: float) -> tuple[Validation, Validation]:
-    """Return `leave_one_group_out` and `leave_largest_out`, of one compiled call."""
+def both_held_out(fit: Fit) -> tuple[Validation, Rollout]:
+    """Return `leave_one_group_out` and `rollout`, of one compiled call."""
     labels, index = np.unique(fit.setup.runs.group, return_inverse=True)
-    out = np.concatenate([index[None, :] == np.arange(len(labels))[:, None], _largest(fit, by, share)[None]])
-    found = _held_out(fit, out, (*map(str, labels), f"largest {by}"))
-    last = found.fold == len(labels)
-    groups = Validation(tuple(map(str, labels)), found.rows[~last], found.fold[~last], found.error[~last])
-    largest = Validation((f"largest {by}",), found.rows[last], 0 * found.fold[last], found.error[last])
-    return groups, largest
+    groups = index[None, :] == np.arange(len(labels))[:, None]
+    shares, cuts = cut_masks(fit)
+    predicted = predicted_without(fit, np.concatenate([groups, cuts]))
+    held = _validation(fit, groups, tuple(map(str, labels)), predicted[: len(labels)])
+    return held, errors_of(fit, shares, cuts, predicted[len(labels) :])
 
 
 def _largest(fit: Fit, by: str, share: float) -> np.ndarray:
@@ -141,10 +139,10 @@ def _largest(fit: Fit, by: str, share: float) -> np.ndarray:
 
 
 def _held_out(fit: Fit, out: np.ndarray, labels: tuple[str, ...]) -> Validation:
-    setup: Setup = fit.setup
-    runs = setup.runs
-    weight = np.ones(len(runs)) if runs.weight is None else runs.weight
-    folds = refit(setup, fit.z, weight=np.where(out, 0.0, weight), keep=4)
-    error = predict_many(setup, folds.z, setup.x) - runs.loss[None, :]
+    return _validation(fit, out, labels, predicted_without(fit, out))
+
+
+def _validation(fit: Fit, out: np.ndarray, labels: tuple[str, ...], predicted: np.ndarray) -> Validation:
+    error = predicted - fit.setup.runs.loss[None, :]
     fold, rows = np.nonzero(out)
     return Validation(labels, rows, fold, error[fold, rows])

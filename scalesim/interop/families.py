@@ -26,7 +26,7 @@ class Family:
         defaults: of fields left out.
         norm_bias: LayerNorm with a bias.
         positions: rows of a position table beyond max_position_embeddings (None: no table).
-        final_norm: a norm before the output.
+        final_norm: a norm before the output: there, not there, or as a field says.
         extras: further tensors of the model.
     """
 
@@ -36,7 +36,7 @@ class Family:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     norm_bias: bool = False
     positions: int | None = None
-    final_norm: bool = True
+    final_norm: bool | str = True
     extras: Callable[[Fields], list[Parameter]] = lambda f: []
 
     def but(self, **changes: Any) -> Family:
@@ -78,6 +78,8 @@ def _projected(f: Fields) -> list[Parameter]:
 
 
 _EXPERTS = Experts()
+_LOCAL = Experts(n="num_local_experts", d_ff="intermediate_size")
+_WITH_SHARED = replace(_LOCAL, shared_d_ff="shared_intermediate_size")
 _LLAMA = Family(rules=Rules(ffn_bias="mlp_bias"))
 _MISTRAL = Family(rules=Rules(window="all"), defaults={"sliding_window": 4096, "num_key_value_heads": 8})
 _QWEN2 = Family(
@@ -124,14 +126,19 @@ FAMILIES: dict[str, Family] = {
     "mistral": _MISTRAL,
     "ministral": _MISTRAL.but(window="listed"),
     "ministral3": _MISTRAL.but(defaults={"sliding_window": None}),
-    "mixtral": _MISTRAL.but(experts=replace(_EXPERTS, n="num_local_experts", d_ff="intermediate_size")),
+    "mixtral": _MISTRAL.but(experts=_LOCAL),
     "qwen2": _QWEN2,
     "qwen2_moe": _QWEN2.but(
         qkv_bias="qkv_bias",
         experts=replace(_EXPERTS, shared_d_ff="shared_expert_intermediate_size", shared_gate=True),
         defaults={
-            "qkv_bias": True, "num_key_value_heads": 16, "decoder_sparse_step": 1, "num_experts": 60,
-            "num_experts_per_tok": 4, "moe_intermediate_size": 1408, "shared_expert_intermediate_size": 5632,
+            "qkv_bias": True,
+            "num_key_value_heads": 16,
+            "decoder_sparse_step": 1,
+            "num_experts": 60,
+            "num_experts_per_tok": 4,
+            "moe_intermediate_size": 1408,
+            "shared_expert_intermediate_size": 5632,
         },
     ),
     "qwen3": _QWEN3,
@@ -169,13 +176,15 @@ FAMILIES: dict[str, Family] = {
         defaults={"sliding_window": 512, "global_head_dim": 512, "vocab_size": 262144},
     ),
     "phi": Family(
-        rules=Rules(norms=1, qkv_bias=True, output_bias=True, ffn_bias=True, gated=False, qk_norm="qk_layernorm:none"),
+        rules=Rules(
+            norms=1, qkv_bias=True, output_bias=True, ffn_bias=True, gated=False, qk_norm="qk_layernorm:none"
+        ),
         norm_bias=True,
         extras=_head_bias,
     ),
     "phi3": Family(rules=Rules(window="all")),
     "phimoe": _MISTRAL.but(
-        experts=replace(_EXPERTS, n="num_local_experts", d_ff="intermediate_size"),
+        experts=_LOCAL,
         norm_bias=True,
         extras=lambda f: _head_bias(f) if f.flag("lm_head_bias") else [],
         defaults={"sliding_window": None},
@@ -185,43 +194,33 @@ FAMILIES: dict[str, Family] = {
     "olmo3": _OLMO2.but(window="pattern", pattern=4, defaults={"sliding_window": 4096}),
     "olmoe": _OLMO2.but(experts=replace(_EXPERTS, d_ff="intermediate_size")),
     "granite": _GRANITE,
-    "granitemoe": Family(
-        rules=Rules(experts=replace(_EXPERTS, n="num_local_experts", d_ff="intermediate_size"))
-    ),
-    "granitemoeshared": Family(
-        rules=Rules(
-            experts=replace(
-                _EXPERTS, n="num_local_experts", d_ff="intermediate_size", shared_d_ff="shared_intermediate_size"
-            )
-        )
-    ),
+    "granitemoe": Family(rules=Rules(experts=_LOCAL)),
+    "granitemoeshared": Family(rules=Rules(experts=_WITH_SHARED)),
     "granitemoehybrid": Family(
         layer=hybrids.granite_hybrid,
-        rules=Rules(
-            experts=replace(
-                _EXPERTS, n="num_local_experts", d_ff="intermediate_size", shared_d_ff="shared_intermediate_size"
-            )
-        ),
+        rules=Rules(experts=_WITH_SHARED),
         defaults={"num_local_experts": 0},
     ),
     "smollm3": _LLAMA.but(window="listed", defaults={"num_key_value_heads": 4, **_TIED}),
     "stablelm": Family(
         rules=Rules(
-            qkv_bias="use_qkv_bias", output_bias=False, qk_norm="qk_layernorm:projection",
+            qkv_bias="use_qkv_bias",
+            output_bias=False,
+            qk_norm="qk_layernorm:projection",
             one_norm="use_parallel_residual",
         ),
         norm_bias=True,
         defaults={"num_key_value_heads": 32},
     ),
     "starcoder2": Family(
-        rules=Rules(qkv_bias="use_bias", output_bias="use_bias", ffn_bias="use_bias", gated=False, window="all"),
+        rules=Rules(
+            qkv_bias="use_bias", output_bias="use_bias", ffn_bias="use_bias", gated=False, window="all"
+        ),
         norm_bias=True,
         defaults={**_TIED, "use_bias": True, "num_key_value_heads": 2},
     ),
     "cohere": _COHERE,
-    "cohere2": _COHERE.but(
-        window="pattern", pattern=4, qk_norm="none", defaults={"sliding_window": 4096}
-    ),
+    "cohere2": _COHERE.but(window="pattern", pattern=4, qk_norm="none", defaults={"sliding_window": 4096}),
     "deepseek_v2": _DEEPSEEK,
     "deepseek_v3": _DEEPSEEK,
     "deepseek_v32": _DEEPSEEK,
@@ -233,13 +232,18 @@ FAMILIES: dict[str, Family] = {
     "glm4_moe": _GLM.but(
         qk_norm="use_qk_norm:head",
         experts=Experts(n="n_routed_experts", shared="n_shared_experts"),
-        defaults={"attention_bias": False, "num_key_value_heads": 8, "head_dim": None, "first_k_dense_replace": 1},
+        defaults={
+            "attention_bias": False,
+            "num_key_value_heads": 8,
+            "head_dim": None,
+            "first_k_dense_replace": 1,
+        },
     ),
     "glm4_moe_lite": _DEEPSEEK,
     "minimax_m2": Family(
         rules=Rules(
             qk_norm="use_qk_norm:projection",
-            experts=replace(_EXPERTS, n="num_local_experts", d_ff="intermediate_size"),
+            experts=_LOCAL,
         ),
         defaults={"use_qk_norm": True, "head_dim": 128, "num_key_value_heads": 8},
     ),
@@ -254,7 +258,7 @@ FAMILIES: dict[str, Family] = {
             window="pattern",
             pattern=2,
             sinks=True,
-            experts=replace(_EXPERTS, n="num_local_experts", d_ff="intermediate_size", bias=True),
+            experts=replace(_LOCAL, bias=True),
         ),
         defaults={"attention_bias": True, "head_dim": 64, "num_key_value_heads": 8, "sliding_window": 128},
     ),
@@ -268,17 +272,23 @@ FAMILIES: dict[str, Family] = {
         rules=Rules(experts=replace(_EXPERTS, d_ff="intermediate_size", every="expert_layer")),
         defaults={"num_key_value_heads": 8},
     ),
-    "bamba": Family(layer=hybrids.bamba, rules=Rules(ffn_bias="mlp_bias"), defaults={"num_key_value_heads": 8}),
+    "bamba": Family(
+        layer=hybrids.bamba, rules=Rules(ffn_bias="mlp_bias"), defaults={"num_key_value_heads": 8}
+    ),
     "falcon_h1": Family(layer=hybrids.falcon_h1, rules=Rules(ffn_bias="mlp_bias")),
     "lfm2": Family(layer=hybrids.lfm2, defaults=_TIED, rules=Rules(qk_norm="head")),
-    "lfm2_moe": Family(
-        layer=hybrids.lfm2, defaults=_TIED, rules=Rules(qk_norm="head", experts=_EXPERTS)
-    ),
-    "mamba2": Family(layer=hybrids.mamba2, defaults=_TIED),
-    "mamba": Family(layer=hybrids.mamba, defaults=_TIED),
+    "lfm2_moe": Family(layer=hybrids.lfm2, defaults=_TIED, rules=Rules(qk_norm="head", experts=_EXPERTS)),
+    "mamba2": Family(layer=hybrids.mamba2, defaults={**_TIED, "intermediate_size": None}),
+    "mamba": Family(layer=hybrids.mamba, defaults={**_TIED, "intermediate_size": None}),
     "gpt_neox": _NEOX,
-    "gptj": _GPT2.but(norms=1, qkv_bias=False, output_bias=False, positions=None, extras=_head_bias,
-                      defaults={"tie_word_embeddings": False}),
+    "gptj": _GPT2.but(
+        norms=1,
+        qkv_bias=False,
+        output_bias=False,
+        positions=None,
+        extras=_head_bias,
+        defaults={"tie_word_embeddings": False},
+    ),
     "gpt2": _GPT2,
     "gpt_bigcode": _GPT2.but(kv=lambda f: 1 if f.flag("multi_query", True) else None),
     "opt": Family(
@@ -287,6 +297,7 @@ FAMILIES: dict[str, Family] = {
         defaults={**_TIED, "enable_bias": True, "max_position_embeddings": NEEDED},
         norm_bias=True,
         positions=2,
+        final_norm="do_layer_norm_before",
         extras=_projected,
     ),
     "bloom": Family(
@@ -299,14 +310,20 @@ FAMILIES: dict[str, Family] = {
     "mpt": Family(
         rules=Rules(qkv_bias=False, output_bias=False, gated=False),
         names={
-            "hidden_size": "d_model", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads",
+            "hidden_size": "d_model",
+            "num_hidden_layers": "n_layers",
+            "num_attention_heads": "n_heads",
             "max_position_embeddings": "max_seq_len",
         },
         defaults={**_TIED, "intermediate_size": None},
     ),
     "falcon": Family(
         rules=Rules(
-            qkv_bias="bias", output_bias="bias", ffn_bias="bias", gated=False, kv=hybrids.falcon_heads,
+            qkv_bias="bias",
+            output_bias="bias",
+            ffn_bias="bias",
+            gated=False,
+            kv=hybrids.falcon_heads,
             one_norm=hybrids.falcon_one_norm,
         ),
         names={"intermediate_size": "ffn_hidden_size"},
@@ -314,16 +331,22 @@ FAMILIES: dict[str, Family] = {
         norm_bias=True,
     ),
     "arcee": _LLAMA.but(gated=False),
-    "seed_oss": _LLAMA.but(qkv_bias="attention_bias", output_bias="attention_out_bias", defaults={"head_dim": 128}),
+    "seed_oss": _LLAMA.but(
+        qkv_bias="attention_bias", output_bias="attention_out_bias", defaults={"head_dim": 128}
+    ),
     "exaone4": Family(rules=Rules(qk_norm="head", window="listed"), defaults={"num_key_value_heads": 32}),
     "ernie4_5": Family(
         rules=Rules(qkv_bias="use_bias", output_bias="use_bias", ffn_bias="use_bias"),
         defaults={**_TIED, "head_dim": 128},
     ),
     "hunyuan_v1_dense": Family(rules=Rules(qk_norm="head")),
-    "apertus": Family(rules=Rules(gated=False, qk_norm="head"), defaults={"tie_word_embeddings": False}),
+    "apertus": Family(
+        layer=hybrids.apertus,
+        rules=Rules(gated=False, qk_norm="head"),
+        defaults={"tie_word_embeddings": False},
+    ),
     "minicpm": _LLAMA,
-}  # fmt: skip
+}
 FAMILIES["qwen3_5_moe_text"] = FAMILIES["qwen3_5_text"].but(
     experts=FAMILIES["qwen3_next"].rules.experts, defaults={"shared_expert_intermediate_size": 512}
 )

@@ -21,9 +21,49 @@ DEFAULTS: dict[str, Any] = {
     **dict.fromkeys(("qk_rope_head_dim", "v_head_dim"), NEEDED),
 }
 
-WITHOUT_COST = frozenset(
-    ["_attn_implementation", "_name_or_path", "activation_function", "add_bos_token", "add_cross_attention", "apply_residual_connection_post_layernorm", "architectures", "attention_dropout", "attention_multiplier", "attention_probs_dropout_prob", "attention_value_scale", "attn_config", "attn_implementation", "attn_logit_softcapping", "attn_pdrop", "attn_temperature_tuning", "audio_config", "audio_token_id", "auto_map", "aux_loss_alpha", "beta_fast", "begin_suppress_tokens", "bad_words_ids", "boa_token_id", "boi_token_id", "bos_token_id", "cache_implementation", "chunk_size", "chunk_size_feed_forward", "clip_qkv", "compress_rope_theta", "cross_attention_hidden_size", "decoder_start_token_id", "diversity_penalty", "do_sample", "do_layer_norm_before", "dtype", "dual_chunk_attention_config", "early_stopping", "embd_pdrop", "embedding_dropout", "embedding_multiplier", "emb_pdrop", "encoder_no_repeat_ngram_size", "eoa_token_id", "eoa_token_index", "eoi_token_id", "eos_token_id", "ep_size", "expert_dtype", "exponential_decay_length_penalty", "final_logit_softcapping", "finetuning_task", "floor_scale", "for_llm_compressor", "forced_bos_token_id", "forced_eos_token_id", "gradient_checkpointing", "hc_eps", "hc_sinkhorn_iters", "hidden_act", "hidden_activation", "hidden_dropout", "hidden_dropout_prob", "id2label", "image_token_id", "image_token_index", "init_std", "initial_context_length", "initializer_factor", "initializer_range", "intermediate_router", "is_decoder", "is_encoder_decoder", "is_llama_config", "kv_channels", "label2id", "lambda_attention", "layer_norm_eps", "layer_norm_epsilon", "layernorm_epsilon", "length_penalty", "logit_scale", "logits_scaling", "mamba_chunk_size", "mamba_hidden_act", "mamba_ssm_dtype", "max_length", "max_sequence_length", "max_seq_len", "mlp_hidden_act", "model_type", "mm_tokens_per_image", "moe_router_dtype", "moe_router_topk_scaling_factor", "mlp_multipliers", "ssm_multipliers", "ssm_in_multiplier", "ssm_out_multiplier", "attention_in_multiplier", "attention_out_multiplier", "key_multiplier", "lm_head_multiplier", "mtp_use_dedicated_embeddings", "n_ctx", "n_group", "no_repeat_ngram_size", "norm_eps", "norm_epsilon", "norm_topk_prob", "no_rope_layer_interval", "no_rope_layers", "num_beam_groups", "num_beams", "num_hash_layers", "num_logits_to_keep", "num_return_sequences", "original_max_position_embeddings", "output_attentions", "output_hidden_states", "output_router_logits", "output_scores", "pad_token_id", "partial_rotary_factor", "prefix", "pretraining_tp", "problem_type", "pruned_heads", "query_pre_attn_scalar", "reorder_and_upcast_attn", "remove_invalid_values", "repetition_penalty", "rescale_prenorm_residual", "resid_pdrop", "resid_pdrop", "residual_dropout", "residual_in_fp32", "residual_multiplier", "return_dict", "return_dict_in_generate", "rms_norm_eps", "rope_interleave", "rope_interleaved", "rope_local_base_freq", "rope_parameters", "rope_pct", "rope_ratio", "rope_scaling", "rope_theta", "rope_type", "rotary", "rotary_dim", "rotary_emb_base", "rotary_pct", "routed_scaling_factor", "router_aux_loss_coef", "router_jitter_noise", "scale_attention_softmax_in_fp32", "scale_attn_by_inverse_layer_idx", "scale_attn_weights", "scale_depth", "scale_emb", "scoring_func", "score_function", "seq_aux", "sep_token_id", "slow_but_exact", "sliding_window_size", "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj", "suppress_tokens", "swa_rope_theta", "swiglu_limit", "task_specific_params", "temperature", "tf_legacy_loss", "tie_encoder_decoder", "time_step_floor", "time_step_limit", "time_step_max", "time_step_min", "time_step_rank", "tokenizer_class", "top_k", "top_p", "topk_group", "topk_method", "torch_dtype", "torchscript", "transformers_version", "typical_p", "unsloth_fixed", "unsloth_version", "use_bfloat16", "use_bidirectional_attention", "use_cache", "use_mamba_kernels", "use_qkv_bias_dummy", "vision_config", "vision_end_token_id", "vision_soft_tokens_per_image", "vision_start_token_id", "video_token_id", "vision_token_id", "indexer_rope_interleave", "index_share_for_mtp_iteration", "qk_norm_type", "use_flash_attn", "attention_softmax_in_fp32", "fused_mlp", "moe_aux_loss_coeff", "qk_head_dim", "rotary_scaling_factor", "rope_local_theta", "block_auto_adjust_ff_dim_dummy", "conv_use_xavier_init", "block_norm_eps", "block_use_xavier_init", "use_pos_enc", "theta"]
-)  # fmt: skip
+_WITHOUT_COST = """
+    _attn_implementation _name_or_path activation_function add_bos_token add_cross_attention
+    apply_residual_connection_post_layernorm architectures attention_dropout attention_in_multiplier
+    attention_multiplier attention_out_multiplier attention_probs_dropout_prob attention_softmax_in_fp32
+    attention_value_scale attn_config attn_implementation attn_logit_softcapping attn_pdrop
+    attn_temperature_tuning audio_config audio_token_id auto_map aux_loss_alpha bad_words_ids
+    begin_suppress_tokens beta_fast block_norm_eps block_use_xavier_init boa_token_id boi_token_id
+    bos_token_id cache_implementation chunk_size chunk_size_feed_forward clip_qkv compress_rope_theta
+    conv_use_xavier_init cross_attention_hidden_size decoder_start_token_id diversity_penalty
+    do_layer_norm_before do_sample dtype dual_chunk_attention_config early_stopping emb_pdrop embd_pdrop
+    embedding_dropout embedding_multiplier encoder_no_repeat_ngram_size eoa_token_id eoa_token_index
+    eoi_token_id eos_token_id ep_size expert_dtype exponential_decay_length_penalty
+    final_logit_softcapping finetuning_task floor_scale for_llm_compressor forced_bos_token_id
+    forced_eos_token_id fused_mlp gradient_checkpointing hc_eps hc_sinkhorn_iters hidden_act
+    hidden_activation hidden_dropout hidden_dropout_prob id2label image_token_id image_token_index
+    index_share_for_mtp_iteration indexer_rope_interleave init_std initial_context_length
+    initializer_factor initializer_range intermediate_router is_decoder is_encoder_decoder
+    is_llama_config key_multiplier label2id lambda_attention layer_norm_eps layer_norm_epsilon
+    layernorm_epsilon length_penalty lm_head_multiplier logit_scale logits_scaling mamba_chunk_size
+    mamba_hidden_act mamba_ssm_dtype max_length max_seq_len max_sequence_length mlp_hidden_act
+    mlp_multipliers mm_tokens_per_image model_type moe_aux_loss_coeff moe_router_dtype
+    moe_router_topk_scaling_factor mtp_use_dedicated_embeddings n_ctx n_group no_repeat_ngram_size
+    no_rope_layer_interval no_rope_layers norm_eps norm_epsilon norm_topk_prob num_beam_groups num_beams
+    num_hash_layers num_logits_to_keep num_return_sequences original_max_position_embeddings
+    output_attentions output_hidden_states output_router_logits output_scores pad_token_id
+    partial_rotary_factor prefix pretraining_tp problem_type pruned_heads qk_head_dim qk_norm_type
+    query_pre_attn_scalar remove_invalid_values reorder_and_upcast_attn repetition_penalty
+    rescale_prenorm_residual resid_pdrop residual_dropout residual_in_fp32 residual_multiplier
+    return_dict return_dict_in_generate rms_norm_eps rope_interleave rope_interleaved
+    rope_local_base_freq rope_local_theta rope_parameters rope_pct rope_ratio rope_scaling rope_theta
+    rope_type rotary rotary_dim rotary_emb_base rotary_pct rotary_scaling_factor routed_scaling_factor
+    router_aux_loss_coef router_jitter_noise scale_attention_softmax_in_fp32
+    scale_attn_by_inverse_layer_idx scale_attn_weights scale_depth scale_emb score_function scoring_func
+    sep_token_id seq_aux sliding_window_size slow_but_exact ssm_in_multiplier ssm_multipliers
+    ssm_out_multiplier summary_activation summary_first_dropout summary_proj_to_labels summary_type
+    summary_use_proj suppress_tokens swa_rope_theta swiglu_limit task_specific_params temperature
+    tf_legacy_loss theta tie_encoder_decoder time_step_floor time_step_limit time_step_max time_step_min
+    time_step_rank tokenizer_class top_k top_p topk_group topk_method torch_dtype torchscript
+    transformers_version typical_p unsloth_fixed unsloth_version use_bfloat16
+    use_bidirectional_attention use_cache use_flash_attn use_mamba_kernels use_pos_enc video_token_id
+    vision_config vision_end_token_id vision_soft_tokens_per_image vision_start_token_id vision_token_id
+"""
+WITHOUT_COST = frozenset(_WITHOUT_COST.split())
 """Fields that change what a model computes or how it is trained, but neither its sizes nor its costs."""
 
 

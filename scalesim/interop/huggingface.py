@@ -118,8 +118,8 @@ def from_huggingface(config: Mapping[str, Any]) -> ImportedConfig:
     notes: tuple[str, ...] = ()
     if kind not in FAMILIES:
         kind, shape, fields = _read_as(kind, config)
-        notes = (f"model_type {outer['model_type']!r} is not known; its fields are those of {kind!r}, as which "
-                 "it is read.",)  # fmt: skip
+        said = f"model_type {outer['model_type']!r} is not known; its fields are those of {kind!r}, as which "
+        notes = (said + "it is read.",)
     else:
         shape, fields = _shape(kind, config)
     missing = left_out(outer, config, shape)
@@ -143,9 +143,8 @@ def _shape(kind: str, config: Mapping[str, Any]) -> tuple[Shape, Fields]:
             defaults["num_hidden_layers"] = len(config[name])
     f = Fields(config, kind, names, defaults)
     n_layer, d_model = f.size("num_hidden_layers"), f.size("hidden_size")
-    for name in ("mtp_num_hidden_layers", "num_nextn_predict_layers", "mtp_transformer_layers",
-                 "num_mtp_modules", "use_mtp", "quantization_config", "attention_bias", "pad_vocab_size_multiple"):  # fmt: skip
-        f.raw(name)
+    f.seen("mtp_num_hidden_layers", "num_nextn_predict_layers", "mtp_transformer_layers", "num_mtp_modules")
+    f.seen("use_mtp", "quantization_config", "compression_config", "pad_vocab_size_multiple")
     blocks = [family.layer(f, family.rules, i) for i in range(n_layer)]
     rows = f.optional("max_position_embeddings")
     # Falcon and GPT-J may state `alibi` or rotary positions: only families with a table have `positions`.
@@ -157,7 +156,7 @@ def _shape(kind: str, config: Mapping[str, Any]) -> tuple[Shape, Fields]:
         tied_embeddings=f.flag("tie_word_embeddings"),
         norm_bias=family.norm_bias,
         n_positions=positions,
-        final_norm=family.final_norm,
+        final_norm=f.flag(family.final_norm, True),
         extras=tuple(family.extras(f)),
     )
     return shape, f

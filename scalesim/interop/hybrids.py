@@ -8,7 +8,7 @@ from typing import Any
 
 from scalesim.errors import InvalidInput, choose
 from scalesim.interop.fields import Fields
-from scalesim.interop.layers import Rules, attention, experts, feed_forward, is_local
+from scalesim.interop.layers import Rules, attention, experts, feed_forward, is_local, layer
 from scalesim.shape import (
     Attention,
     Block,
@@ -34,6 +34,11 @@ def _kind(f: Fields, i: int, *known: str, name: str = "layer_types") -> str | No
 
 def _bits(f: Fields, name: str, default: int) -> int:
     return {"float32": 32, "bfloat16": 16, "float16": 16}.get(str(f.raw(name)), default)
+
+
+def apertus(f: Fields, rules: Rules, i: int) -> Block:
+    """Apertus: an activation with two parameters (xIELU)."""
+    return replace(layer(f, rules, i), extras=(vector("bias", "activation", pair=2),))
 
 
 def qwen_next(f: Fields, rules: Rules, i: int) -> Block:
@@ -175,14 +180,15 @@ def mimo_v2(f: Fields, rules: Rules, i: int) -> Block:
     local = (f.listed("hybrid_layer_pattern", f.size("num_hidden_layers")) or [0] * (i + 1))[i] == 1
     f.seen("attention_chunk_size")
     prefix = "swa_" if local else ""
-    fields = {n: f.size(f"{p}{n}") for p in ("", "swa_") for n in ("num_attention_heads", "num_key_value_heads")
-              if p == prefix}  # fmt: skip
+    names = ("num_attention_heads", "num_key_value_heads")
+    n_head, n_kv_head = (f.size(prefix + name) for name in names)
+    f.seen(*names)
     f.seen(
         *(f"swa_{name}" for name in ("num_attention_heads", "num_key_value_heads", "head_dim", "v_head_dim"))
     )
     mixer = Attention(
-        n_head=fields["num_attention_heads"],
-        n_kv_head=fields["num_key_value_heads"],
+        n_head=n_head,
+        n_kv_head=n_kv_head,
         head_dim=f.size(f"{prefix}head_dim"),
         v_head_dim=f.size(f"{prefix}v_head_dim"),
         window=f.size("sliding_window") if local else None,
@@ -397,9 +403,15 @@ def lfm2(f: Fields, rules: Rules, i: int) -> Block:
 def mamba2(f: Fields, rules: Rules, i: int) -> Block:
     """Mamba-2 alone."""
     mixer = _mamba_2(
-        f, n_heads="num_heads", d_head="head_dim", d_state="state_size", n_groups="n_groups", d_conv="conv_kernel",
-        conv_bias="use_conv_bias", proj_bias="use_bias",
-    )  # fmt: skip
+        f,
+        n_heads="num_heads",
+        d_head="head_dim",
+        d_state="state_size",
+        n_groups="n_groups",
+        d_conv="conv_kernel",
+        conv_bias="use_conv_bias",
+        proj_bias="use_bias",
+    )
     f.seen("rms_norm")
     return Block(mixer=mixer, norms=1)
 

@@ -19,8 +19,9 @@ class Experts:
     """What a family calls the fields of its experts, and what they have.
 
     `shared` is a field with the number of shared experts, `shared_d_ff` one with their width together.
-    DeepSeek-V3's bias of the router is no parameter but a buffer, and not counted. `every` says which layers have experts: by decoder_sparse_step, moe_layer_freq and first_k_dense_replace,
-    or by expert_layer_period and expert_layer_offset.
+    DeepSeek-V3's bias of the router is no parameter but a buffer, and not counted. `every` says which layers
+    have experts: by decoder_sparse_step, moe_layer_freq and first_k_dense_replace, or by expert_layer_period
+    and expert_layer_offset.
     """
 
     n: str = "num_experts"

@@ -29,8 +29,8 @@ def left_out(outer: Mapping[str, Any], text: Mapping[str, Any], shape: Shape) ->
         # A module projects the stream and the next token's embedding together, and has one more layer.
         size = modules * (sum(p.size for p in last.tensors(d)) + 2 * d * d + 3 * d)
         notes.append(
-            f"{modules} layer{'s' if modules > 1 else ''} that predict{'' if modules > 1 else 's'} further tokens "
-            f"(MTP) left out: about {format_count(size)} parameters."
+            f"{modules} MTP module{'s' * (modules > 1)} (further tokens' prediction) left out: "
+            f"about {format_count(size)} parameters."
         )
     return tuple(notes)
 

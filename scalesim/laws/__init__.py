@@ -1,5 +1,6 @@
 """Loss laws: pytrees whose leaves are the coefficients, called on the fields they declare."""
 
+from scalesim.laws.attention import AttentionLaw, Mixture
 from scalesim.laws.base import (
     FIELDS,
     REGISTRY,
@@ -36,6 +37,7 @@ __all__ = [
     "REGISTRY",
     "AdditiveHeadLaw",
     "AspectRatio",
+    "AttentionLaw",
     "Chinchilla",
     "Coefficient",
     "ConditionalShape",
@@ -47,6 +49,7 @@ __all__ = [
     "HeadLaw",
     "Kaplan",
     "Law",
+    "Mixture",
     "PowerLaw",
     "PowerOfSum",
     "PowerTerm",

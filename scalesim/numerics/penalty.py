@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 
-__all__ = ["ITERATIONS", "minimise"]
+__all__ = ["ITERATIONS", "minimise", "penalty_newton"]
 
 ITERATIONS = 30
 """Points tried from each start: the value and all limits with their first derivatives at each."""
@@ -67,42 +67,98 @@ def minimise(
     """
     if solver is not None:
         return _descended(functions, start, carried, solver, steps)
+    first = _begun(functions, start, carried)
+    end = jax.lax.fori_loop(
+        0, iterations, lambda _, state: _tried(functions, iterations, *state), (start, first)
+    )
+    x, values, carried, _ = end[1].best
+    return x, values, carried
+
+
+class PenaltyNewtonState(NamedTuple):
+    """Where starts are: `best` is the best point (k, S), value and limits, what was carried, derivatives.
+
+    `step` counts the points tried; `reach` (S,) is the longest next step, `curvature` (k, k, S) the
+    Lagrangian's estimate.
+    """
+
+    step: jax.Array
+    best: tuple[jax.Array, jax.Array, Any, jax.Array]
+    reach: jax.Array
+    curvature: jax.Array
+
+
+def penalty_newton(
+    functions: Callable[[jax.Array, Any], tuple[jax.Array, Any]],
+    carried: Any = None,
+    iterations: int = ITERATIONS,
+) -> optax.GradientTransformation:
+    """Return the penalty method of `minimise` as an optax transformation, over points (k, S) in the unit box.
+
+    Every update evaluates the points it is given and leads to the next ones to try, so gradients handed to
+    it are not used; `state.best` holds the best so far, which after `iterations` updates is the answer.
+
+    Args:
+        functions: (x (k, S), carried) -> (value and limits (1 + m, S), carried).
+        carried: what the first call is given.
+        iterations: updates over which the penalty sharpens.
+
+    >>> line = lambda x, _: (jnp.stack([(x**2).sum(0), 0.5 - x.sum(0)]), None)  # x + y >= 0.5
+    >>> params, solver = jnp.array([[0.1], [0.9]]), penalty_newton(line)
+    >>> state = solver.init(params)
+    >>> for _ in range(ITERATIONS):
+    ...     updates, state = solver.update(None, state, params)
+    ...     params = optax.apply_updates(params, updates)
+    >>> state.best[0][:, 0].round(3).tolist()
+    [0.251, 0.251]
+    """
+
+    def init(params: jax.Array) -> PenaltyNewtonState:
+        return _begun(functions, params, carried)
+
+    def update(_: Any, state: PenaltyNewtonState, params: jax.Array) -> tuple[jax.Array, PenaltyNewtonState]:
+        following, state = _tried(functions, iterations, params, state)
+        return following - params, state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _begun(functions: Callable[..., Any], start: jax.Array, carried: Any) -> PenaltyNewtonState:
+    """Return the state before anything was tried."""
     chex.assert_rank(start, 2)
     axes, starts = start.shape
-
-    def evaluated(x: jax.Array, carried: Any) -> tuple[jax.Array, Any, jax.Array]:
-        """Return value and limits (1 + m, S), what is carried on, and the derivatives (k, 1 + m, S)."""
-
-        def along(axis: jax.Array) -> Any:
-            tangent = jnp.broadcast_to(axis[:, None], x.shape)
-            return jax.jvp(lambda x: functions(x, carried), (x,), (tangent,))
-
-        (values, after), (slopes, _) = jax.vmap(along, out_axes=((None, None), (0, 0)))(jnp.eye(axes))
-        return values, after, slopes
-
-    def one(i: jax.Array, state: Any) -> Any:
-        """Try a point; stay or move there; and choose the next."""
-        best, x, reach, curvature = state
-        at, values, carried, slopes = best
-        tried = (x, *evaluated(x, carried))
-        scale = SMOOTH[0] * (SMOOTH[1] / SMOOTH[0]) ** (i / iterations)
-        merit, new = _penalised(values, scale), _penalised(tried[1], scale)
-        better = new <= merit + 1e-12 * jnp.abs(merit)
-        pressed = PENALTY * jax.nn.sigmoid(values[1:] / scale)
-        curvature = jnp.where(i > 0, _bfgs(curvature, x - at, _turn(slopes, tried[3], pressed)), curvature)
-        reach = jnp.where(better, jnp.minimum(1.5 * reach, REACH[1]), 0.3 * reach)
-        best = jax.tree.map(lambda new, old: jnp.where(_like(better, old), new, old), tried, best)
-        at, values, _, slopes = best
-        step = _newton_step(at, values, slopes, curvature, scale)
-        longest = jnp.maximum(jnp.abs(step).max(0), 1e-300)
-        return best, jnp.clip(at + step * jnp.minimum(1.0, reach / longest)[None], 0.0, 1.0), reach, curvature
-
     like = jax.eval_shape(functions, start, carried)[0].shape
-    nowhere = jnp.full(like, jnp.inf), carried, jnp.zeros((axes, *like))
+    nowhere = start, jnp.full(like, jnp.inf), carried, jnp.zeros((axes, *like))
     curvature = jnp.broadcast_to(CURVATURE * jnp.eye(axes)[:, :, None], (axes, axes, starts))
-    first = ((start, *nowhere), start, jnp.full(starts, REACH[0]), curvature)
-    (x, values, carried, _), *_ = jax.lax.fori_loop(0, iterations, one, first)
-    return x, values, carried
+    return PenaltyNewtonState(jnp.asarray(0), nowhere, jnp.full(starts, REACH[0]), curvature)
+
+
+def _tried(
+    functions: Callable[..., Any], iterations: int, x: jax.Array, state: PenaltyNewtonState
+) -> tuple[jax.Array, PenaltyNewtonState]:
+    """Try a point; stay or move there; and choose the next."""
+    i, best, reach, curvature = state
+    at, values, carried, slopes = best
+
+    def along(axis: jax.Array) -> Any:
+        tangent = jnp.broadcast_to(axis[:, None], x.shape)
+        return jax.jvp(lambda x: functions(x, carried), (x,), (tangent,))
+
+    # Value and limits (1 + m, S), what is carried on, and the derivatives (k, 1 + m, S).
+    (new_values, after), (new_slopes, _) = jax.vmap(along, out_axes=((None, None), (0, 0)))(jnp.eye(len(x)))
+    tried = x, new_values, after, new_slopes
+    scale = SMOOTH[0] * (SMOOTH[1] / SMOOTH[0]) ** (i / iterations)
+    merit, new = _penalised(values, scale), _penalised(new_values, scale)
+    better = new <= merit + 1e-12 * jnp.abs(merit)
+    pressed = PENALTY * jax.nn.sigmoid(values[1:] / scale)
+    curvature = jnp.where(i > 0, _bfgs(curvature, x - at, _turn(slopes, new_slopes, pressed)), curvature)
+    reach = jnp.where(better, jnp.minimum(1.5 * reach, REACH[1]), 0.3 * reach)
+    best = jax.tree.map(lambda new, old: jnp.where(_like(better, old), new, old), tried, best)
+    at, values, _, slopes = best
+    step = _newton_step(at, values, slopes, curvature, scale)
+    longest = jnp.maximum(jnp.abs(step).max(0), 1e-300)
+    following = jnp.clip(at + step * jnp.minimum(1.0, reach / longest)[None], 0.0, 1.0)
+    return following, PenaltyNewtonState(i + 1, best, reach, curvature)
 
 
 def _descended(
@@ -171,14 +227,14 @@ def _newton_step(
 def _bfgs(curvature: jax.Array, moved: jax.Array, turned: jax.Array) -> jax.Array:
     """Return a curvature (k, k, S) after a step, kept positive definite by Powell's damping."""
     ahead = (curvature * moved[None]).sum(1)
-    told, expected = (moved * turned).sum(0), (moved * ahead).sum(0)
-    trust = jnp.where(told >= 0.2 * expected, 1.0, 0.8 * expected / jnp.maximum(expected - told, 1e-300))
+    found, expected = (moved * turned).sum(0), (moved * ahead).sum(0)
+    trust = jnp.where(found >= 0.2 * expected, 1.0, 0.8 * expected / jnp.maximum(expected - found, 1e-300))
     turned = trust[None] * turned + (1.0 - trust)[None] * ahead
-    told = (moved * turned).sum(0)
+    found = (moved * turned).sum(0)
     updated = (
         curvature
         - ahead[:, None] * ahead[None] / jnp.maximum(expected, 1e-300)[None, None]
-        + turned[:, None] * turned[None] / jnp.maximum(told, 1e-300)[None, None]
+        + turned[:, None] * turned[None] / jnp.maximum(found, 1e-300)[None, None]
     )
     known = (expected > 1e-14) & jnp.isfinite(turned).all(0)
     return jnp.where(known[None, None], updated, curvature)

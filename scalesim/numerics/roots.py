@@ -1,14 +1,15 @@
-"""Roots of smooth monotone functions, elementwise and differentiable."""
+"""Roots: of smooth monotone functions, elementwise and differentiable; of systems of equations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
-__all__ = ["newton_root"]
+__all__ = ["newton_root", "newton_system"]
 
 
 def newton_root(
@@ -58,3 +59,51 @@ def newton_root(
         return y / slope(jnp.ones_like(y))
 
     return jax.lax.custom_root(f, jax.lax.stop_gradient(start), solve, divide)
+
+
+def newton_system(
+    f: Callable[[jax.Array], tuple[jax.Array, Any]],
+    start: jax.Array,
+    *,
+    steps: int = 12,
+    watched: int | None = None,
+    reach: float = 0.25,
+) -> tuple[jax.Array, jax.Array, Any, jax.Array]:
+    """Return where Newton's method on F(z) = 0 ends, z (n,), and what is known there.
+
+    A step is -J^+ F, with the pseudo-inverse of the Jacobian, so that equations which say the same twice do
+    no harm; it is shortened where one of the first `watched` unknowns (all by default) would move further
+    than `reach`.
+
+    Args:
+        f: z -> F (n,), and anything else that is wanted at the end.
+        start: (n,).
+        steps: evaluations of F and its Jacobian.
+        watched, reach: see above.
+
+    Returns:
+        The last point evaluated, F there, what else `f` returned, and the pseudo-inverse (n, n).
+
+    >>> circle = lambda z: (jnp.stack([z @ z - 2.0, z[0] - z[1]]), None)
+    >>> z, value, _, inverse = newton_system(circle, jnp.array([2.0, 0.5]))
+    >>> z.round(4).tolist()
+    [1.0, 1.0]
+    """
+    chex.assert_rank(start, 1)
+
+    def residual(z: jax.Array) -> tuple[jax.Array, Any]:
+        value, others = f(z)
+        return value, (value, others)
+
+    def step(_: int, state: Any) -> Any:
+        """Go on to the next point; what is known of the last goes with it."""
+        z = state[0]
+        jacobian, (value, others) = jax.jacfwd(residual, has_aux=True)(z)
+        inverse = jnp.linalg.pinv(jacobian)
+        move = -inverse @ value
+        longest = jnp.abs(move[:watched]).max()
+        return z + move * jnp.minimum(1.0, reach / jnp.maximum(longest, 1e-12)), z, value, others, inverse
+
+    nothing = jax.eval_shape(lambda z: step(0, (z,)), start)
+    first = (start, *jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), nothing[1:]))
+    return jax.lax.fori_loop(0, steps, step, first)[1:]

@@ -171,15 +171,21 @@ def draw_isoflop(found: IsoFlop) -> Figure:
             axes[0].semilogx(profile.n_params, profile.loss, ".", color=colour, ms=4)
             sizes = np.geomspace(profile.n_params.min(), profile.n_params.max(), 60)
             axes[0].plot(sizes, profile.at(sizes), color=colour, lw=1)
-            axes[0].plot(profile.best_n_params, profile.best_loss, "o", mfc="white", mec=BASELINE, ms=4)
+            if profile.bracketed:
+                axes[0].plot(profile.best_n_params, profile.best_loss, "o", mfc="white", mec=BASELINE, ms=4)
         if found.profiles:
             axes[0].set(xlabel="n_params", ylabel="loss (nats)", title="profiles")
-        budgets = np.array([p.budget for p in found.profiles] or [1e18, 1e24])
-        wide = np.geomspace(budgets.min(), budgets.max() * 10, 40)
-        axes[-1].loglog(wide, found.n_params_at(wide), color=INK, lw=1.2)
-        axes[-1].loglog(
-            budgets, [p.best_n_params for p in found.profiles] or [np.nan] * 2, "o", color=BASELINE, ms=4
-        )
+        ends = [p for p in found.profiles if not p.bracketed]
+        wide = np.geomspace(found.budgets.min(), 10 * max([*found.budgets, *(p.budget for p in ends)]), 40)
+        sized = found.at(wide)
+        axes[-1].loglog(wide, sized.n_params, color=INK, lw=1.2)
+        axes[-1].fill_between(wide, sized.n_params_low, sized.n_params_high, color=FAINT, alpha=0.4, lw=0)
+        if found.approach < 3:
+            axes[-1].loglog(found.budgets, found.optima, "o", color=BASELINE, ms=4)
+        if ends:
+            edge = [p.best_n_params for p in ends]
+            axes[-1].loglog([p.budget for p in ends], edge, "o", mfc="none", mec=INK, ms=4, label="left out")
+            axes[-1].legend(fontsize=7)
         axes[-1].set(xlabel="FLOPs", ylabel="best n_params", title=f"n_params ~ C^{found.exponent:.3f}")
     return drawn
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from scalesim.cost.counts import Counts
 from scalesim.cost.explain import ServingCost
 from scalesim.cost.operators import Operator
+from scalesim.cost.spread import Interval
 from scalesim.hardware import Hardware
 from scalesim.report.console import table_console
 from scalesim.units import format_bytes, format_context, format_count, format_flops
@@ -54,6 +55,8 @@ def serving_json(cost: ServingCost) -> dict[str, Any]:
         "throughput_tokens_per_s": found.throughput_tokens_per_s,
         "prefill_tokens_per_s": found.prefill_tokens_per_s,
         "relative_error": cost.error,
+        "ttft_interval_s": list(cost.ttft_interval),
+        "tpot_interval_s": list(cost.tpot_interval),
         "dollars_per_million_tokens": None
         if cost.dollars is None
         else {kind: dataclasses.asdict(band) for kind, band in cost.dollars.items()},
@@ -130,13 +133,16 @@ def _block_table(found: Counts) -> Table:
     return table
 
 
+def _within(interval: Interval) -> str:
+    return f"90%: {format_seconds(interval.low)} to {format_seconds(interval.high)}"
+
+
 def _figures(report: dict[str, Any], cost: ServingCost) -> list[str]:
     """The lines that people compare; of what does not fit, those that do not depend on it."""
     served, dollars, joules, found = report["fits"], cost.dollars, cost.joules, cost.serving
-    doubt = "uncertain: its kernels were not measured" if cost.error is None else f"± {cost.error:.0%}"
     lines = [
-        f"time to first token (no queueing)  {format_seconds(found.ttft_s)}",
-        f"time per output token              {format_seconds(found.tpot_s)}  ({doubt})",
+        f"time to first token (no queueing)  {format_seconds(found.ttft_s)}  ({_within(cost.ttft_interval)})",
+        f"time per output token              {format_seconds(found.tpot_s)}  ({_within(cost.tpot_interval)})",
         f"throughput                         {found.throughput_tokens_per_s:,.0f} tokens/s generated, "
         f"{found.prefill_tokens_per_s:,.0f} tokens/s of prompt",
     ]

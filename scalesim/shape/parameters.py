@@ -121,9 +121,8 @@ def parameter_table(shape: Shape) -> tuple[Parameter, ...]:
     for p in table:
         known = all(isinstance(size, int | float) for size in p.shape)
         key = (p.name, p.shape if known else tuple(map(id, p.shape)), id(p.visited), p.per_layer)
-        rows[key] = (
-            replace(p, layers=(rows[key].layers or 0) + (p.layers or 0)) if key in rows and p.per_layer else p
-        )
+        same = rows.get(key)
+        rows[key] = p if same is None or same.layers is None else replace(p, layers=same.layers + p.layers)
     return tuple(sorted(rows.values(), key=lambda p: _ALL.index(p.group)))
 
 

@@ -82,7 +82,7 @@ class Shape:
         n_layer, n_head, n_kv_head, head_dim (64), d_ff, window, gated_ffn (True), qkv_bias, output_bias,
             ffn_bias, qk_norm, norms_per_layer (2): of the plain decoder (see `Attention`, `Dense`). Beside
             blocks each replaces what the blocks that have it say: of n_layer all counts in proportion, of
-            d_ff the kind of FFN that comes first. So `dataclasses.replace(shape, n_head=8)` works on any.
+            d_ff the kind of FFN that comes first; `shape.replace(n_head=8)` works on any.
 
     As attributes these are those of the first block that has them, n_layer that of all.
 
@@ -185,9 +185,17 @@ class Shape:
             raise AttributeError(f"Shape has no attribute {name!r}.")
         return self._first(*_PLAIN[name], {"window": None, "qk_norm": "none"}.get(name, 0))
 
+    def replace(self, **changes: Any) -> Shape:
+        """Return it with other fields, or with other sizes of its blocks, as the constructor takes them.
+
+        >>> Shape(n_layer=2, d_model=64, n_head=4, n_kv_head=2, d_ff=128).replace(n_head=8).n_head
+        8
+        """
+        return replace(self, **changes)
+
     @property
     def is_plain(self) -> bool:
-        """Whether it is the paper's plain decoder: one kind of layer, grouped-query attention, a dense FFN."""
+        """Whether it is the paper's plain decoder: one kind of layer, of attention and a dense FFN."""
         return len(self.blocks) == 1 and type(self.mixer) is Attention and type(self.ffn) is Dense
 
     @property

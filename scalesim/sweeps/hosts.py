@@ -62,10 +62,10 @@ class Hosts:
             InvalidInput: a part differs; it is raised in every process.
             Unreachable: another process has gone.
         """
-        told = self.gather(np.array([list(bytes.fromhex(part)) for part in asked.values()], float))
+        heard = self.gather(np.array([list(bytes.fromhex(part)) for part in asked.values()], float))
         for part, name in enumerate(asked):
             for other in range(1, self.count):
-                if (told[other, part] != told[0, part]).any():
+                if (heard[other, part] != heard[0, part]).any():
                     raise InvalidInput(
                         f"processes 0 and {other} of this sweep were asked different questions: their {name} "
                         "differs. Start all of them with the same arguments."

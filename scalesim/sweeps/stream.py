@@ -60,13 +60,13 @@ class Stream:
     def identity(self) -> str:
         """What tells the stream from another: its name, what yields its designs, the first of them."""
         first = self.block(0)
-        told = [self.name, self.block_designs, None if first is None else (first.count, dict(first.fields))]
+        parts = [self.name, self.block_designs, None if first is None else (first.count, dict(first.fields))]
         if not isinstance(self.designs, Iterator):  # which is read once, and has nothing else to tell
-            told.append(self.designs)
+            parts.append(self.designs)
         try:
-            return fingerprint(told)
+            return fingerprint(parts)
         except InvalidInput:  # a function over an open file, say: its first designs must do
-            return fingerprint(told[:3])
+            return fingerprint(parts[:3])
 
     def sample(self, n: int) -> np.ndarray:
         """Return indices and sizes [n, 6] of some designs of the first block."""

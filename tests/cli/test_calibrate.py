@@ -35,6 +35,29 @@ def test_adjusted_hardware_serves_the_other_commands(capsys, tmp_path):
     assert tpot[1] / tpot[0] == pytest.approx(1.3, rel=0.03)
 
 
+def test_kernels_are_scored_without_fitting(capsys, tmp_path):
+    lines = ["m,n,k,gemm_dtype,latency", "1,4096,4096,bfloat16,0.0123", "4096,4096,4096,bfloat16,0.21"]
+    (tmp_path / "gemm.csv").write_text("\n".join(lines))
+    args = ["calibrate", "--kernels", str(tmp_path / "gemm.csv"), "--hardware", "h200-sxm"]
+    assert main([*args, "--json"]) == 0
+    got = json.loads(capsys.readouterr().out)
+    assert got["rows"] == 2
+    assert set(got) >= {"mean_error", "median_error", "bias", "interval_holds"}
+    assert got["constants"] == "fitted"
+    assert got["mean_error"] < 0.5
+    out = tmp_path / "mine.json"
+    assert main([*args, "--out", str(out)]) == 0
+    assert "2 gemm bf16 kernels" in capsys.readouterr().out
+    assert load_hardware(str(out)).bandwidth_gbs == 4800
+
+
+def test_milliseconds_are_asked_about(capsys, tmp_path):
+    (tmp_path / "timings.csv").write_text("model,context,seconds\nllama-3-8b,4K,9.1\nllama-3-8b,8K,9.4\n")
+    assert main(["calibrate", str(tmp_path / "timings.csv"), "--hardware", "h100"]) == 2
+    assert "must be in seconds" in (said := capsys.readouterr().err)
+    assert "are they milliseconds?" in said
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

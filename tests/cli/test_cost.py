@@ -76,6 +76,38 @@ def test_a_shape_is_written_as_a_config_and_read_again(capsys, tmp_path):
     assert again["tpot_s"] == first["tpot_s"]
 
 
+def test_what_does_not_fit_says_so_and_is_counted_all_the_same(capsys):
+    args = ("cost", "llama-2-7b", "--batch", "99")
+    got = report(capsys, *args)
+    assert not got["fits"]
+    assert "does not fit on 1 x H100-SXM" in got["unfit"]
+    assert got["tpot_s"] is None
+    assert got["counts"]["cache_bytes"]["1024"] == 1024 * 524288
+    code, out, _ = call(capsys, *args)
+    assert code == 0
+    for words in ("does not fit", "batch_size", "would fit", "by kind of layer", "FLOPs of one token"):
+        assert words in out
+
+
+def test_a_quantised_config_is_costed_as_it_is_stored(capsys, tmp_path):
+    config = {**to_huggingface(known_model("llama-3-8b").shape)}
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    got = report(capsys, "cost", str(tmp_path))
+    assert got["fits"]
+    assert got["weight_bits"] == pytest.approx(4.156, abs=1e-3)
+    assert got["weight_bytes"] == pytest.approx(5.73e9, rel=0.01)
+    full = report(capsys, "cost", str(tmp_path), "--weight-bits", "16")
+    assert full["weight_bytes"] == 2 * 8030261248
+
+
+def test_the_pool_of_an_engine_is_counted_where_asked_for(capsys):
+    args = ("cost", "gpt-oss-20b", "--context", "8K", "--batch", "32")
+    exact, pool = report(capsys, *args), report(capsys, *args, "--kv-pool")
+    assert pool["memory_bytes_parts"]["kv_cache"] == pytest.approx(12.00 * 2**30, rel=1e-3)
+    assert exact["memory_bytes_parts"]["kv_cache"] == pytest.approx(6.09 * 2**30, rel=1e-3)
+
+
 def test_tables_are_for_people(capsys, tmp_path):
     figure = tmp_path / "roof.svg"
     args = ("--model", "mixtral-8x7b-v0.1", "--tensor", "4", "--generated", "512", "--plot", str(figure))
@@ -113,7 +145,6 @@ def test_an_accelerator_that_was_not_measured_says_so(capsys):
             2,
             "compute 'fp8' has no matrix units",
         ),
-        (["--model", "llama-2-7b", "--batch", "99"], 1, "does not fit on 1 x H100-SXM"),
         (["--shape", "1x2"], 2, "baseline '1x2' is not known"),
         (["--config", "model.yaml"], 2, "config 'model.yaml' must be a .json file"),
         (["--model", "gpt2", "--plot", "roof.txt"], 2, "plot 'roof.txt' has no known format"),

@@ -274,9 +274,9 @@ def test_fields_that_the_law_sees_can_be_freed(capsys, tmp_path):
 
     import scalesim as ss
 
-    law = ss.named_fit("default").law * ss.AspectRatio(eps=0.002, g=0.5)
+    law = ss.named_fit("paper").law * ss.AspectRatio(eps=0.002, g=0.5)
     path = tmp_path / "deep.json"
-    dataclasses.replace(ss.named_fit("default"), law=law, bootstrap=None, standard_errors={}).save(path)
+    dataclasses.replace(ss.named_fit("paper"), law=law, bootstrap=None, standard_errors={}).save(path)
     asked = ["design", "--law", str(path), "--target-loss", "2.7"]
     answer = run_json(capsys, *asked, "--free", "all", "--max-head", "16")
     assert answer["lattice"] == "wide"

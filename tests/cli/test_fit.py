@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import polars as pl
@@ -119,3 +121,16 @@ def test_wrong_calls_exit_2_with_a_sentence(runs, capsys, args, says):
     printed = capsys.readouterr()
     assert says in printed.err
     assert printed.out == ""
+
+
+@pytest.mark.parametrize("options", [["--select", "n_head=999"], ["--column", "n_tokens=tok"]])
+def test_what_a_shipped_table_cannot_do_is_refused_in_a_sentence(options, capsys):
+    assert main(["fit", "paper", *options]) == 2
+    assert capsys.readouterr().err.startswith("scalesim: ")
+
+
+def test_the_module_ends_with_the_commands_exit_code():
+    run = [sys.executable, "-m", "scalesim", "fit", "paper", "--select", "n_head=999"]
+    found = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert found.returncode == 2
+    assert "no row has n_head = '999'" in found.stderr

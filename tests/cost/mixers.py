@@ -147,7 +147,6 @@ def linear(p, x, s):
         state = state * 0.9 + k[..., None] * v[..., None, :]
         return state, jnp.einsum("bhkv,bhk->bhv", state, q)
 
-    size = (x.shape[0], s.n_linear_head, s.linear_head_dim, s.linear_head_dim)
     out = steps(step, p["state"], q, k, v)
     return project(p, "o_proj", out * project(p, "attention_gate", x), 2)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import hardware_constants as measured
+from experiments import hardware_models as measured
 from scalesim.cost.cache import kv_cache_bytes
 from scalesim.cost.flops import forward_flops
 from scalesim.cost.latency import (
@@ -113,7 +113,7 @@ def test_a_windowed_prompt_takes_the_time_of_the_measured_form():
     span = (4096 * 16384 - 4096 * 4095 / 2) / 16384
     once = prefill_attention_time(
         2.0, 16384.0, span, 32.0, 8.0, 128.0, H100.peak_flops("bf16"), H100.bandwidth, e.prefill,
-        longest=4096.0, launch=e.engine.launch,
+        longest=4096.0, launch=e.engine.launch, windowed=1.0,
     )  # fmt: skip
     assert float(got.time_s) == pytest.approx(32 * e.engine.scale * float(once))
 
@@ -187,7 +187,8 @@ def test_precision_saves_time():
     for change in ({"weight_bits": 8}, {"kv_bits": 8}):
         assert float(step_time(LLAMA, dataclasses.replace(JOB, **change), H100)) < base
     fp8 = dataclasses.replace(JOB, compute="fp8", weight_bits=8, activation_bits=8)
-    assert float(prefill_time(LLAMA, fp8, H100)) < 0.75 * float(prefill_time(LLAMA, JOB, H100))
+    # Activations are rounded in a pass of its own, and attention stays: less than the peaks promise.
+    assert float(prefill_time(LLAMA, fp8, H100)) < 0.85 * float(prefill_time(LLAMA, JOB, H100))
     with pytest.raises(
         InvalidInput, match="compute 'fp8' has no matrix units on A100-80GB-SXM; bf16, int8 would do"
     ):
@@ -266,11 +267,16 @@ def test_gradients_reach_every_constant_of_the_hardware(constant):
         return serving(LLAMA, JOB, hardware).throughput_tokens_per_s
 
     slope = jax.grad(f)(jax.tree.map(float, getattr(H100.efficiency, constant)))
-    values = dataclasses.asdict(slope)
+    values = {name: v for name, v in dataclasses.asdict(slope).items() if v is not None}
     assert all(np.isfinite(v) for v in values.values())
-    # Decode is not bound by compute, a head_dim of 128 is where the exponent counts from, one device talks
-    # to nobody.
-    idle = {"decode": {"compute"}, "prefill": {"serial_exponent"}, "engine": {"link", "hop_us"}}
+    # A head_dim of 128 is where the exponent counts from, and no odd size; there is no window; one device
+    # talks to nobody; graphs hide the calls; nothing is packed or unpacked.
+    idle = {
+        "gemm": set(),
+        "decode": {"window_us", "odd"},
+        "prefill": {"serial_exponent", "window_us", "odd"},
+        "engine": {"link", "hop_us", "host"},
+    }
     assert all(abs(v) > 0 for name, v in values.items() if name not in idle.get(constant, ()))
 
 

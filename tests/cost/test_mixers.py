@@ -38,7 +38,9 @@ MIXERS = {
     "values shorter than keys": Attention(n_head=8, n_kv_head=2, head_dim=48, v_head_dim=32),
     "gated": Attention(n_head=8, n_kv_head=2, head_dim=48, gate="value"),
     "one projection for keys and values": Attention(n_head=8, n_kv_head=2, head_dim=48, k_is_v=True),
-    "latent": LatentAttention(n_head=8, kv_lora_rank=64, q_lora_rank=96, head_dim=48, rope_dim=16, v_head_dim=32),
+    "latent": LatentAttention(
+        n_head=8, kv_lora_rank=64, q_lora_rank=96, head_dim=48, rope_dim=16, v_head_dim=32
+    ),
     "latent with an indexer": LatentAttention(
         n_head=8, kv_lora_rank=64, q_lora_rank=96, head_dim=48, rope_dim=16, v_head_dim=32,
         n_index_head=8, index_head_dim=64, index_top_k=1024,

@@ -73,6 +73,17 @@ def test_tensor_parallelism_and_recomputation_save_activations():
     )
 
 
+def test_mixtures_train_at_a_lower_share_of_the_peak():
+    # JetMoE-8B, of which 2.2B are active: 1.25T tokens took 30,000 H100 hours (arXiv 2404.07413).
+    moe = known_model("qwen3-30b-a3b").shape
+    plan = dataclasses.replace(PLAN, n_tokens=1.25e12 * 2.2e9 / moe.n_params_active)
+    seconds = training_seconds(moe, plan, H100, 1.0)
+    low, typical, high = (s / 3600 for s in dataclasses.astuple(seconds))
+    assert low < 30_000 < 1.3 * high
+    dense = training_seconds(moe, plan, H100, 1.0, mfu=(0.25, 0.40, 0.50))
+    assert typical > 2 * dense.typical / 3600
+
+
 def test_price_does_not_depend_on_the_number_of_devices():
     seconds = [training_seconds(LLAMA, PLAN, H100, n).typical * n for n in (8, 1024)]
     assert seconds[0] == pytest.approx(seconds[1])

@@ -9,7 +9,7 @@ from scalesim.design import PAPER, Problem, Query, buildable, least_loss, solve,
 from scalesim.design.lattice import evaluate
 from scalesim.errors import InvalidInput, Unreachable
 
-FIT = ss.named_fit("default")
+FIT = ss.named_fit("paper")
 LONG = ss.Workload(context_length=131072.0)
 PROBLEM = Problem(law=FIT.law)
 

@@ -43,7 +43,7 @@ def test_the_points_alone_give_the_shipped_law_and_predict_configurations_left_o
 
 @pytest.mark.slow
 def test_all_the_evidence_gives_the_shipped_law():
-    shipped = ss.named_fit("default")
+    shipped = ss.named_fit("paper")
     found = ss.fit(HeadLaw, paper_evidence(), fixed=HELD)
     assert found.status == "converged"
     for name, value in found.coefficients.items():
@@ -51,7 +51,7 @@ def test_all_the_evidence_gives_the_shipped_law():
 
 
 def test_the_default_law_agrees_with_table_4():
-    law = ss.named_fit("default").law
+    law = ss.named_fit("paper").law
     assert rms(law) < 0.006
     best, published, excess = table_4_cells(law)
     exact = (best == published).all(axis=1)
@@ -82,7 +82,7 @@ def test_the_seven_curves_give_every_cell_of_table_4_that_they_can():
 
 def test_the_optimum_moves_smoothly_between_the_cells():
     """Longer contexts never want more heads, lower losses never fewer: no cell is a special case."""
-    problem = Problem(law=ss.named_fit("default").law)
+    problem = Problem(law=ss.named_fit("paper").law)
     contexts = 2.0 ** np.linspace(12, 20, 17)
     losses = np.linspace(2.35, 3.05, 15)
     queries = [Query(workload=Workload(context_length=c), target_loss=t) for c in contexts for t in losses]
@@ -94,7 +94,7 @@ def test_the_optimum_moves_smoothly_between_the_cells():
 
 @pytest.mark.parametrize("name", ["n_params", "n_head", "n_kv_head"])
 def test_more_of_anything_never_raises_the_default_laws_loss(name):
-    law = ss.named_fit("default").law
+    law = ss.named_fit("paper").law
     rng = np.random.default_rng(0)
     n_head = rng.uniform(1, 128, 2000)
     x = {

@@ -15,7 +15,7 @@ from scalesim.laws import AspectRatio
 from scalesim.report import design_json
 from scalesim.workload import Workload
 
-FIT = ss.named_fit("default")
+FIT = ss.named_fit("paper")
 JOB = Workload(context_length=32768.0)
 
 

@@ -11,7 +11,7 @@ from scalesim.design.picks import Table, pick
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.numerics.pareto import non_dominated
 
-FIT = ss.named_fit("default")
+FIT = ss.named_fit("paper")
 LONG = ss.Workload(context_length=131072)
 
 

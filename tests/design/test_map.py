@@ -7,7 +7,7 @@ from scalesim.design import PAPER, design_map, distribution
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.report.map_figure import pole
 
-FIT = ss.named_fit("default")
+FIT = ss.named_fit("paper")
 JOB = ss.Workload(context_length=8192, batch_size=2)
 CONTEXTS, LOSSES = [8192.0, 32768.0, 131072.0], [2.55, 2.7, 2.9]
 

@@ -46,4 +46,4 @@ def test_a_run_that_was_trained_brings_less_the_second_time(answer):
 
 def test_a_saved_fit_has_no_runs(answer):
     with pytest.raises(InvalidInput, match="fit was read from a file and has no runs"):
-        next_runs(ss.named_fit("default"), answer[1])
+        next_runs(ss.named_fit("paper"), answer[1])

@@ -27,7 +27,7 @@ from scalesim.workload import ContextLengths, Workload
 
 from ..gradients import assert_gradients_agree
 
-FIT = ss.named_fit("default")
+FIT = ss.named_fit("paper")
 PROBLEM = Problem(law=FIT.law)
 LONG = Workload(context_length=131072.0)
 
@@ -93,20 +93,19 @@ def test_gradients_through_the_eliminated_size_agree_with_finite_differences(fam
     assert_gradients_agree(cost, at)
 
 
-DESIGNS = {
-    (context, loss): design
-    for (context, loss), design in zip(
-        [(c, t) for c in (8192.0, 131072.0, 1048576.0) for t in (2.4, 2.615, 2.9)],
-        ss.search(
-            FIT, [Workload(context_length=c) for c in (8192.0, 131072.0, 1048576.0)], [2.4, 2.615, 2.9]
-        ),
-        strict=True,
-    )
-}
+CONTEXTS, LOSSES = (8192.0, 131072.0, 1048576.0), (2.4, 2.615, 2.9)
+ASKED = [(context, loss) for context in CONTEXTS for loss in LOSSES]
 
 
-@pytest.mark.parametrize("design", DESIGNS.values(), ids=[f"{c:g}-{t}" for c, t in DESIGNS])
-def test_a_buildable_design_can_be_built_and_reaches_the_loss(design):
+@pytest.fixture(scope="module")
+def designs():
+    found = ss.search(FIT, [Workload(context_length=c) for c in CONTEXTS], LOSSES)
+    return dict(zip(ASKED, found, strict=True))
+
+
+@pytest.mark.parametrize("asked", ASKED, ids=str)
+def test_a_buildable_design_can_be_built_and_reaches_the_loss(designs, asked):
+    design = designs[asked]
     shape = design.shape
     for name in ("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size"):
         assert isinstance(getattr(shape, name), int), name
@@ -122,9 +121,9 @@ def test_a_buildable_design_can_be_built_and_reaches_the_loss(design):
     assert design.candidates[0][3] == pytest.approx(design.best.objective, rel=1e-12)
 
 
-def test_longer_contexts_want_fewer_heads_and_lower_losses_more():
+def test_longer_contexts_want_fewer_heads_and_lower_losses_more(designs):
     def heads(context, loss):
-        return DESIGNS[context, loss].shape.n_head
+        return designs[context, loss].shape.n_head
 
     assert heads(8192.0, 2.615) > heads(131072.0, 2.615) > heads(1048576.0, 2.615)
     assert heads(131072.0, 2.4) > heads(131072.0, 2.615) > heads(131072.0, 2.9)
@@ -143,8 +142,8 @@ def test_the_papers_headline():
     assert real.best.objective <= design.best.objective
 
 
-def test_a_batch_is_a_loop():
-    for (context, loss), design in list(DESIGNS.items())[::4]:
+def test_a_batch_is_a_loop(designs):
+    for (context, loss), design in list(designs.items())[::4]:
         alone = ss.search(FIT, Workload(context_length=context), loss)
         assert alone.shape == design.shape
         assert alone.best.objective == pytest.approx(design.best.objective, rel=1e-12)
@@ -246,8 +245,8 @@ def test_bad_names_and_lattices_are_named(make, says):
         make()
 
 
-def test_extrapolation_is_stated():
-    near, far = DESIGNS[8192.0, 2.9], DESIGNS[1048576.0, 2.4]
+def test_extrapolation_is_stated(designs):
+    near, far = designs[8192.0, 2.9], designs[1048576.0, 2.4]
     assert near.extrapolation["n_params"] == 1
     assert near.status.startswith("Within the range of the evidence")
     assert far.extrapolation["n_params"] > 5
@@ -259,7 +258,7 @@ def test_extrapolation_is_stated():
     assert "without its evidence" in bare.status
 
 
-def test_float32_callers_get_the_same_answer(float32):
+def test_float32_callers_get_the_same_answer(designs, float32):
     design = ss.search(FIT, LONG, 2.615)
-    assert design.shape == DESIGNS[131072.0, 2.615].shape
+    assert design.shape == designs[131072.0, 2.615].shape
     assert not jax.config.jax_enable_x64

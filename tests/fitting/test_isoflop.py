@@ -5,7 +5,7 @@ import pytest
 
 import scalesim as ss
 from scalesim.fitting import approach_two_bias, isoflop
-from scalesim.laws import Chinchilla
+from scalesim.laws import Chinchilla, Constant, Kaplan, PowerOfSum
 
 LAW = Chinchilla()
 EXPONENT = LAW.beta / (LAW.alpha + LAW.beta)
@@ -35,10 +35,63 @@ def test_the_bias_of_approach_two_grows_with_a_lopsided_grid():
     assert abs(cubic["n_params_bias"]) < abs(parabola["n_params_bias"])
 
 
-def test_a_minimum_outside_the_sizes_is_said_to_be():
-    found = isoflop(grid(off=60.0))
-    assert len(found.warnings) == 4
-    assert "not bracketed: it is at the smallest model" in found.warnings[0]
+def test_minima_outside_the_sizes_are_left_out_and_said():
+    # One grid of sizes for all budgets, as people run them: the larger budgets want more than its largest.
+    flops = np.repeat([1e19, 3e19, 1e20, 3e20, 1e21, 3e21, 1e22], 9)
+    n = np.tile(np.geomspace(8e7, 2.5e9, 9), 7)
+    x = {"n_params": n, "n_tokens": flops / 6 / n}
+    table = ss.RunTable({**x, "flops": flops}, np.asarray(LAW.loss(x)))
+    found = isoflop(table)
+    assert found.exponent == pytest.approx(EXPONENT, abs=0.02)
+    ends = [p for p in found.profiles if not p.bracketed]
+    assert len(ends) == len(found.warnings) >= 2
+    assert len(found.budgets) == len(found.profiles) - len(ends)
+    assert all("left out" in warning for warning in found.warnings)
+    assert "at the largest model" in found.warnings[-1]
+    envelope = isoflop(table, 1)
+    assert envelope.exponent == pytest.approx(EXPONENT, abs=0.1)
+    assert envelope.optima.max() < n.max()
+
+
+def test_an_exponent_through_two_points_is_refused():
+    with pytest.raises(ss.InvalidInput, match=r"2 budgets have a minimum .* 3 are the least"):
+        isoflop(grid(budgets=(1e19, 1e20)))
+    with pytest.raises(ss.InvalidInput, match=r"0 budgets .* it is at the smallest model; left out"):
+        isoflop(grid(off=60.0))
+
+
+def test_intervals_of_a_budgets_size_hold():
+    held = []
+    clean = grid()
+    truth = isoflop(clean).n_params_at(1e24)
+    for seed in range(60):
+        noise = np.exp(0.003 * np.random.default_rng(seed).normal(size=len(clean)))
+        sized = isoflop(ss.RunTable(clean.columns, clean.loss * noise)).at(1e24)
+        held.append(sized.n_params_low[0] < truth < sized.n_params_high[0])
+        assert sized.n_tokens_low * sized.n_params_high * 6 == pytest.approx(1e24)
+        assert sized.beyond == pytest.approx(100.0)
+    assert np.mean(held) >= 0.8
+
+
+@pytest.mark.parametrize("law", [LAW, PowerOfSum(), Kaplan(), Kaplan() + Constant(E=1.0)])
+def test_a_laws_closed_form_is_its_least_loss(law):
+    from scalesim.fitting.isoflop import _solved
+
+    exponent, log_scale = _solved(law)
+    n = np.geomspace(1e6, 1e14, 200_001)
+    best = n[np.argmin(law.loss({"n_params": n, "n_tokens": 1e22 / 6 / n}))]
+    assert np.exp(log_scale) * 1e22**exponent == pytest.approx(best, rel=1e-3)
+
+
+def test_a_fits_bootstrap_gives_approach_three_its_interval():
+    clean = grid(budgets=(1e19, 1e20))
+    noise = np.exp(0.003 * np.random.default_rng(0).normal(size=len(clean)))
+    found = ss.fit("chinchilla", ss.RunTable(clean.columns, clean.loss * noise), bootstrap=100)
+    sized = isoflop(clean, 3, fit=found).at([1e20, 1e23])
+    assert np.all((sized.n_params_low < sized.n_params) & (sized.n_params < sized.n_params_high))
+    width = np.log(sized.n_params_high / sized.n_params_low)
+    assert width[1] > width[0]
+    assert np.isnan(isoflop(clean, 3).at(1e20).n_params_low).all()
 
 
 def test_too_few_runs_and_unknown_approaches():
@@ -46,8 +99,10 @@ def test_too_few_runs_and_unknown_approaches():
         isoflop(grid().take(slice(0, 14)))
     with pytest.raises(ss.InvalidInput, match="approach must be 1, 2 or 3"):
         isoflop(grid(), 4)
-    with pytest.raises(ss.InvalidInput, match="solves a Chinchilla law"):
+    with pytest.raises(ss.InvalidInput, match="approach 3 solves Chinchilla"):
         isoflop(grid(), 3, fit=ss.fit("power", grid()))
+    with pytest.raises(ss.InvalidInput, match="budget must be FLOPs above 0"):
+        isoflop(grid()).at(-1.0)
 
 
 @pytest.mark.parametrize(

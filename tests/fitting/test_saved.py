@@ -23,7 +23,7 @@ def grouped():
 
 
 def test_the_default_law_is_resampled_with_its_curves_and_choices():
-    found = ss.named_fit("default")
+    found = ss.named_fit("paper")
     assert np.sqrt(np.mean(found.residuals() ** 2)) == pytest.approx(found.rms, rel=1e-9)
     spread = ss.bootstrap(found, 4, kind="cluster", starts=4)
     assert np.isfinite(spread.objective).all()

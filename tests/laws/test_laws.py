@@ -20,6 +20,7 @@ from scalesim.laws import (
     Grouped,
     HeadLaw,
     Kaplan,
+    Mixture,
     PowerLaw,
     PowerOfSum,
     PowerTerm,
@@ -41,12 +42,13 @@ X = {
     "activation_bits": np.array([4.0, 8.0, 16.0]),
     "kv_bits": np.array([2.0, 8.0, 16.0]),
 }
-PLAIN = sorted(set(REGISTRY) - {"Grouped", "Sum", "Product"})
+PLAIN = sorted(set(REGISTRY) - {"Grouped", "Mixture", "Sum", "Product"})
 LAWS = {
     **{name: REGISTRY[name]() for name in PLAIN},
     "sum": Kaplan() + Constant(E=1.2),
     "product": Chinchilla() * AspectRatio() * ContextGrowth(c=0.02, h=0.01),
     "sum of powers": Constant() + PowerTerm("d_model") + PowerTerm("n_layer", A=2.0, alpha=0.4),
+    "mixture": Mixture(law=PowerLaw(a=np.array([1e8, 4e8]), b=0.2, E=1.9), weights=np.array([0.3, 0.7])),
     "by configuration": Grouped(
         PowerLaw(a=np.array([1e8, 2e8, 3e8]), b=0.2, E=1.9), ("n_head",), ((8,), (32,), (40,))
     ),

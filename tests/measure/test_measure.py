@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from scalesim.cli import main
+from scalesim.constants import DecodeConstants, GemmConstants, PrefillConstants
 from scalesim.cost import prefill_time, step_time
 from scalesim.cost.calibration import Timing
 from scalesim.cost.fitting import Machine, fit_kernel, kernel_errors, kernel_seconds
 from scalesim.cost.operators import elementwise_values
-from scalesim.efficiency import DecodeConstants, EngineConstants, GemmConstants, PrefillConstants
+from scalesim.efficiency import EngineConstants
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.hardware import Hardware, load_hardware, save_hardware
 from scalesim.measure import clock, measure_hardware

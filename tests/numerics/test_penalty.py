@@ -1,12 +1,14 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from scalesim.numerics.penalty import SMOOTH, minimise
+from scalesim.numerics.penalty import ITERATIONS, SMOOTH, minimise, penalty_newton
 
 
 def quadratic(seed, axes, limits):
@@ -14,13 +16,13 @@ def quadratic(seed, axes, limits):
     rng = np.random.default_rng(seed)
     root, centre = rng.normal(size=(axes, axes)), rng.uniform(-0.5, 1.5, axes)
     curve = root @ root.T + 0.1 * np.eye(axes)
-    normal, room = rng.normal(size=(limits, axes)), rng.uniform(0.0, 0.3, limits)
+    normal, slack = rng.normal(size=(limits, axes)), rng.uniform(0.0, 0.3, limits)
 
     def functions(x, carried):
         away = x - centre[:, None]
         value = 0.5 * (away * jnp.tensordot(curve, away, 1)).sum(0)
-        told = jnp.tensordot(normal, x - 0.5, 1) - room[:, None]
-        return jnp.concatenate([value[None], told]), carried
+        limit = jnp.tensordot(normal, x - 0.5, 1) - slack[:, None]
+        return jnp.concatenate([value[None], limit]), carried
 
     return functions
 
@@ -88,3 +90,21 @@ def test_where_nothing_is_allowed_it_ends_at_the_least_excess(excess):
     x, values, _ = minimise(functions, jnp.array([[0.8, 0.2]]), None)
     np.testing.assert_allclose(x, 0.0, atol=1e-6)
     np.testing.assert_allclose(values[1], excess, atol=1e-6)
+
+
+def test_the_optax_form_takes_the_same_steps():
+    functions = quadratic(5, 3, 2)
+    start = jnp.asarray(np.random.default_rng(2).uniform(0, 1, (3, 4)))
+    solver = penalty_newton(functions)
+
+    @jax.jit
+    def descended(params):
+        def step(carry, _):
+            updates, state = solver.update(None, carry[1], carry[0])
+            return (optax.apply_updates(carry[0], updates), state), None
+
+        return jax.lax.scan(step, (params, solver.init(params)), length=ITERATIONS)[0][1].best
+
+    x, values, _ = minimise(functions, start, None)
+    chex.assert_trees_all_close(descended(start)[:2], (x, values), rtol=1e-6, atol=1e-9)
+    assert float(values[1:].max()) < 10 * SMOOTH[1]

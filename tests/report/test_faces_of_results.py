@@ -7,7 +7,7 @@ import pytest
 
 import scalesim as ss
 
-FIT = ss.named_fit("default")
+FIT = ss.named_fit("paper")
 LONG = ss.Workload(context_length=131072.0)
 
 

@@ -10,7 +10,7 @@ from scalesim.errors import InvalidInput
 from scalesim.report import draw_designs, save
 from scalesim.report.figure import figure
 
-FIT = ss.named_fit("default")
+FIT = ss.named_fit("paper")
 LONG = ss.Workload(context_length=131072.0)
 
 

@@ -136,7 +136,7 @@ def test_workloads_and_plain_batches():
 
 
 def test_the_best_is_a_candidate_with_its_doubt():
-    fit = ss.named_fit("default")
+    fit = ss.named_fit("paper")
     found = ss.sweep(fit, SPACE, JOB, 2.615)
     assert found.best.loss <= 2.615
     assert found.best.objective == found.kept.top[0, COLUMNS.index("objective")]

@@ -35,6 +35,8 @@ linear = (
 )
 block = ss.Block(count=4, mixer=grouped, ffn=ss.Dense(d_ff=4096))
 mixed = ss.Shape(d_model=1024, vocab_size=32000, blocks=(block, ss.Block(mixer=latent, ffn=experts)))
+kinds: list[str] = [one.mixer for one in ss.counts(mixed).blocks]
+wider: ss.Shape = shape.replace(n_head=16)
 known: ss.KnownModel = ss.known_model("llama-3.1-8b")
 all_known: list[str] = [model.name for model in ss.known_models().values()]
 imported: ss.ImportedConfig = ss.from_huggingface({"model_type": "llama"})
@@ -138,7 +140,10 @@ Function = ss.law_from_function(lambda n_params, E: E + n_params**-0.3, {"E": (1
 fit: ss.Fit = ss.fit(ss.HeadLaw, runs, noise=ss.Squared(0.004), fixed={"k": None, "g": None})
 robust: ss.Fit = ss.fit("chinchilla", runs, noise=ss.Huber(), solver=optax.adam(1e-2))
 points = ss.Points(runs, ss.Squared(0.004))
-chosen: type[ss.Choices] = ss.Choices
+damped: ss.Fit = ss.fit("power", ss.paper_runs(), solver=ss.numerics.levenberg_marquardt(), steps=40)
+published = ss.Choices(
+    {"context": np.ones(2)}, np.zeros(2, int), lambda law, query: law.loss(query) * np.ones(3)
+)
 drawn = ss.Curves({"n_params": np.ones((1, 2))}, np.ones((1, 2)), sigma=0.02, weight=1)
 sure: ss.Fit = ss.with_bootstrap(fit, 200)
 spread: ss.Bootstrap = ss.bootstrap(fit, 200)

@@ -1,0 +1,151 @@
+"""Constants of an accelerator that nobody measured here, from those that were, by their data sheets."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scalesim.constants import kind_class
+from scalesim.efficiency import Efficiency, measured_efficiency, shipped_constants
+
+__all__ = ["SHARES", "Sheet", "borrow", "distance", "measured_cards", "weights_of"]
+
+SHARES = (
+    "compute",
+    "bandwidth",
+    "quantise",
+    "attention_compute",
+    "attention_bandwidth",
+    "link",
+    "rest",
+    "cache_share",
+)
+"""Constants between 0 and 1: no kernel beats the data sheet."""
+
+_WIDTH = 0.4  # doublings of a figure over which one accelerator stands for another
+
+
+class Sheet(NamedTuple):
+    """The figures of a data sheet that tell how alike two accelerators are.
+
+    Attributes:
+        bf16_tflops: dense peak.
+        bandwidth_gbs: of the memory.
+        interconnect_gbs: between accelerators (None: not stated).
+    """
+
+    bf16_tflops: float
+    bandwidth_gbs: float
+    interconnect_gbs: float | None = None
+
+
+def distance(a: Sheet, b: Sheet) -> float:
+    """Return how unlike two accelerators are, in doublings.
+
+    sqrt(log2(ratio)^2 + log2(bandwidth)^2 + log2(interconnect)^2 / 4) of the quotients of the two, with ratio
+    the compute a byte of bandwidth; what one of them does not state is left out.
+
+    >>> distance(Sheet(989.4, 3350, 450), Sheet(989.4, 3350, 450))
+    0.0
+    """
+    parts = [
+        math.log2(a.bf16_tflops / a.bandwidth_gbs * b.bandwidth_gbs / b.bf16_tflops),
+        math.log2(a.bandwidth_gbs / b.bandwidth_gbs),
+    ]
+    if a.interconnect_gbs and b.interconnect_gbs:
+        parts.append(math.log2(a.interconnect_gbs / b.interconnect_gbs) / 2)
+    return math.sqrt(sum(part**2 for part in parts))
+
+
+def weights_of(sheet: Sheet, measured: Mapping[str, Sheet]) -> dict[str, float]:
+    """Return how much each measured accelerator says about another: exp(-d^2 / (2 0.4^2)), summing to one."""
+    away = {name: distance(sheet, other) for name, other in measured.items()}
+    nearest = min(away.values())
+    raw = {name: math.exp(-(d**2 - nearest**2) / (2 * _WIDTH**2)) for name, d in away.items()}
+    whole = sum(raw.values())
+    return {name: value / whole for name, value in raw.items()}
+
+
+@functools.cache
+def measured_cards() -> Mapping[str, tuple[Sheet, Efficiency]]:
+    """Return data sheet and constants of every accelerator that was measured, by name."""
+    cards = shipped_constants()["cards"]
+    return {name: (Sheet(**card["sheet"]), measured_efficiency(name)) for name, card in cards.items()}
+
+
+def borrow(
+    sheet: Sheet,
+    measured: Mapping[str, tuple[Sheet, Efficiency]] | None = None,
+    reach: Mapping[str, float] | None = None,
+) -> Efficiency:
+    """Return constants for an accelerator from its data sheet: means over those that were measured.
+
+    A constant is the weighted mean of the measured ones (`weights_of`) in its logarithm (its logit, where it
+    is a share), over the accelerators that have one for that kind and format. Shares of peaks and fixed times
+    carry; what differs is left to the error that leaving out each measured accelerator shows.
+
+    Args:
+        sheet: of the accelerator.
+        measured: data sheet and constants of each measured one, by name (those that are shipped).
+        reach: growth of the intervals' half width a doubling, by kind (those that are shipped).
+    """
+    measured = measured_cards() if measured is None else measured
+    reach = shipped_constants()["reach"] if reach is None else reach
+    weights = weights_of(sheet, {name: one[0] for name, one in measured.items()})
+    nearest = max(weights, key=lambda name: weights[name])
+    base = measured[nearest][1]
+    many = [(weights[name], one[1]) for name, one in measured.items()]
+    mixed = {kind: _mean([(w, getattr(e, kind)) for w, e in many]) for kind in ("gemm", "decode", "prefill")}
+    others = []
+    for name in sorted({name for _, e in many for name, _ in e.others}):
+        known = [(w, dict(e.others)[name]) for w, e in many if name in dict(e.others)]
+        others.append((name, _mean(known)))
+    # Intervals are the lenders', and wider the further those are.
+    spread = []
+    for key in sorted({key for _, e in many for key, _ in e.spread}):
+        lenders = [(w, name) for (w, e), name in zip(many, measured, strict=True) if key in dict(e.spread)]
+        width = np.average(
+            [dict(measured[name][1].spread)[key] for _, name in lenders],
+            axis=0,
+            weights=[w + 1e-9 for w, _ in lenders],
+        )
+        away = min(distance(sheet, measured[name][0]) for _, name in lenders)
+        spread.append((key, tuple(width + reach.get(kind_class(key), 0.0) * away)))
+    said = ", ".join(f"{name} {weight:.0%}" for name, weight in weights.items() if weight >= 0.01)
+    return replace(
+        base,
+        **mixed,
+        others=tuple(others),
+        source=f"borrowed by data sheets from {said}: {base.source}",
+        error=(),
+        spread=tuple(spread),
+        status="borrowed",
+    )
+
+
+def _mean(known: Sequence[tuple[float, Any]]) -> Any:
+    whole = sum(weight for weight, _ in known)
+    values: dict[str, Any] = {}
+    for field in fields(known[0][1]):
+        stated = [(w / whole, getattr(c, field.name)) for w, c in known]
+        present = [(w, v) for w, v in stated if v is not None]
+        share = sum(w for w, _ in present)
+        values[field.name] = None if share <= 0.5 else _mix(field.name, present, share)
+    return replace(known[0][1], **values)
+
+
+def _mix(name: str, stated: Sequence[tuple[float, float]], share: float) -> float:
+    numbers = np.asarray([v for _, v in stated], float)
+    parts = np.asarray([w for w, _ in stated]) / share
+    if name in SHARES:
+        numbers = np.clip(numbers, 1e-6, 1 - 1e-6)
+        mean = float(parts @ np.log(numbers / (1 - numbers)))
+        return 1 / (1 + math.exp(-mean))
+    if np.any(numbers <= 0):
+        return float(parts @ numbers)
+    return math.exp(float(parts @ np.log(numbers)))

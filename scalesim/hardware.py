@@ -77,7 +77,7 @@ class Hardware(Shown):
             value = getattr(self, name)
             if isinstance(value, bool | str | list | tuple | dict):
                 raise InvalidInput(f"{name} of {self.name} must be a number, but is {shown(value)}.")
-            if isinstance(value, int | float) and not 0 < value <= _MOST[name]:
+            if isinstance(value, int | float) and not _LEAST <= value <= _MOST[name]:
                 if not _LEAST <= value < float("inf"):
                     raise InvalidInput(
                         f"{name} of {self.name} must be above 0 and finite, but is {shown(value)}."

@@ -209,7 +209,7 @@ def targets() -> list[Target]:
         "gradient_norm": np.zeros(8),
     }
     hardware = {"name": "mine", "bf16_tflops": 400, "memory_gb": 48, "bandwidth_gbs": 1800}
-    measured = json.loads((DATA / "efficiency.json").read_text())["h100"]
+    measured = json.loads((DATA / "efficiency.json").read_text())["cards"]["h100"]["efficiency"]
     found = [
         Target("table, commas", "runs.csv", _table(","), any_text, _read_runs),
         Target("table, semicolons", "runs.csv", _table(";", comma=True), any_text, _read_runs),

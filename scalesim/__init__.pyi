@@ -101,6 +101,7 @@ from scalesim.design import sensitivity as sensitivity
 from scalesim.design import stack_queries as stack_queries
 from scalesim.errors import InvalidInput as InvalidInput
 from scalesim.errors import Unreachable as Unreachable
+from scalesim.interrupts import Interrupted as Interrupted
 from scalesim.families import FIGURE as FIGURE
 from scalesim.families import TABLE as TABLE
 from scalesim.families import HeadRule as HeadRule

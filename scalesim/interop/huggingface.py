@@ -47,6 +47,8 @@ class ImportedConfig:
         return 16.0 if self.quantised is None else self.quantised.mean_bits(self.shape)
 
 
+_MOST_LAYERS = 10_000
+
 def read_config(path: str | os.PathLike[str]) -> ImportedConfig:
     """Read a config.json: a file, the folder it lies in, or a hub id that the user's cache has.
 
@@ -143,6 +145,8 @@ def _shape(kind: str, config: Mapping[str, Any]) -> tuple[Shape, Fields]:
             defaults["num_hidden_layers"] = len(config[name])
     f = Fields(config, kind, names, defaults)
     n_layer, d_model = f.size("num_hidden_layers"), f.size("hidden_size")
+    if n_layer > _MOST_LAYERS:  # each is read by itself
+        raise InvalidInput(f"num_hidden_layers must be at most {_MOST_LAYERS:,}, but is {n_layer:,}.")
     f.seen("mtp_num_hidden_layers", "num_nextn_predict_layers", "mtp_transformer_layers", "num_mtp_modules")
     f.seen("use_mtp", "quantization_config", "compression_config", "pad_vocab_size_multiple")
     blocks = [family.layer(f, family.rules, i) for i in range(n_layer)]

@@ -183,9 +183,7 @@ def main() -> None:
         everything.append(off)
         right, pairs = ranked(device, hardware)
         print(f"{device}: {right} of {pairs} pairs 5% or more apart ranked right, {right / pairs:.1%}")
-        print(
         print(f"{device}: {held(device, hardware):.0%} of those left out are inside the 90% interval")
-        )
         found = {k: float(f"{v:.5g}") for k, v in asdict(hardware.efficiency.engine).items()}
         for name in [device] if device == "a100" else [n for n in shipped["cards"] if n != "a100"]:
             shipped["cards"][name]["efficiency"]["engine"] = found

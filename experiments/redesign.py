@@ -7,7 +7,7 @@ ratio of width to depth, of FFN to width, its head size and vocabulary. Asked: a
 loss as the model itself, on H100s and H200s, four sequences at a time; least dollars a token, least time a
 token on the devices that the model itself is cheapest on, or least memory. The loss is a law in N and D from
 public runs times the head factor of the paper's points: both far from what they were fitted to. Writes
-results/redesign.csv and .png, and results/redesign_doubt.csv: the same under other assumptions.
+results/redesign.csv and .png, and results/redesign_assumptions.csv: the same under other assumptions.
 """
 
 from __future__ import annotations
@@ -274,7 +274,7 @@ ASSUMED: dict[str, dict[str, Any]] = {
 }
 
 
-def doubt_lines(contexts: tuple[int, ...] = (131072, 1048576)) -> Iterator[Row]:
+def assumption_lines(contexts: tuple[int, ...] = (131072, 1048576)) -> Iterator[Row]:
     """Yield the design of least dollars under other assumptions, on H100s."""
     hardware = accelerator("h100-sxm")
     for model in MODELS:
@@ -291,13 +291,13 @@ def main(folder: Path = RESULTS) -> list[Row]:
     with jax.enable_x64(True):
         rows = list(main_lines())
         write_csv(folder / "redesign.csv", rows)
-        doubts = list(doubt_lines())
-        write_csv(folder / "redesign_doubt.csv", doubts)
+        assumed = list(assumption_lines())
+        write_csv(folder / "redesign_assumptions.csv", assumed)
     draw(folder / "redesign.png", rows)
     shown = ("model", "hardware", "context_K", "heads", "size_over_own", "tokens_per_param", "devices_each")
     spans = ("memory_saved", "tpot_saved", "price_saved", "price_low", "price_high")
     print_rows("Least dollars a token", [r for r in rows if r["objective"] == "price"], [*shown, *spans])
-    print_rows("Least dollars under other assumptions", doubts, ["assumed", *shown[:1], *shown[2:], *spans])
+    print_rows("Least dollars under other assumptions", assumed, ["assumed", *shown[:1], *shown[2:], *spans])
     return rows
 
 

@@ -101,7 +101,6 @@ from scalesim.design import sensitivity as sensitivity
 from scalesim.design import stack_queries as stack_queries
 from scalesim.errors import InvalidInput as InvalidInput
 from scalesim.errors import Unreachable as Unreachable
-from scalesim.interrupts import Interrupted as Interrupted
 from scalesim.families import FIGURE as FIGURE
 from scalesim.families import TABLE as TABLE
 from scalesim.families import HeadRule as HeadRule
@@ -160,6 +159,7 @@ from scalesim.interop import load_weights as load_weights
 from scalesim.interop import read_config as read_config
 from scalesim.interop import save_weights as save_weights
 from scalesim.interop import to_huggingface as to_huggingface
+from scalesim.interrupts import Interrupted as Interrupted
 from scalesim.laws import AdditiveHeadLaw as AdditiveHeadLaw
 from scalesim.laws import AspectRatio as AspectRatio
 from scalesim.laws import AttentionLaw as AttentionLaw

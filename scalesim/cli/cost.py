@@ -109,7 +109,7 @@ def run(args: list[str]) -> int:
         "unfit": unfit,
         "counts": found.to_dict(),
         "training": _training(options, given, workload, hardware),
-        "paper": _paper(options, given, workload),
+        "paper": _paper(options, given, workload) if given.shape.is_plain else None,
     }
     if unfit is not None:
         # What does not fit is not served: it has no times.
@@ -216,7 +216,7 @@ def _training(options: Options, given: Given, workload: Workload, hardware: Hard
 
 
 def _paper(options: Options, given: Given, workload: Workload) -> dict[str, Any]:
-    """The paper's costs, which see the shape's plain fields alone."""
+    """The paper's costs, which are of a plain decoder."""
     from scalesim.cost import HardwareAwareCost, paper_training_flops, paper_training_memory
 
     context, shape = float(workload.context_length), given.shape

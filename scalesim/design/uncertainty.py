@@ -12,11 +12,14 @@ import numpy as np
 from scalesim.cost.objectives import reported_cost
 from scalesim.design.design import Design
 from scalesim.design.lattice import HEADS
-from scalesim.design.problem import NOTHING_FREE, Query
+from scalesim.design.problem import NOTHING_FREE, Problem, Query, precisions
 from scalesim.design.relaxation import Compared
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.faces import Face, Shown
+from scalesim.fitting.predict import extrapolation_error, normal_draws
 from scalesim.fitting.result import Fit
+from scalesim.laws.base import Law, fields_of
+from scalesim.laws.terms import Constant
 from scalesim.shape import count_params
 
 if TYPE_CHECKING:
@@ -207,8 +210,9 @@ def distribution(
 ) -> Distribution:
     """Ask every law of a fit's bootstrap the question that a design answers.
 
-    Of a lattice every configuration is evaluated under every law. Of a `DesignSpace` every law has a search
-    of its own, and all that any of them finds is evaluated under every law.
+    A law that the fit's rollout knows to miss larger runs is off by that too, where the design is beyond
+    the runs. Of a lattice every configuration is evaluated under every law. Of a `DesignSpace` every law has
+    a search of its own, and all that any of them finds is evaluated under every law.
 
     Args:
         fit: the fit that the design was searched with; it must hold a bootstrap.
@@ -236,9 +240,10 @@ def distribution(
         )
     with jax.enable_x64(True):
         laws = jax.tree.map(jnp.asarray, fit.resamples.laws(design.problem.law, resamples))
+        problem, laws = _beyond_the_runs(fit, design, laws)
         query = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), design.query)
         gradient = design.relaxed is not None
-        asked = design.lattice.under(design.problem, query, laws, design.shape, design.rule, gradient)
+        asked = design.lattice.under(problem, query, laws, design.shape, design.rule, gradient)
         costs = np.asarray(asked.designs.cost)
         savings = _savings(query, asked, design)
         n_params = np.broadcast_to(count_params(asked.designs.shape, "paper"), costs.shape)
@@ -280,6 +285,22 @@ def distribution(
         tail=fit.resamples.tail(level),
         out_of_reach=float(1 - reached.mean()),
     )
+
+
+def _beyond_the_runs(fit: Fit, design: Design, laws: Law) -> tuple[Problem, Law]:
+    """Give each law the error that the design's distance beyond the runs adds, as predictions have it."""
+    problem, best = design.problem, design.best
+    bits = precisions(problem.law, design.query.workload)
+    if "kv_bits" in bits:
+        bits["kv_bits"] = best.kv_bits
+    context = float(design.query.workload.context_length)
+    x = fields_of(problem.law, best.shape, best.n_tokens, context, **bits)
+    error = float(np.nan_to_num(extrapolation_error(fit, {k: np.float64(v) for k, v in x.items()})))
+    if not error:
+        return problem, laws
+    count = len(jax.tree.leaves(laws)[0])
+    factor = jnp.exp(error * jnp.asarray(normal_draws(count)))
+    return problem.under(problem.law * Constant(E=1.0)), laws * Constant(E=factor)
 
 
 def _savings(query: Query, asked: Compared, design: Design) -> dict[str, np.ndarray]:

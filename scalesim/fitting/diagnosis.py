@@ -12,6 +12,7 @@ from scalesim.compilation import quick_jit
 from scalesim.fitting.coordinates import slots_of
 from scalesim.fitting.problem import FitProblem
 from scalesim.fitting.setup import Setup
+from scalesim.laws.attention import Mixture
 from scalesim.numerics.least_squares import influence
 
 __all__ = ["diagnose", "identification", "local"]
@@ -90,8 +91,8 @@ def identification(fit: Any) -> tuple[str, ...]:
         return (f"The fit is not identified: {' '.join(fit.unidentified)}",)
     if getattr(fit, "status", "") == "unidentified":
         return (f"The fit is not identified: {fit.message}",)
-    if not hasattr(fit, "intervals"):
-        return ()
+    if not hasattr(fit, "intervals") or isinstance(fit.law, Mixture):
+        return ()  # a mixture's members are alike in what they say, not in their coefficients
     intervals, said = fit.intervals, []
     for slot in slots_of(fit.law):
         low, high = slot.bounds or slot.spec.start

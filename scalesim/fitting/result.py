@@ -98,6 +98,12 @@ class Fit(Shown):
 
     @cached_property
     def _made_from(self) -> Origin:
+        if self.origin is None and type(self.law).__name__ == "Mixture":
+            raise InvalidInput(
+                "this fit is a mixture of forms, each fitted for itself: `bootstrap` has its samples, "
+                "but it cannot be resampled, profiled or validated as one law. A fit of one form can, as "
+                "named_fit('paper')."
+            )
         if self.origin is None:
             raise InvalidInput(
                 "this fit was read from a file, which keeps the law and what is known of it, not its runs; "

@@ -353,6 +353,10 @@ FAMILIES["qwen3_5_moe_text"] = FAMILIES["qwen3_5_text"].but(
 """Every model type that is read, by its name."""
 
 NESTED = {
+    "glm4v": "glm4",
+    "glm4v_moe": "glm4_moe",
+    "glm4v_moe_text": "glm4_moe",
+    "glm4v_text": "glm4",
     "gemma3": "gemma3_text",
     "gemma3n": "gemma3n_text",
     "gemma4": "gemma4_text",

@@ -22,46 +22,56 @@ DEFAULTS: dict[str, Any] = {
 }
 
 _WITHOUT_COST = """
-    _attn_implementation _name_or_path activation_function add_bos_token add_cross_attention
-    apply_residual_connection_post_layernorm architectures attention_dropout attention_in_multiplier
-    attention_multiplier attention_out_multiplier attention_probs_dropout_prob attention_softmax_in_fp32
-    attention_value_scale attn_config attn_implementation attn_logit_softcapping attn_pdrop
-    attn_temperature_tuning audio_config audio_token_id auto_map aux_loss_alpha bad_words_ids
-    begin_suppress_tokens beta_fast block_norm_eps block_use_xavier_init boa_token_id boi_token_id
-    bos_token_id cache_implementation chunk_size chunk_size_feed_forward clip_qkv compress_rope_theta
-    conv_use_xavier_init cross_attention_hidden_size decoder_start_token_id diversity_penalty
-    do_layer_norm_before do_sample dtype dual_chunk_attention_config early_stopping emb_pdrop embd_pdrop
-    embedding_dropout embedding_multiplier encoder_no_repeat_ngram_size eoa_token_id eoa_token_index
+    _attn_implementation _name_or_path _remove_final_layer_norm activation_dropout activation_function
+    add_bos_token add_cross_attention apply_residual_connection_post_layernorm architectures
+    attention_dropout attention_in_multiplier attention_multiplier attention_out_multiplier
+    attention_probs_dropout_prob attention_softmax_in_fp32 attention_value_scale attn_config
+    attn_implementation attn_logit_softcapping attn_pdrop attn_temperature_tuning audio_config
+    audio_token_id auto_map aux_loss_alpha bad_words_ids begin_suppress_tokens beta_fast
+    bias_dropout_fusion block_norm_eps block_use_xavier_init boa_token_id boi_token_id bos_token_id
+    cache_implementation calc_logits_for_entire_prompt chunk_size chunk_size_feed_forward
+    classifier_dropout clip_qkv cls_token_id compress_rope_theta conv_use_xavier_init
+    cross_attention_hidden_size decoder_start_token_id diversity_penalty do_layer_norm_before do_sample
+    dropout dtype dual_chunk_attention_config early_stopping emb_pdrop embd_pdrop embedding_dropout
+    embedding_fraction embedding_multiplier encoder_no_repeat_ngram_size eoa_token_id eoa_token_index
     eoi_token_id eos_token_id ep_size expert_dtype exponential_decay_length_penalty
     final_logit_softcapping finetuning_task floor_scale for_llm_compressor forced_bos_token_id
-    forced_eos_token_id fused_mlp gradient_checkpointing hc_eps hc_sinkhorn_iters hidden_act
-    hidden_activation hidden_dropout hidden_dropout_prob id2label image_token_id image_token_index
-    index_share_for_mtp_iteration indexer_rope_interleave init_std initial_context_length
-    initializer_factor initializer_range intermediate_router is_decoder is_encoder_decoder
-    is_llama_config key_multiplier label2id lambda_attention layer_norm_eps layer_norm_epsilon
-    layernorm_epsilon length_penalty lm_head_multiplier logit_scale logits_scaling mamba_chunk_size
-    mamba_hidden_act mamba_ssm_dtype max_length max_seq_len max_sequence_length mlp_hidden_act
-    mlp_multipliers mm_tokens_per_image model_type moe_aux_loss_coeff moe_router_dtype
-    moe_router_topk_scaling_factor mtp_use_dedicated_embeddings n_ctx n_group no_repeat_ngram_size
-    no_rope_layer_interval no_rope_layers norm_eps norm_epsilon norm_topk_prob num_beam_groups num_beams
-    num_hash_layers num_logits_to_keep num_return_sequences original_max_position_embeddings
-    output_attentions output_hidden_states output_router_logits output_scores pad_token_id
-    partial_rotary_factor prefix pretraining_tp problem_type pruned_heads qk_head_dim qk_norm_type
+    forced_eos_token_id full_attn_mod fused_mlp gradient_checkpointing hc_eps hc_sinkhorn_iters
+    hidden_act hidden_activation hidden_dropout hidden_dropout_prob id2label image_seq_length image_size
+    image_token_id image_token_index index_share_for_mtp_iteration indexer_rope_interleave init_config
+    init_device init_method init_std initial_context_length initializer_factor initializer_range
+    input_jitter_noise intermediate_router interpolate_factor is_decoder is_encoder_decoder
+    is_llama_config key_multiplier label2id lambda_attention language layer_norm_elementwise_affine
+    layer_norm_eps layer_norm_epsilon layer_switch layerdrop layernorm_epsilon length_penalty
+    lm_head_multiplier logit_scale logits_scaling mamba_chunk_size mamba_hidden_act
+    mamba_inner_layernorms mamba_ssm_dtype mask_token_id masked_softmax_fusion max_length max_seq_len
+    max_sequence_length mlp_expansion_factor mlp_hidden_act mlp_multipliers mlp_type mm_hidden_size
+    mm_tokens_per_image model_type moe_aux_loss_coeff moe_router_dtype moe_router_topk_scaling_factor
+    mtp_use_dedicated_embeddings multimodal_projector_bias n_ctx n_group no_bias no_repeat_ngram_size
+    no_rope_layer_interval no_rope_layers norm_eps norm_epsilon norm_topk_prob norm_type num_beam_groups
+    num_beams num_hash_layers num_logits_to_keep num_return_sequences offset_alibi
+    order_of_interleaved_layers original_max_position_embeddings output_attentions output_hidden_states
+    output_router_logits output_scores pad_token_id partial_rotary_factor position_embedding_type prefix
+    pretraining_tp problem_type projector_hidden_act pruned_heads qk_head_dim qk_norm_type
     query_pre_attn_scalar remove_invalid_values reorder_and_upcast_attn repetition_penalty
     rescale_prenorm_residual resid_pdrop residual_dropout residual_in_fp32 residual_multiplier
     return_dict return_dict_in_generate rms_norm_eps rope_interleave rope_interleaved
-    rope_local_base_freq rope_local_theta rope_parameters rope_pct rope_ratio rope_scaling rope_theta
-    rope_type rotary rotary_dim rotary_emb_base rotary_pct rotary_scaling_factor routed_scaling_factor
-    router_aux_loss_coef router_jitter_noise scale_attention_softmax_in_fp32
-    scale_attn_by_inverse_layer_idx scale_attn_weights scale_depth scale_emb score_function scoring_func
-    sep_token_id seq_aux sliding_window_size slow_but_exact ssm_in_multiplier ssm_multipliers
-    ssm_out_multiplier summary_activation summary_first_dropout summary_proj_to_labels summary_type
-    summary_use_proj suppress_tokens swa_rope_theta swiglu_limit task_specific_params temperature
-    tf_legacy_loss theta tie_encoder_decoder time_step_floor time_step_limit time_step_max time_step_min
-    time_step_rank tokenizer_class top_k top_p topk_group topk_method torch_dtype torchscript
-    transformers_version typical_p unsloth_fixed unsloth_version use_bfloat16
-    use_bidirectional_attention use_cache use_flash_attn use_mamba_kernels use_pos_enc video_token_id
-    vision_config vision_end_token_id vision_soft_tokens_per_image vision_start_token_id vision_token_id
+    rope_local_base_freq rope_local_theta rope_parameters rope_pct rope_percent rope_percentage
+    rope_ratio rope_scaling rope_theta rope_type rotary rotary_dim rotary_emb_base rotary_pct
+    rotary_scaling_factor routed_scaling_factor router_aux_loss_coef router_jitter_noise
+    router_z_loss_coef scale_attention_softmax_in_fp32 scale_attn_by_inverse_layer_idx
+    scale_attn_weights scale_depth scale_emb score_function scoring_func sep_token_id seq_aux seq_length
+    skip_bias_add skip_bias_add_qkv sliding_window_size slow_but_exact spatial_merge_size
+    ssm_in_multiplier ssm_multipliers ssm_out_multiplier summary_activation summary_first_dropout
+    summary_proj_to_labels summary_type summary_use_proj suppress_tokens swa_rope_theta swiglu_limit
+    task_specific_params temperature tf_legacy_loss theta tie_encoder_decoder time_step_floor
+    time_step_limit time_step_max time_step_min time_step_rank tokenizer_class tokenizer_config
+    tokenizer_name top_k top_p topk_group topk_method torch_dtype torchscript transformers.js_config
+    transformers_version typical_p unk_token_id unsloth_fixed unsloth_version use_bfloat16
+    use_bidirectional_attention use_cache use_embedding_sharing use_flash_attn use_gated_activation
+    use_mamba_kernels use_parallel_block use_parallel_embedding use_pos_enc verbose video_token_id
+    vision_config vision_end_token_id vision_feature_layer vision_feature_select_strategy
+    vision_soft_tokens_per_image vision_start_token_id vision_token_id
 """
 WITHOUT_COST = frozenset(_WITHOUT_COST.split())
 """Fields that change what a model computes or how it is trained, but neither its sizes nor its costs."""
@@ -148,5 +158,10 @@ class Fields:
         self._read.update(names)
 
     def unknown(self) -> tuple[str, ...]:
-        """Return the fields that were not read and are not known to cost nothing."""
-        return tuple(sorted(name for name in self.config if name not in self._read | WITHOUT_COST))
+        """Return the fields that were not read and are not known to cost nothing.
+
+        A field that says no, or nothing, is one of what the model does not have.
+        """
+        known = self._read | WITHOUT_COST
+        said = {name for name, value in self.config.items() if value not in (None, False, [], {}, "")}
+        return tuple(sorted(said - known))

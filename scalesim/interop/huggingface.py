@@ -107,7 +107,7 @@ def from_huggingface(config: Mapping[str, Any]) -> ImportedConfig:
     if "model_type" not in config:
         raise InvalidInput("model_type is missing from the config; 'llama' would do where it is one.")
     kind = str(config["model_type"])
-    text = config.get("text_config", config.get("language_config"))
+    text = next((config[n] for n in _PARTS if isinstance(config.get(n), Mapping)), None)
     if kind not in FAMILIES and isinstance(text, Mapping):
         # The language model alone: other parts have their own sizes.
         shared = ("tie_word_embeddings", "quantization_config", "dtype", "torch_dtype")
@@ -131,6 +131,7 @@ def from_huggingface(config: Mapping[str, Any]) -> ImportedConfig:
     return ImportedConfig(shape, kind, max_context(fields), fields.unknown(), notes + missing, quantised)
 
 
+_PARTS = ("text_config", "language_config", "llm_config")
 _LISTS = {"hybrid_override_pattern", "layers_block_type"}
 
 
@@ -149,6 +150,8 @@ def _shape(kind: str, config: Mapping[str, Any]) -> tuple[Shape, Fields]:
         raise InvalidInput(f"num_hidden_layers must be at most {_MOST_LAYERS:,}, but is {n_layer:,}.")
     f.seen("mtp_num_hidden_layers", "num_nextn_predict_layers", "mtp_transformer_layers", "num_mtp_modules")
     f.seen("use_mtp", "quantization_config", "compression_config", "pad_vocab_size_multiple")
+    if n_layer > 10_000:
+        raise InvalidInput(f"num_hidden_layers must be at most 10,000, but is {n_layer}.")
     blocks = [family.layer(f, family.rules, i) for i in range(n_layer)]
     rows = f.optional("max_position_embeddings")
     # Falcon and GPT-J may state `alibi` or rotary positions: only families with a table have `positions`.

@@ -88,6 +88,11 @@ def gemma_3n(f: Fields, rules: Rules, i: int) -> Block:
         *_layer_input(d, per),
     )
     mixer = attention(f, rules, i, window=_own_window(f, i, 5), shared=shared)
+    if shared:
+        # Its checkpoints hold what these layers do not use.
+        kv, size = mixer.n_kv_head, mixer.head_dim
+        unused = [matrix("", f"unused_{n}_proj", embed=d, kv_heads=kv, head_dim=size) for n in "kv"]
+        extras = (*extras, *unused, vector("norm", "unused_k_norm", head_dim=size))
     return Block(mixer=mixer, ffn=Dense(d_ff=width), norms=4, extras=extras)
 
 

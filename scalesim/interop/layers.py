@@ -61,6 +61,7 @@ class Rules:
 
 def layer(f: Fields, rules: Rules, i: int) -> Block:
     """Return layer i of a decoder with attention and an FFN in every layer."""
+    f.seen("use_parallel_residual")  # in parallel or one after the other: the same tensors
     mixer = latent(f, rules) if rules.mixer == "latent" else attention(f, rules, i)
     norms = rules.norms
     if rules.one_norm is not None:

@@ -87,6 +87,9 @@ _MODULES = {
 }
 
 
+_FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+
+
 def _modules(p: Parameter) -> tuple[str, ...]:
     layer = "model.layers.0."
     if p.name in _MODULES:
@@ -97,9 +100,10 @@ def _modules(p: Parameter) -> tuple[str, ...]:
     if p.name.startswith("shared_"):
         name = p.name.removeprefix("shared_")
         return (f"{layer}mlp.shared_experts.{name}", f"{layer}mlp.shared_expert.{name}")
-    if p.group == "ffn":
-        return (f"{layer}mlp.{p.name}",)
-    return (f"{layer}self_attn.{p.name}", f"{layer}linear_attn.{p.name}")
+    # Engines hold these as one matrix, which is kept where a part of it is.
+    together = next((names for names in _FUSED if p.name in names), (p.name,))
+    parts = ("mlp",) if p.group == "ffn" else ("self_attn", "linear_attn")
+    return tuple(f"{layer}{part}.{name}" for part in parts for name in together)
 
 
 def _matches(pattern: str, name: str) -> bool:
@@ -141,7 +145,13 @@ def read_quantisation(config: Mapping[str, Any]) -> Quantised | None:
     )
     if method in ("awq", "gptq", "gptqmodel", "auto-round", "autoround", "intel/auto-round"):
         bits, group = _number(own, "bits", "w_bit"), own.get("group_size", own.get("q_group_size", 128))
-        return Quantised(method, bits, group if group > 0 else None, scale_bits=16.0 + bits, kept=kept)
+        return Quantised(
+            method,
+            bits,
+            group if isinstance(group, int) and group > 0 else None,
+            scale_bits=16.0 + bits,
+            kept=kept,
+        )
     if method in ("bitsandbytes", "bnb"):
         if own.get("load_in_8bit"):
             return Quantised(method, 8.0, None, scale_bits=32.0, kept=kept)

@@ -169,10 +169,10 @@ def _figures(report: dict[str, Any], cost: ServingCost) -> list[str]:
     if "dollars" in training:
         least, usual, most = training["dollars"]
         line += f", ${usual:,.0f} ({least:,.0f} to {most:,.0f})"
-    paper = report["paper"]
-    lines += [
-        line,
-        f"the paper's cost                   Z = {paper['z']:,.6g}; memory "
-        f"{format_bytes(paper['memory_bytes']['total'])}, {format_flops(paper['flops']['total'])}",
-    ]
+    lines.append(line)
+    if (paper := report["paper"]) is not None:
+        lines.append(
+            f"the paper's cost                   Z = {paper['z']:,.6g}; memory "
+            f"{format_bytes(paper['memory_bytes']['total'])}, {format_flops(paper['flops']['total'])}"
+        )
     return lines

@@ -114,7 +114,7 @@ def test_tables_are_for_people(capsys, tmp_path):
     code, out, _ = call(capsys, "cost", *args)
     assert code == 0
     for words in (
-        "expert up projection",
+        "experts",
         "all-reduce",
         "time to first token (no queueing)",
         "tokens/s generated",

@@ -78,6 +78,48 @@ def test_isoflop_by_three_approaches(tmp_path, capsys):
     assert figure.stat().st_size > 10_000
 
 
+def test_minima_at_an_end_are_said_to_people_and_budgets_have_intervals(tmp_path, capsys):
+    n = np.tile(np.geomspace(8e7, 2.5e9, 9), 7)
+    flops = np.repeat([1e19, 3e19, 1e20, 3e20, 1e21, 3e21, 1e22], 9)
+    x = {"n_params": n, "n_tokens": flops / 6 / n}
+    noise = np.exp(0.0005 * np.random.default_rng(0).normal(size=63))
+    path = str(tmp_path / "edges.csv")
+    pl.DataFrame({**x, "flops": flops, "loss": np.asarray(Chinchilla().loss(x)) * noise}).write_csv(path)
+    assert main(["fit", path, "--budget", "1e23", "--bootstrap", "50"]) == 0
+    printed = capsys.readouterr().out
+    assert "at the largest model; left out" in " ".join(printed.split())
+    assert "n_params" in printed
+    assert "1e+23" in printed
+    assert main(["fit", path, "--budget", "1e23", "--bootstrap", "50", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)["isoflop"]
+    assert answer["approach 2"]["exponent"] == pytest.approx(0.5126, abs=0.03)
+    for approach in ("approach 2", "approach 3"):
+        sized = answer[approach]["budgets"][0]
+        low, high = sized["n_params_interval"]
+        assert low < sized["n_params"] < high
+        assert 6 * sized["n_params"] * sized["n_tokens"] == pytest.approx(1e23)
+        assert sized["extrapolation"] >= 9.9
+
+
+def test_best_is_a_law_to_extrapolate_by(runs, tmp_path, capsys):
+    law = str(tmp_path / "law.json")
+    assert main(["fit", runs, "--law", "best", "--bootstrap", "50", "--save", law, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert {line["name"] for line in answer["comparison"]} == {
+        "PowerOfSum",
+        "Chinchilla",
+        "Kaplan + Constant",
+    }
+    assert answer["picked"]["name"] in ("PowerOfSum", "Chinchilla")
+    assert answer["rollout_errors"]["folds"]
+    assert main(["predict", law, "--n-params", "1T", "--n-tokens", "1T", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    line = said["predictions"][0]
+    assert line["extrapolation"]["flops"] > 10
+    assert line["extrapolation_error"] > 0
+    assert isinstance(said["notes"], list)
+
+
 def test_resuming_a_bootstrap_gives_the_same(runs, tmp_path, capsys):
     args = ["fit", runs, "--json", "--resume", str(tmp_path / "kept.npz"), "--bootstrap"]
     assert main([*args, "50"]) == 0

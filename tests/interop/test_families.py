@@ -143,6 +143,22 @@ TOTALS = {
                n_shared_experts=1, num_experts_per_tok=8, moe_intermediate_size=2048,
                first_k_dense_replace=1, **MLA),
     ),
+    # The checkpoint's 7,849,978,192 less the vision and audio towers (as many as E2B's).
+    "gemma-3n-e4b": (
+        6_866_696_688,
+        config("gemma3n_text", 2048, 35, 8, [16384] * 35, 262400, 2, vocab_size_per_layer_input=262144,
+               hidden_size_per_layer_input=256, num_kv_shared_layers=15, laurel_rank=64, altup_num_inputs=4),
+    ),
+    "gemma-3n-e2b": (
+        4_456_156_768,
+        config("gemma3n_text", 2048, 30, 8, [8192] * 30, 262400, 2, vocab_size_per_layer_input=262144,
+               hidden_size_per_layer_input=256, num_kv_shared_layers=10, laurel_rank=64, altup_num_inputs=4),
+    ),
+    "granite-3.1-2b": (
+        2_533_531_648,
+        config("granite", 2048, 40, 32, 8192, 49155, 8, tie_word_embeddings=True),
+    ),
+    "command-r7b": (8_028_033_024, config("cohere2", 4096, 32, 32, 14336, 256000, 8)),
     "ernie-4.5-0.3b": (360_748_032, config("ernie4_5", 1024, 18, 16, 3072, 103424, 2)),
     "seed-oss-36b": (
         36_151_104_512,

@@ -95,6 +95,12 @@ timing = ss.Timing(shape=shape, workload=job, seconds=0.02)
 calibrated: ss.Calibration = ss.calibrate([timing], h100)
 blocks = ss.in_blocks(lambda s: ss.FIGURE_2(s, job), shape)
 
+state: float = ss.state_bytes(shape) + ss.pool_bytes(shape, 8192)
+drafted: float = ss.speculative_step_time(shape, job, h100, draft_length=4, accepted_length=2.5, draft=0.1)
+kernels: ss.KernelScore = ss.score_kernels("gemm.parquet", h100)
+adjusted: ss.Hardware = ss.adjust_kernels("gemm.parquet", h100)[0]
+counted: type[ss.Counts] = ss.Counts
+
 # Laws and evidence.
 runs: ss.RunTable = ss.load_runs("paper")
 mine, table, curves = ss.own_runs(), ss.paper_choices(), ss.paper_curves()
@@ -102,6 +108,8 @@ papers: ss.RunTable = ss.paper_runs()
 laws: list[ss.Law] = [
     ss.AdditiveHeadLaw(),
     ss.AspectRatio(),
+    ss.AttentionLaw(),
+    ss.Mixture(law=ss.PowerLaw(), weights=np.ones(1)),
     ss.Chinchilla(),
     ss.ConditionalShape(),
     ss.Constant(),
@@ -158,6 +166,18 @@ paths = ss.delta_path(fit), ss.outlier_path(fit)
 advised: list[ss.Suggestion] = ss.suggest_runs(fit, lambda law: law.loss({}), {"n_params": np.ones(3)})
 values = ss.coefficients(fit.law)
 changed = ss.with_coefficients(fit.law, {"E": 1.9})
+
+pairs: ss.ContrastTable = ss.load_contrasts()
+compared: ss.Contrasts = ss.contrasts(pairs, ss.AttentionLaw(), ss.Spread())
+with_pairs: ss.Fit = ss.fit_with_contrasts("attention", runs, pairs)
+predicted = ss.predict_contrasts(shipped, pairs)
+effect: ss.Effect = ss.effect_of("latent attention")
+effect_kinds: list[str] = list(ss.effects())
+warned: list[ss.Caution] = ss.cautions(shape)
+compute: ss.EquivalentCompute = ss.equivalent_compute(shipped, 2.62, 2.60)
+rolled: ss.Rollout = ss.rollout(fit)
+beyond: ss.Fit = ss.with_rollout(fit)
+bases: tuple[ss.Law, ...] = ss.BASE_FORMS
 
 # Designs.
 design: ss.Design = ss.search(fit, job, 2.615, objective=cost, constraints=limits, plan=plan)

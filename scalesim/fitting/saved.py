@@ -61,7 +61,7 @@ _evidence = fields(
     others=anything,
 )
 _BOOTSTRAP = {
-    "kind": one_of("pairs", "cluster", "wild"),
+    "kind": one_of("pairs", "cluster", "wild", "posterior"),
     "seed": whole(),
     "asked": whole(),
     "units": whole(),
@@ -122,18 +122,15 @@ def read_fit(path: str | Path) -> dict[str, Any]:
         count = len(spread["objectives"])
         if count < 2:
             raise InvalidInput(f"{name}.bootstrap.objectives must hold 2 values or more, but holds {count}.")
-        for key, values in spread["samples"].items():
-            if values.ndim and len(values) != count:
-                raise InvalidInput(
-                    f"{name}.bootstrap.samples.{key} must hold a value for each of the {count} resamples, "
-                    f"but holds {len(values)}."
-                )
-        spread["samples"] = _named(held["law"], spread["samples"], f"{name}.bootstrap.samples")
+        spread["samples"] = _named(held["law"], spread["samples"], count, f"{name}.bootstrap.samples")
     return held
 
 
-def _named(law: Law, samples: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return the samples in the order of the law's coefficients, whatever that of the file."""
+def _named(law: Law, samples: Mapping[str, Any], count: int, name: str) -> dict[str, Any]:
+    """Return the samples in the order of the law's coefficients, whatever that of the file.
+
+    Each holds a value for each of the `count` resamples, or one where no resample moves it.
+    """
     from scalesim.fitting.coordinates import coefficients
 
     known = coefficients(law)
@@ -143,10 +140,11 @@ def _named(law: Law, samples: Mapping[str, Any], name: str) -> dict[str, Any]:
         what = f"has no {missing[0]}" if missing else f"names {other[0]!r}, which the law has not"
         raise InvalidInput(f"{name} {what}; the law's coefficients are {', '.join(known)}.")
     for key, value in known.items():
-        size, mine = np.shape(value), np.shape(samples[key])[1:]
-        if np.ndim(samples[key]) and mine != size:
+        own, size = np.shape(samples[key]), np.shape(value)
+        if own not in (size, (count, *size)):
             raise InvalidInput(
-                f"{name}.{key} must be of shape {('resamples', *size)}, but is {np.shape(samples[key])}."
+                f"{name}.{key} must hold a value for each of the {count} resamples, shape {(count, *size)}, "
+                f"but is of shape {own}."
             )
     return {key: samples[key] for key in known}
 
@@ -170,6 +168,8 @@ def checked_law(raw: Any, name: str, depth: int = 0, groups: int = 0) -> Law:
     own = {f.name: f for f in dataclasses.fields(kind)}
     if raw["type"] == "Grouped":
         groups = len(items(anything)(raw.get("labels", []), f"{name}.labels"))
+    elif "weights" in own and "law" in own:  # a mixture: one law whose coefficients are all forms'
+        groups = len(items(number(0.0))(raw.get("weights", []), f"{name}.weights"))
     values: dict[str, Any] = {}
     for key, value in raw.items():
         if key == "type":
@@ -207,7 +207,7 @@ def _coefficient(value: Any, field: Any, name: str, groups: int) -> Any:
     found = np.asarray(found, float)
     if groups and found.ndim and len(found) != groups:
         raise InvalidInput(
-            f"{name} must hold a value for each of the {groups} groups, but holds {len(found)}."
+            f"{name} must hold a value for each of the {groups} parts, but holds {len(found)}."
         )
     spec = field.metadata["coefficient"]
     if getattr(spec, "positive", False) and (found < 0).any():

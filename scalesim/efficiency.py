@@ -157,9 +157,11 @@ STATUSES = ("fitted", "borrowed", "stated")
 
 
 def _made(kind: type, name: str, given: Mapping[str, Any]) -> Any:
-    known = [f.name for f in fields(kind)]
+    known = {f.name: f for f in fields(kind)}
     for constant, value in mapping(maybe(number()))(given, name).items():
         choose(name, constant, known)
+        if value is None and known[constant].default is not None:
+            raise InvalidInput(f"{name}.{constant} must be a finite number, but is None.")
         if value is not None:
             above = 0.0 if constant in _POSITIVE else None
             number(-_MOST, _MOST, above=above)(value, f"{name}.{constant}")

@@ -159,6 +159,7 @@ from scalesim.interop import load_weights as load_weights
 from scalesim.interop import read_config as read_config
 from scalesim.interop import save_weights as save_weights
 from scalesim.interop import to_huggingface as to_huggingface
+from scalesim.interrupts import Interrupted as Interrupted
 from scalesim.laws import AdditiveHeadLaw as AdditiveHeadLaw
 from scalesim.laws import AspectRatio as AspectRatio
 from scalesim.laws import AttentionLaw as AttentionLaw

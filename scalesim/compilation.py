@@ -22,8 +22,8 @@ def use_compilation_cache() -> None:
     import jax
     import jaxlib
 
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    home = _cache_home()
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and home is not None:
         folder = home / "scalesim" / f"jaxlib-{jaxlib.__version__}-{platform.node()}"
         jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -67,3 +67,14 @@ def quick_jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any
 
     call.jitted = compiled  # type: ignore[attr-defined]
     return call
+
+
+def _cache_home() -> Path | None:
+    """Return where a user's caches are, or None where the user has no home."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    if given:
+        return Path(given)
+    try:
+        return Path.home() / ".cache"
+    except RuntimeError:
+        return None

@@ -16,6 +16,7 @@ from typing import Any
 from scalesim.constants import CONSTANTS, DecodeConstants, GemmConstants, PrefillConstants, kind_class
 from scalesim.errors import InvalidInput, choose
 from scalesim.pytree import register, static
+from scalesim.schema import anything, array, mapping, maybe, number, text
 from scalesim.types import Num
 
 __all__ = [
@@ -119,6 +120,7 @@ class Efficiency:
             "prefill": PrefillConstants,
             "engine": EngineConstants,
         }
+        mapping(anything)(values, "efficiency")
         for name in values:
             choose("efficiency", name, [*groups, "others", "source", "error", "spread", "status"])
         made: dict[str, Any] = {}
@@ -128,13 +130,13 @@ class Efficiency:
                 raise InvalidInput(f"efficiency.{group} is missing; a dictionary of its constants would do.")
             made[group] = _made(kind, f"efficiency.{group}", given)
         others = []
-        for name, given in sorted(values.get("others", {}).items()):
+        for name, given in sorted(mapping(anything)(values.get("others", {}), "efficiency.others").items()):
             kind = CONSTANTS[choose("efficiency.others", kind_class(name), CONSTANTS)]
             others.append((name, _made(kind, f"efficiency.others.{name}", given)))
-        error = tuple(sorted(dict(values.get("error", {})).items()))
+        error = tuple(sorted(mapping(number(0.0))(values.get("error", {}), "efficiency.error").items()))
         status = choose("efficiency.status", str(values.get("status", "stated")), STATUSES)
-        source = str(values.get("source", ""))
-        widths = values.get("spread", {}).items()
+        source = text(values.get("source", ""), "efficiency.source")
+        widths = mapping(array(1))(values.get("spread", {}), "efficiency.spread").items()
         spread = tuple(sorted((name, tuple(map(float, width))) for name, width in widths))
         return cls(**made, others=tuple(others), source=source, error=error, spread=spread, status=status)
 
@@ -155,9 +157,14 @@ STATUSES = ("fitted", "borrowed", "stated")
 
 
 def _made(kind: type, name: str, given: Mapping[str, Any]) -> Any:
-    known = [f.name for f in fields(kind)]
-    for constant in given:
+    known = {f.name: f for f in fields(kind)}
+    for constant, value in mapping(maybe(number()))(given, name).items():
         choose(name, constant, known)
+        if value is None and known[constant].default is not None:
+            raise InvalidInput(f"{name}.{constant} must be a finite number, but is None.")
+        if value is not None:
+            above = 0.0 if constant in _POSITIVE else None
+            number(-_MOST, _MOST, above=above)(value, f"{name}.{constant}")
     try:
         return kind(**given)
     except TypeError as problem:
@@ -177,9 +184,14 @@ def shipped_constants() -> dict[str, Any]:
     intervals grow with each doubling between the data sheets of two accelerators, one of which lends its
     constants to the other.
     """
-    text = (importlib.resources.files("scalesim.data") / "efficiency.json").read_text(encoding="utf-8")
-    table: dict[str, Any] = json.loads(text)
+    held = (importlib.resources.files("scalesim.data") / "efficiency.json").read_text(encoding="utf-8")
+    table: dict[str, Any] = json.loads(held)
     return table
+
+
+_POSITIVE = ("compute", "bandwidth", "sharpness", "scale", "stream", "link")
+"""Constants that something is divided by."""
+_MOST = 1e15
 
 
 @functools.cache

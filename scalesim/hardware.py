@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import functools
 import importlib.resources
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,7 +17,9 @@ from scalesim.borrowing import Sheet, borrow
 from scalesim.efficiency import Efficiency, measured_efficiency
 from scalesim.errors import InvalidInput, choose
 from scalesim.faces import Face, Shown
+from scalesim.files import read_json, write_json
 from scalesim.pytree import register, static
+from scalesim.schema import shown, text
 from scalesim.types import Num
 from scalesim.workload import COMPUTE, Compute
 
@@ -74,10 +75,17 @@ class Hardware(Shown):
     def __post_init__(self) -> None:
         for name in _FIGURES:
             value = getattr(self, name)
-            if isinstance(value, bool | str):
-                raise InvalidInput(f"{name} of {self.name} must be a number, but is {value!r}.")
-            if isinstance(value, int | float) and not 0 < value < float("inf"):
-                raise InvalidInput(f"{name} of {self.name} must be above 0 and finite, but is {value!r}.")
+            if isinstance(value, bool | str | list | tuple | dict):
+                raise InvalidInput(f"{name} of {self.name} must be a number, but is {shown(value)}.")
+            if isinstance(value, int | float) and not _LEAST <= value <= _MOST[name]:
+                if not _LEAST <= value < float("inf"):
+                    raise InvalidInput(
+                        f"{name} of {self.name} must be above 0 and finite, but is {shown(value)}."
+                    )
+                raise InvalidInput(
+                    f"{name} of {self.name} must be at most {_MOST[name]:,.0f}, but is {shown(value)}"
+                    f"{_SLIPS}."
+                )
 
     def _face(self) -> Face:
         rows = [(name, value) for name in _FIGURES if (value := getattr(self, name)) is not None]
@@ -162,7 +170,14 @@ class Hardware(Shown):
         for name in ("bf16_tflops", "memory_gb", "bandwidth_gbs"):
             if figures.get(name) is None:
                 raise InvalidInput(f"{name} is missing from the hardware; a number above 0 would do.")
+        for name in ("name", "source"):
+            text(figures.get(name, ""), f"hardware field {name}")
         efficiency = figures.get("efficiency", "h100")
+        if not isinstance(efficiency, str | Mapping | Efficiency):
+            raise InvalidInput(
+                f"hardware field efficiency must be the name of a measured accelerator (a100 or h100) or an "
+                f"object of its constants, but is {shown(efficiency)}."
+            )
         if isinstance(efficiency, str):
             efficiency = measured_efficiency(efficiency)
         elif isinstance(efficiency, Mapping):
@@ -179,6 +194,17 @@ class Hardware(Shown):
 
 
 _FIGURES = tuple(f.name for f in fields(Hardware) if f.name not in ("name", "efficiency", "source"))
+
+_MOST: dict[str, float] = {
+    **dict.fromkeys(_FIGURES, 1e7),
+    **dict.fromkeys(("bf16_tflops", "fp8_tflops", "int8_tops", "fp4_tflops"), 1e6),
+    **dict.fromkeys(("memory_gb", "power_w", "scaleup_size"), 1e6),
+    **dict.fromkeys(("bandwidth_gbs", "cache_gbs", "interconnect_gbs", "scaleout_gbs"), 1e6),
+    **dict.fromkeys(("price_low", "price_typical", "price_high"), 1e5),
+}
+"""What no accelerator has: a figure beyond is in another unit."""
+_LEAST = 1e-9
+_SLIPS = " (tera- and gigaunits, as its name says: 3350 GB/s, not 3.35e12 bytes/s)"
 
 
 def _sheet(figures: Mapping[str, Any]) -> Sheet:
@@ -216,9 +242,9 @@ _COLUMNS = {
 @functools.cache
 def hardware_catalogue() -> Mapping[str, Hardware]:
     """Return every accelerator of the catalogue, by lower-case name."""
-    text = (importlib.resources.files("scalesim.data") / "hardware.csv").read_text(encoding="utf-8")
+    table = (importlib.resources.files("scalesim.data") / "hardware.csv").read_text(encoding="utf-8")
     catalogue = {}
-    for row in csv.DictReader(text.splitlines()):
+    for row in csv.DictReader(table.splitlines()):
         figures = {name: float(row[column]) if row[column] else None for name, column in _COLUMNS.items()}
         name = row["name"]
         own = _MEASURED.get(name)
@@ -242,6 +268,8 @@ def load_hardware(hardware: str | Mapping[str, Any] | Hardware) -> Hardware:
     """
     if isinstance(hardware, Hardware):
         return hardware
+    if not isinstance(hardware, str | Mapping):
+        raise InvalidInput(f"hardware must be a name, a path or a dictionary, but is {shown(hardware)}.")
     if isinstance(hardware, Mapping):
         return Hardware.from_dict(hardware)
     if hardware.endswith(".json"):
@@ -262,22 +290,13 @@ def save_hardware(hardware: Hardware, path: str | Path) -> None:
 
     Raises:
         InvalidInput: the file cannot be written.
+        Unreachable: the disk is full; the old file stays.
     """
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(json.dumps(hardware.to_dict(), indent=2) + "\n")
-    except OSError as error:
-        raise InvalidInput(f"out {str(path)!r} cannot be written: {error.strerror}.") from None
+    write_json(path, hardware.to_dict(), "out", indent=2)
 
 
 def _read_json(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            figures = json.load(file)
-    except OSError as error:
-        raise InvalidInput(f"hardware file {path!r} cannot be read: {error.strerror}.") from None
-    except json.JSONDecodeError as error:
-        raise InvalidInput(f"hardware file {path!r} is not JSON: {error}.") from None
+    figures = read_json(path, "hardware file")
     if not isinstance(figures, dict):
-        raise InvalidInput(f"hardware file {path!r} must hold one JSON object.")
+        raise InvalidInput(f"hardware file {path!r} must hold one JSON object, but holds {shown(figures)}.")
     return figures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from scalesim.errors import InvalidInput
 
@@ -13,14 +14,19 @@ _POWERS = {"": 0, "K": 1, "M": 2, "B": 3, "G": 3, "T": 4}
 
 def _parse(text: str | float, field: str, base: int) -> float:
     if isinstance(text, int | float):
-        value = float(text)
+        try:
+            value = float(text)
+        except OverflowError:
+            raise InvalidInput(f"{field} is a number of very many digits; at most 1e308 would do.") from None
     else:
-        body = text.strip().replace("_", "").replace(",", "")
+        body = text.strip().replace("_", "")
+        if "," in body and re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?[A-Za-z]?", body):
+            body = body.replace(",", "")  # thousands; 1,5 is not a number that all read alike
         suffix = body[-1:].upper() if body[-1:].isalpha() else ""
         digits = body[: len(body) - len(suffix)]
         try:
             value = float(digits) * base ** _POWERS[suffix]
-        except (KeyError, ValueError):
+        except (KeyError, ValueError, OverflowError):
             raise InvalidInput(
                 f"{field} {text!r} is not a size; a number, alone or followed by K, M, B or T, would do."
             ) from None

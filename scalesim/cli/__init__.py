@@ -40,7 +40,18 @@ def usage() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the entry point of `scalesim`."""
-    args = sys.argv[1:] if argv is None else argv
+    from scalesim.cli.streams import ready, written_out
+
+    if argv is not None:
+        return written_out(lambda: _main(argv))
+    from scalesim.interrupts import end_at_once
+
+    ready()
+    with end_at_once():
+        return written_out(lambda: _main(sys.argv[1:]))
+
+
+def _main(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(usage())
         return 0 if args else 2
@@ -60,6 +71,9 @@ def main(argv: list[str] | None = None) -> int:
     except Unreachable as error:
         print(f"scalesim: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("scalesim: interrupted.", file=sys.stderr)
+    except MemoryError:
+        print("scalesim: the memory does not suffice; a smaller question would do.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as error:
+        print(f"scalesim: interrupted. {error}".rstrip(), file=sys.stderr)
         return 130

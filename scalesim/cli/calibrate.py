@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -12,7 +12,10 @@ import tyro
 from scalesim.cli.common import bar, parse, print_json
 from scalesim.cli.given import given_shape
 from scalesim.compilation import use_compilation_cache
+from scalesim.data.columns import listed
+from scalesim.data.delimited import read_table
 from scalesim.errors import InvalidInput, choose
+from scalesim.files import check_writable
 
 if TYPE_CHECKING:
     from scalesim.cost.calibration import Timing
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Options", "read_timings", "run"]
 
 _NEEDED = ("model", "context", "seconds")
+_FAR = 20.0  # times faster or slower than predicted, which no engine is
+_ALIASES = dict.fromkeys(("ms", "milliseconds", "time_ms", "latency_ms", "seconds (ms)"), "milliseconds")
 _OPTIONAL = ("batch", "generated", "what", "tensor", "pipeline", "expert", "weight_bits", "kv_bits")
 
 
@@ -62,6 +67,8 @@ def run(args: list[str]) -> int:
         raise InvalidInput(f"One of a CSV file of timings, --kernels or --measure must be given, but {said}.")
     if options.measure and options.hardware is not None:
         raise InvalidInput(f"hardware is measured with --measure, but {options.hardware!r} is given.")
+    if options.out is not None:
+        check_writable(options.out, "out")
     use_compilation_cache()
     if options.kernels is not None:
         return _score(options, options.kernels)
@@ -90,6 +97,13 @@ def _calibrate(options: Options, timings: str) -> int:
     from scalesim.hardware import load_hardware
 
     found = calibrate(read_timings(timings), load_hardware(options.hardware or "h100-sxm"))
+    scale = float(found.hardware.efficiency.engine.scale)
+    if not 1 / _FAR <= scale <= _FAR:
+        ms = " They look to be in milliseconds: name the column `milliseconds`." if scale > _FAR else ""
+        raise InvalidInput(
+            f"The timings are {scale:.3g} times what {found.hardware.name} would take: seconds must be in "
+            f"seconds, and hardware what they were taken on.{ms}"
+        )
     errors = {
         "relative_error_before": found.error_before,
         "relative_error": found.error,
@@ -145,26 +159,26 @@ def read_timings(path: str) -> list[Timing]:
     Raises:
         InvalidInput: the file cannot be read, a column is missing or not known, or a row is wrong.
     """
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise InvalidInput(f"timings {path!r} cannot be read: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise InvalidInput(f"timings {path!r} is not a text file.") from None
-    if not rows:
-        raise InvalidInput(f"timings {path!r} holds no rows.")
+    columns, notes = read_table(path, "timings")
+    for note in notes:
+        print(f"scalesim: {note}", file=sys.stderr)
+    columns = {_ALIASES.get(name.strip().lower(), name.strip()): cells for name, cells in columns.items()}
+    milliseconds = "milliseconds" in columns and "seconds" not in columns
+    if milliseconds:
+        columns["seconds"] = columns.pop("milliseconds")
     for name in _NEEDED:
-        if name not in rows[0]:
-            raise InvalidInput(f"timings {path!r} has no column {name!r}.")
-    for name in rows[0]:
-        choose("column", str(name), _NEEDED + _OPTIONAL)
+        if name not in columns:
+            raise InvalidInput(f"timings {path!r} has no column {name!r}; it has {listed(columns)}.")
+    for name in columns:
+        choose("column", name, _NEEDED + _OPTIONAL)
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     timings = []
-    for line, row in enumerate(rows, start=2):
+    for line, row in enumerate(rows, start=1):
         try:
-            timings.append(_timing(row))
+            timing = _timing(row)
+            timings.append(replace(timing, seconds=timing.seconds / 1e3) if milliseconds else timing)
         except InvalidInput as error:
-            raise InvalidInput(f"timings {path!r}, line {line}: {error}") from None
+            raise InvalidInput(f"timings {path!r}, row {line}: {error}") from None
     return timings
 
 

@@ -4,18 +4,57 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
-__all__ = ["bar", "merge_repeats", "parse", "print_json", "stdout_kept", "working"]
+from scalesim.errors import InvalidInput
+
+__all__ = [
+    "bar",
+    "end_now",
+    "merge_repeats",
+    "pairs",
+    "parse",
+    "print_json",
+    "split_list",
+    "stdout_kept",
+    "working",
+]
 
 T = TypeVar("T")
 
 
+_THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d+)?[KMBGTkmbgt]?")
+_DOUBTFUL = re.compile(r"(^|,)\d{1,3},\d{3}(,|[KMBGTkmbgt]|$)")
+
+
+def split_list(text: str, option: str) -> list[str]:
+    """Return the values of `a,b`; 131,072 is one number.
+
+    Raises:
+        InvalidInput: it may be read either way.
+
+    >>> split_list("8K,32K", "--context"), split_list("131,072", "--context")
+    (['8K', '32K'], ['131,072'])
+    """
+    if _THOUSANDS.fullmatch(text):
+        return [text]
+    if _DOUBTFUL.search(text):
+        raise InvalidInput(
+            f"{option} {text!r}: a comma may separate values or thousands; give values apart by spaces, and "
+            "numbers without commas."
+        )
+    return [part for part in text.split(",") if part]
+
+
 def merge_repeats(args: Sequence[str], options: Sequence[str]) -> list[str]:
     """Gather the values of options that may repeat: `--x a --x b`, `--x a b` and `--x a,b` are the same.
+
+    Raises:
+        InvalidInput: another option is given twice, or one that may repeat without a value.
 
     >>> merge_repeats(["--x", "a", "--y", "1", "--x", "b,c"], ["--x"])
     ['--y', '1', '--x', 'a', 'b', 'c']
@@ -23,30 +62,74 @@ def merge_repeats(args: Sequence[str], options: Sequence[str]) -> list[str]:
     rest: list[str] = []
     gathered: dict[str, list[str]] = {}
     current: str | None = None
+    once: dict[str, str] = {}
     for arg in args:
         name, equals, value = arg.partition("=")
-        if arg.startswith("--"):
+        if arg.startswith("--") and len(arg) > 2:
+            name = name.replace("_", "-")
             current = name if name in options else None
             if current is not None:
                 gathered.setdefault(current, [])
                 arg = value if equals else ""
+            elif name in once:
+                raise InvalidInput(f"{name} is given twice; once would do.")
+            else:
+                once[name] = arg
         if current is None:
             rest.append(arg)
         else:
-            gathered[current] += [part for part in arg.split(",") if part]
+            gathered[current] += split_list(arg, current)
+    empty = next((option for option, values in gathered.items() if not values), None)
+    if empty is not None and "--help" not in args and "-h" not in args:
+        raise InvalidInput(f"{empty} is given without a value.")
     return rest + [word for option, values in gathered.items() for word in (option, *values)]
+
+
+def pairs(entries: Sequence[str], option: str) -> dict[str, str]:
+    """Return what NAME=VALUE entries say.
+
+    Raises:
+        InvalidInput: one is not NAME=VALUE, or a name is given twice.
+
+    >>> pairs(["E=1.97"], "fix")
+    {'E': '1.97'}
+    """
+    found: dict[str, str] = {}
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if not (name and equals and value):
+            raise InvalidInput(f"{option} {entry!r} is not NAME=VALUE.")
+        if name in found:
+            raise InvalidInput(f"{option} gives {name} twice: {found[name]} and {value}.")
+        found[name] = value
+    return found
 
 
 def parse(config: type[T], command: str, args: Sequence[str], repeats: Sequence[str] = ()) -> T:
     """Return the dataclass of a command's options, read from the command line."""
     import tyro
 
+    odd = next((arg for arg in args if "\0" in arg or any(0xD800 <= ord(c) < 0xE000 for c in arg)), None)
+    if odd is not None:
+        raise InvalidInput(f"{odd!a} holds characters that no option has.")
     return tyro.cli(config, prog=f"scalesim {command}", args=merge_repeats(args, repeats))
 
 
 def print_json(value: Any) -> None:
     """Print one JSON object on standard output; a NaN or infinity is a bug and raises."""
     print(json.dumps(value, allow_nan=False))
+
+
+def end_now(error: BaseException) -> NoReturn:
+    """End a process of several that failed, with its sentence and exit code.
+
+    The usual way out waits for the processes that are gone, and then aborts with a stack trace.
+    """
+    code = 2 if isinstance(error, InvalidInput) else 130 if isinstance(error, KeyboardInterrupt) else 1
+    said = f"interrupted. {error}".rstrip() if code == 130 else str(error)
+    print(f"scalesim: {said}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(code)
 
 
 @contextmanager

@@ -184,7 +184,7 @@ def _space(law: Any, options: Options) -> Any:
     space = design_space(
         law, None if options.free == ("all",) else options.free, tile=options.tile, tensor=options.tensor
     )
-    heads = tuple(range(1, options.max_head + 1))
+    heads = tuple(range(1, min(options.max_head, 1024) + 1))
     limited: dict[str, Any] = {
         name: heads for name in ("n_head", "n_kv_head") if getattr(space, name) is not None
     }
@@ -197,7 +197,13 @@ def _fitted(runs: str) -> Any:
     from scalesim.fitting import Squared, fit
     from scalesim.laws import HeadLaw
 
-    table = load_runs(runs)
+    try:
+        table = load_runs(runs)
+    except InvalidInput as error:
+        if "--column" not in str(error) and "--unit" not in str(error):
+            raise
+        how = f"`scalesim fit {runs} --law head --save LAW.json` has these options; then --law LAW.json."
+        raise InvalidInput(f"{error} {how}") from None
     for note in table.notes:
         print(f"scalesim: {note}", file=sys.stderr)
     with working("fitting the law"):

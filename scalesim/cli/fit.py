@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,17 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from scalesim.cli.common import parse, print_json
+from scalesim.cli.common import pairs, parse, print_json
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput
 from scalesim.faces import plain
+from scalesim.files import check_writable
+from scalesim.schema import whole
 
 if TYPE_CHECKING:
     from scalesim.fitting import Comparison, Fit
 
 __all__ = ["Options", "run"]
 
-_REPEATS = ("--compare", "--budget", "--fix", "--bound", "--column", "--select", "--group", "--own")
+_REPEATS = ("--compare", "--budget", "--fix", "--bound", "--column", "--unit", "--select", "--group", "--own")
 
 BEST = "best"
 RESAMPLES = 200
@@ -32,7 +35,7 @@ class Options:
     """A loss law from a table of runs, with its uncertainty."""
 
     runs: tyro.conf.Positional[str | None] = None
-    """The table: .csv, .parquet, .jsonl or .json, or the name paper or own (with --contrasts paper by
+    """The table: .csv, .tsv, .parquet, .jsonl or .json, or the name paper or own (with --contrasts paper by
     default)."""
     law: str | None = None
     """chinchilla, powerofsum, kaplan, power, head, gemstones, ... (any of scalesim.laws; by default
@@ -68,6 +71,9 @@ class Options:
     """Columns that tell which runs belong together."""
     column: tuple[str, ...] = ()
     """What the table calls a field: n_tokens=tok_seen."""
+    unit: tuple[str, ...] = ()
+    """What a field is counted in: n_tokens=1e9, n_params=millions, flops=PF-days, loss=bits or perplexity; 1
+    says that the numbers are plain and right."""
     select: tuple[str, ...] = ()
     """Use only the rows with this value: experiment=misfitting."""
     starts: int = 64
@@ -89,6 +95,7 @@ class Options:
 def run(args: list[str]) -> int:
     """Run the command."""
     options = parse(Options, "fit", args, _REPEATS)
+    _check(options)
     use_compilation_cache()
     from scalesim.data import load_runs
     from scalesim.fitting import BASE_FORMS, Huber, Squared, compare, fit
@@ -97,17 +104,18 @@ def run(args: list[str]) -> int:
         raise InvalidInput("fit needs a table of runs (a file, paper or own), or --contrasts FILE.")
     runs = load_runs(
         options.runs or "paper",
-        columns=_pairs(options.column, "column") or None,
+        columns=pairs(options.column, "column") or None,
+        units=pairs(options.unit, "unit") or None,
         group=list(options.group) or None,
-        select=_pairs(options.select, "select") or None,
+        select=pairs(options.select, "select") or None,
         drop_largest=options.drop_largest,
     )
     for note in runs.notes:
         print(f"scalesim: {note}", file=sys.stderr)
     how: dict[str, Any] = {
         "noise": Huber(options.delta) if options.loss == "huber" else Squared(),
-        "fixed": {k: _number(v, "fix") for k, v in _pairs(options.fix, "fix").items()},
-        "bounds": {k: _range(v) for k, v in _pairs(options.bound, "bound").items()},
+        "fixed": {k: _number(v, "fix") for k, v in pairs(options.fix, "fix").items()},
+        "bounds": {k: _range(v) for k, v in pairs(options.bound, "bound").items()},
         "per_group": options.own,
         "starts": options.starts,
     }
@@ -118,15 +126,20 @@ def run(args: list[str]) -> int:
         table = compare([*(BASE_FORMS if best else (law,)), *options.compare], runs, **how)
     if table is not None and best:
         found = table.picked.fit
+    elif options.contrasts is not None:
+        found = _contrasted(law, runs, options, how)
     else:
-        found = fit(law, runs, **how) if options.contrasts is None else _contrasted(law, runs, options, how)
+        try:
+            found = fit(law, runs, **how)
+        except InvalidInput as error:
+            raise _with_columns(error, options.runs or "") from None
     if options.bootstrap or budgets:
         found = _with_bootstrap(found, options)
     sizes = _isoflop(found, runs, budgets) if options.isoflop or budgets else {}
-    if options.save:
-        found.save(options.save)
+    _tell_outliers(found)
     if options.plot:
         _plot(found, options)
+    # The answer before the file: a disk that is full must not take it along.
     if options.json:
         print_json(_json(found, table, sizes))
     else:
@@ -136,6 +149,8 @@ def run(args: list[str]) -> int:
             for warning in answer.get("warnings", ()):
                 print(f"  {warning}")
         _print_sizes(sizes)
+    if options.save:
+        found.save(options.save)
     return 0 if found.status in ("converged", "few_starts_agree") else 1
 
 
@@ -153,11 +168,90 @@ def _contrasted(law: str, runs: Any, options: Options, how: dict[str, Any]) -> F
     return fit_with_contrasts(law, runs, load_contrasts().joined(table), **told)
 
 
+def _check(options: Options) -> None:
+    """Refuse options that would do nothing, and files that cannot be written, before the work."""
+    plain = Options(runs=options.runs)
+    resampled = bool(options.bootstrap or options.budget)
+    needs = {"kind": "bootstrap", "seed": "bootstrap", "resume": "bootstrap", "profile": "plot"}
+    for name, needed in needs.items():
+        given = resampled if needed == "bootstrap" else options.plot is not None
+        if getattr(options, name) != getattr(plain, name) and not given:
+            raise InvalidInput(f"--{name} does nothing without --{needed}.")
+    if options.loss == "squared" and options.delta != plain.delta:
+        raise InvalidInput("--delta is the threshold of --loss huber: it does nothing with --loss squared.")
+    whole(0, 1_000_000)(options.bootstrap, "bootstrap")
+    whole(1, 100_000)(options.starts, "starts")
+    whole(0, 1 << 32)(options.seed, "seed")
+    for name, path in (("save", options.save), ("resume", options.resume), ("plot", options.plot)):
+        if path is not None:
+            check_writable(path, name)
+
+
+def _with_columns(error: InvalidInput, source: str) -> InvalidInput:
+    """Return an error about a field that the table lacks, with the file's columns and the option."""
+    from scalesim.data.columns import listed
+    from scalesim.data.tables import read_columns
+
+    if "run table" not in str(error) or not os.path.exists(source):
+        return error
+    columns = listed(read_columns(source)[0])
+    return InvalidInput(f"{error} --column FIELD=NAME says which of the file's columns it is: {columns}.")
+
+
+def outliers(found: Fit) -> list[dict[str, float]]:
+    """Return the rows that the law misses by far more than all others: runs that diverged, as a rule.
+
+    A row is one where |log residual| is above 0.1 and above 10 times the median's normal equivalent.
+    """
+    import numpy as np
+
+    setup = found.setup
+    if setup is None or getattr(setup, "runs", None) is None or len(setup.runs) < 8:
+        return []
+    losses = setup.runs.loss
+    predicted = losses + found.residuals()
+    with np.errstate(all="ignore"):
+        missed = np.abs(np.log(predicted / losses))
+    spread = 1.4826 * float(np.median(missed))
+    rows = np.flatnonzero((missed > 0.1) & (missed > 10 * spread))
+    if len(rows) > 0.2 * len(losses):
+        return []
+    return [{"row": int(i), "loss": float(losses[i]), "law": float(predicted[i])} for i in rows]
+
+
+def _tell_outliers(found: Fit) -> None:
+    rows = outliers(found)
+    if rows:
+        shown = ", ".join(
+            f"row {r['row']}: {r['loss']:.4g} where the law says {r['law']:.4g}" for r in rows[:5]
+        )
+        print(
+            f"scalesim: {len(rows)} rows are far from the law, as of runs that diverged ({shown}"
+            f"{', ...' if len(rows) > 5 else ''}).",
+            file=sys.stderr,
+        )
+
+
 def _with_bootstrap(found: Fit, options: Options) -> Fit:
     from scalesim.fitting.bootstrap import with_bootstrap
+    from scalesim.interrupts import saying
 
-    count = options.bootstrap or RESAMPLES
-    with _progress("resamples", count) as progress:
+    count, done = options.bootstrap or RESAMPLES, 0
+
+    def kept() -> str:
+        if options.resume is None:
+            return "No resamples are kept: --resume FILE.npz would keep them."
+        return (
+            f"{done} of {count} resamples are kept in {options.resume}; the same command goes on from there."
+        )
+
+    with _progress("resamples", count) as show, saying(kept):
+
+        def progress(n: int) -> None:
+            nonlocal done
+            done = n
+            show(n)
+
         found = with_bootstrap(
             found,
             count,
@@ -169,8 +263,7 @@ def _with_bootstrap(found: Fit, options: Options) -> Fit:
     spread = found.bootstrap
     if spread is not None and len(spread) < count:
         print(
-            f"scalesim: {len(spread)} of {count} resamples are used: "
-            "the others were interrupted or had no finite fit.",
+            f"scalesim: {len(spread)} of {count} resamples are used: the others had no finite fit.",
             file=sys.stderr,
         )
     return found
@@ -189,16 +282,6 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
-
-
-def _pairs(entries: tuple[str, ...], option: str) -> dict[str, str]:
-    found = {}
-    for entry in entries:
-        name, equals, value = entry.partition("=")
-        if not (name and equals and value):
-            raise InvalidInput(f"{option} {entry!r} is not NAME=VALUE.")
-        found[name] = value
-    return found
 
 
 def _number(text: str, option: str) -> float:
@@ -292,7 +375,8 @@ def _plot(found: Fit, options: Options) -> None:
 def _json(found: Fit, table: Comparison | None, sizes: dict[str, Any]) -> dict[str, Any]:
     from scalesim.fitting.diagnosis import identification
 
-    report = found.to_dict()
+    report = {**found.to_dict(), "outliers": outliers(found)}
+    report["notes"] = list(getattr(found.setup.runs, "notes", ()))
     if report["bootstrap"] is not None:
         for bulky in ("samples", "objectives"):
             del report["bootstrap"][bulky]

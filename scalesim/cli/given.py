@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from scalesim.errors import InvalidInput
+from scalesim.files import kind_of
 
 if TYPE_CHECKING:
     from scalesim.shape import Shape
@@ -56,8 +56,8 @@ def given_shape(text: str) -> Given:
         return Given(text, shape, None)
     from scalesim.models import known_model, known_models
 
-    path = Path(text)
-    if text.endswith(".json") or path.is_dir() or (path.is_file() and text not in known_models()):
+    kind = kind_of(text)
+    if text.endswith(".json") or kind == "folder" or (kind == "file" and text not in known_models()):
         return _imported(text)
     try:
         model = known_model(text)

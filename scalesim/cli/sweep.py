@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from scalesim.cli.common import parse, print_json, stdout_kept
+from scalesim.cli.common import end_now, parse, print_json, stdout_kept
 from scalesim.cli.question import Objective
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput, Unreachable
+from scalesim.files import check_writable
+from scalesim.interrupts import Interrupted, deferred
 
 if TYPE_CHECKING:
     from scalesim.sweeps import Product, Sweep, SweepProgress
@@ -113,14 +118,23 @@ def parse_range(text: str, field: str) -> range | list[int]:
     """
     try:
         if ":" not in text:
-            return [int(part) for part in text.split(",")]
+            if re.fullmatch(r"\d{1,3}(,\d{3})+", text):
+                raise InvalidInput(
+                    f"{field} {text!r} may be one number or several sizes: {text.replace(',', '')} is the "
+                    f"number, and '{text},' with a comma at its end the sizes."
+                )
+            return [int(part) for part in text.split(",") if part]
         low, high, step = ([int(part) for part in text.split(":")] + [1])[:3]
         if text.count(":") > 2 or step < 1:
             raise ValueError
-    except ValueError:
+    except ValueError as error:
+        if isinstance(error, InvalidInput):
+            raise
         raise InvalidInput(f"{field} {text!r} is not a range; 64:4096:64 or 8,12,16 would do.") from None
     if low > high:
         raise InvalidInput(f"{field} {text!r} is empty: {low} is above {high}. {high}:{low} would do.")
+    if (high - low) // step >= 1 << 24:
+        raise InvalidInput(f"{field} {text!r} is a range of more than 2^24 sizes; a larger step would do.")
     return range(low, high + 1, step)
 
 
@@ -151,12 +165,43 @@ class _Reporter:
 def run(args: list[str]) -> int:
     """Run the command."""
     options = parse(Options, "sweep", args, _REPEATS)
+    _check(options)
     product = _product(options)
     with stdout_kept():
         answers = _swept(options, product)
     if not options.process:
         _report(answers, options)
     return 0
+
+
+class _Stop:
+    """Progress that ends a sweep between two rounds when it was interrupted: its checkpoint is then whole."""
+
+    def __init__(self, options: Options, reporter: _Reporter) -> None:
+        self.options, self.reporter, self.held = options, reporter, ExitStack()
+        self.stopping: Callable[[], bool] | None = None
+
+    def __call__(self, now: SweepProgress) -> None:
+        if self.stopping is None:  # compiled: until here there was nothing to keep
+            self.stopping = self.held.enter_context(deferred())
+        if not self.options.process:
+            self.reporter(now)
+        if self.stopping():
+            self.reporter.end()
+            kept = self.options.checkpoint
+            raise Interrupted("" if kept is None else f"The same command goes on from {kept}.")
+
+
+def _check(options: Options) -> None:
+    """Refuse files that cannot be written, before the work."""
+    for name in ("checkpoint", "plot"):
+        path = getattr(options, name)
+        if path is not None:
+            check_writable(path, name)
+    if options.save_all is not None:
+        if os.path.exists(options.save_all) and not os.path.isdir(options.save_all):
+            raise InvalidInput(f"save-all {options.save_all!r} is a file; a folder would do.")
+        check_writable(os.path.join(options.save_all, "part"), "save-all")
 
 
 def _swept(options: Options, product: Product) -> list[Sweep]:
@@ -170,6 +215,7 @@ def _swept(options: Options, product: Product) -> list[Sweep]:
     workloads = workloads_of(options)
     leave = _join(options, join)
     reporter = _Reporter()
+    stop = _Stop(options, reporter)
     try:
         answers = sweep(
             law,
@@ -184,19 +230,14 @@ def _swept(options: Options, product: Product) -> list[Sweep]:
             checkpoint=_own_file(options),
             every=options.every,
             save_all=options.save_all,
-            progress=None if options.process else reporter,
+            progress=stop,
         )
-    except KeyboardInterrupt:
-        reporter.end()
-        if options.checkpoint is not None:
-            print(f"scalesim: the same command goes on from {options.checkpoint}.", file=sys.stderr)
-        raise
-    except (InvalidInput, Unreachable) as error:
+    except (InvalidInput, Unreachable, KeyboardInterrupt) as error:
         if leave is None:
             raise
-        # The usual way out waits for the processes that are gone, and then aborts with a stack trace.
-        print(f"scalesim: {error}", file=sys.stderr, flush=True)
-        os._exit(2 if isinstance(error, InvalidInput) else 1)
+        end_now(error)
+    finally:
+        stop.held.close()
     reporter.end()
     if leave is not None:
         leave()
@@ -221,9 +262,6 @@ def _join(options: Options, join: Any) -> Any:
         raise InvalidInput(
             f"several processes need --coordinator, --processes and --process, but --{names[0]} is missing."
         )
-    last = (options.processes or 0) - 1
-    if not 0 <= (options.process or 0) <= last:
-        raise InvalidInput(f"process must be from 0 to {last} (processes - 1), but is {options.process}.")
     return join(*given)
 
 

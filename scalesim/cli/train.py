@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from scalesim.cli.common import bar, parse, print_json
+from scalesim.cli.common import bar, end_now, parse, print_json
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput, Unreachable
+from scalesim.files import check_writable, read_text
 
 if TYPE_CHECKING:
     import jax
 
-    from scalesim.training import TrainConfig, TrainResult
+    from scalesim.training import Corpus, TrainConfig, TrainResult
 
 __all__ = ["Options", "run"]
 
@@ -51,7 +52,10 @@ class Options:
     seed: int = 0
     """Of the first values and of the order of the text."""
     corpus: str = "stdlib"
-    """stdlib (the Python standard library's sources), a text file, a folder, or a .npy array of tokens."""
+    """stdlib (the Python standard library's sources); text, JSON Lines or Parquet, packed by gzip or not; a
+    folder of them; or token numbers, .npy or .bin."""
+    documents: Literal["auto", "blank", "line", "whole"] = "auto"
+    """What separates documents of plain text: blank lines, lines, or nothing (auto: blank lines if any)."""
     folder: str | None = None
     """Checkpoints and results; a killed run goes on from there (default: out/train/ and the run's name)."""
     export: str | None = None
@@ -60,12 +64,12 @@ class Options:
     """Processes of a grid (default: one a core)."""
     tensor: int = 1
     """Devices that split each matrix; the others split the batch."""
-    coordinator: str | None = None
-    """Several hosts: address:port of the first (started on each host)."""
-    processes: int = 1
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
+    """Several hosts: where process 0 listens (the command is started on each host)."""
+    processes: int | None = None
     """Several hosts: how many."""
-    process: int = 0
-    """Several hosts: which this one is."""
+    process: int | None = None
+    """Several hosts: which this one is, from 0."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on standard output, and nothing else."""
 
@@ -73,8 +77,36 @@ class Options:
 def run(args: list[str]) -> int:
     """Run the command."""
     options = parse(Options, "train", args)
+    _check(options)
     use_compilation_cache()
     return _grid(options) if options.grid else _one(options)
+
+
+_OF_A_GRID = ("grid", "workers", "json")
+_HOSTS = ("coordinator", "processes", "process")
+
+
+def _check(options: Options) -> None:
+    """Refuse options that would do nothing."""
+    plain = Options()
+    given = [f.name for f in fields(Options) if getattr(options, f.name) != getattr(plain, f.name)]
+    if options.grid is not None:
+        other = [name for name in given if name not in _OF_A_GRID]
+        if other:
+            raise InvalidInput(
+                f"--{other[0].replace('_', '-')} does nothing with a grid, whose file says it."
+            )
+        return
+    if options.workers is not None:
+        raise InvalidInput("--workers is of a grid's processes: it does nothing without a grid.")
+    some = [name for name in _HOSTS if getattr(options, name) is not None]
+    if some and len(some) < len(_HOSTS):
+        missing = next(name for name in _HOSTS if name not in some)
+        raise InvalidInput(
+            f"several processes need --coordinator, --processes and --process, but --{missing} is missing."
+        )
+    if options.export is not None:
+        check_writable(Path(options.export) / "config.json", "export")
 
 
 def _grid(options: Options) -> int:
@@ -86,7 +118,8 @@ def _grid(options: Options) -> int:
     with bar("runs") as show:
 
         def tell(p: GridProgress) -> None:
-            last = "" if p.last is None else f"{p.last['run_id']}: loss {p.last['loss']:.4f}"
+            loss = None if p.last is None else p.last["loss"]
+            last = "" if p.last is None else f"{p.last['run_id']}: loss {loss:.4f}" if loss else "diverged"
             show(p.part, f"{p.finished} of {p.runs}", last)
 
         table = run_grid(grid, workers=options.workers, progress=tell)
@@ -103,60 +136,80 @@ def _grid(options: Options) -> int:
 
 def _read(table: Path) -> list[dict[str, str]]:
     import csv
+    import io
 
-    with table.open() as file:
-        return list(csv.DictReader(file))
+    return list(csv.DictReader(io.StringIO(read_text(table, "run table"))))
 
 
 def _one(options: Options) -> int:
-    from scalesim.training import load_corpus, train
-    from scalesim.training.table import gather, row_of
+    from scalesim.training import load_corpus
+    from scalesim.training.table import check_own
 
-    mesh = _mesh(options)
-    corpus = load_corpus(options.corpus)
+    corpus = load_corpus(options.corpus, documents=options.documents)
     config = _config(options, max(corpus.vocab_size, 256))
     folder = Path(options.folder or f"out/train/{config.run_id(corpus.hash)}")
-    print(f"scalesim: {corpus}", file=sys.stderr)
+    check_own(folder / "runs.csv", [config.run_id(corpus.hash)])
+    for note in (*corpus.notes, corpus):
+        print(f"scalesim: {note}", file=sys.stderr)
     print(f"scalesim: {config.shape.n_params_total:,} parameters, {config.n_steps} steps", file=sys.stderr)
-    with bar("steps") as show:
-        tell = _teller(show)
-        result = train(config, corpus, folder, progress=tell, mesh=mesh)
+    mesh, leave = _mesh(options)
+    try:
+        code = _trained(options, config, corpus, folder, mesh)
+    except (InvalidInput, Unreachable, KeyboardInterrupt) as error:
+        if leave is None:
+            raise
+        end_now(error)
+    if leave is not None:
+        leave()
+    return code
+
+
+def _trained(
+    options: Options, config: TrainConfig, corpus: Corpus, folder: Path, mesh: jax.sharding.Mesh | None
+) -> int:
+    from scalesim.interrupts import saying
+    from scalesim.training import train
+    from scalesim.training.table import finite, gather, row_of
+
+    stays = f"What {folder} held stays there; the same command goes on from it."
+    with bar("steps") as show, saying(stays):
+        result = train(config, corpus, folder, progress=_teller(show), mesh=mesh)
     row = row_of(result)
-    if options.process == 0:
+    if not options.process:
         gather([row], folder / "runs.csv")
-        if options.export:
-            _export(result, options.export)
     if options.json:
-        print_json({**_finite(row), "message": result.message, "folder": str(folder)})
-    else:
+        print_json({**finite(row), "message": result.message, "folder": str(folder)})
+    if result.status != "finished":
+        kept = [p for p in (folder / "checkpoints").glob("*") if p.is_dir() and p.name.isdigit()]
+        where = f"The last good checkpoint is in {folder}." if kept else "No checkpoint was written before."
+        raise Unreachable(f"{result.message} {where}")
+    if options.export and not options.process:
+        _export(result, options.export)
+    if not options.json:
         print(
             f"{result.message} Validation loss {result.loss:.4f} nats a token, training "
             f"{result.train_loss:.4f}; {result.tokens_per_second:,.0f} tokens/s. "
             f"Table: {folder / 'runs.csv'}"
         )
-    if result.status != "finished":
-        raise Unreachable(f"{result.message} The last good checkpoint is in {folder}.")
     return 0
 
 
-def _finite(row: dict[str, Any]) -> dict[str, Any]:
-    import math
-
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-
-
-def _mesh(options: Options) -> jax.sharding.Mesh | None:
+def _mesh(options: Options) -> tuple[jax.sharding.Mesh | None, Callable[[], None] | None]:
+    """Return the devices to train on, and what leaves the other processes (None: there are none)."""
     import jax
 
-    if options.coordinator:
-        jax.distributed.initialize(options.coordinator, options.processes, options.process)
+    leave = None
+    if options.coordinator is not None:
+        from scalesim.sweeps import join
+
+        leave = join(options.coordinator, options.processes, options.process)
     if jax.device_count() == 1:
         if options.tensor != 1:
             raise InvalidInput(f"tensor must be 1 on one device, but is {options.tensor}.")
-        return None
+        return None, leave
     from scalesim.training import make_mesh
 
-    return make_mesh(model=options.tensor)
+    return make_mesh(model=options.tensor), leave
 
 
 def _config(options: Options, vocab_size: int) -> TrainConfig:
@@ -192,12 +245,14 @@ def _teller(show: Callable[[float, str, str], None]) -> Callable[[Any], None]:
     from scalesim.measure.peak import measured_peak
 
     def tell(p: Any) -> None:
-        loss = " ".join(f"{x:.3f}" for x in p.loss)
+        loss = "".join(f"loss {x:.3f}, " for x in p.loss[:1]) or ""
+        if len(p.loss) > 1:
+            loss = f"losses {' '.join(f'{x:.3f}' for x in p.loss)}, "
         mfu = p.flops_per_second / measured_peak()
         show(
             p.step / p.n_steps,
             f"{p.step} of {p.n_steps}",
-            f"loss {loss}, {p.tokens_per_second:,.0f} tokens/s, MFU {mfu:.0%}",
+            f"{loss}{p.tokens_per_second:,.0f} tokens/s, MFU {mfu:.0%}",
         )
 
     return tell

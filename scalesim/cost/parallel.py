@@ -12,6 +12,7 @@ from scalesim.cost.numbers import larger
 from scalesim.errors import InvalidInput
 from scalesim.hardware import Hardware
 from scalesim.shape import MixtureOfExperts, Shape
+from scalesim.shape.checks import divisors, few
 from scalesim.types import Num
 
 __all__ = ["ONE_DEVICE", "Parallel", "all_reduce_time", "all_to_all_time", "held_heads", "send_time"]
@@ -50,7 +51,7 @@ class Parallel:
     def check(self, shape: Shape) -> None:
         """Raise InvalidInput where a real shape cannot be split so: arrays are not looked into."""
         if isinstance(shape.n_head, int) and shape.n_head % self.tensor:
-            fit = [t for t in range(1, shape.n_head + 1) if shape.n_head % t == 0]
+            fit = few(divisors(shape.n_head), most=24)
             raise InvalidInput(
                 f"tensor must divide n_head = {shape.n_head}, but is {self.tensor}; {fit} would do."
             )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from scalesim.errors import InvalidInput
+from scalesim.files import read_text
 
 __all__ = ["ContrastTable", "load_contrasts"]
 
@@ -107,11 +108,10 @@ def load_contrasts(path: str | Path | None = None) -> ContrastTable:
     (6, 'tpa_medium_mqa', -0.27)
     """
     where = str(path) if path is not None else "head_contrasts.csv"
-    try:
-        source = files("scalesim.data") / where if path is None else Path(path)
-        text = source.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{where} cannot be read: {error}.") from None
+    if path is None:
+        text = (files("scalesim.data") / where).read_text(encoding="utf-8")
+    else:
+        text = read_text(path, "contrasts")
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     reader = csv.DictReader(lines)
     rows = list(reader)

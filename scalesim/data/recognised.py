@@ -57,7 +57,7 @@ def _best_by(keys: tuple[str, ...], loss: str) -> Callable[[Table], Table]:
 def _gadre(table: Table) -> Table:
     table = _best_by(("d_model", "n_layer", "n_head", "tokens"), "loss_openlm_val")(table)
     pairs = zip(table["d_model"].tolist(), table["n_layer"].tolist(), strict=True)
-    return {**table, "family": np.array([f"{d}x{n}" for d, n in pairs])}
+    return {**table, "family": np.array([f"{d:g}x{n:g}" for d, n in pairs])}
 
 
 def _finished(table: Table) -> Table:

@@ -210,6 +210,9 @@ PAPER = Lattice("paper", tuple((h, k) for h in _OCTAVES for k in _OCTAVES if k <
 """The paper's 21 candidates, n_head and n_kv_head in {1, 2, ..., 32}, at non-integer depth and width."""
 
 
+_MOST_HEADS, _MOST_TILE = 1024, 1 << 16
+
+
 def buildable(max_head: int = 32, tile: int = 64, tensor: int = 1) -> Lattice:
     """Return every configuration up to `max_head` query heads, built as whole shapes.
 
@@ -226,6 +229,11 @@ def buildable(max_head: int = 32, tile: int = 64, tensor: int = 1) -> Lattice:
     if max_head < 1 or tile < 1 or tensor < 1:
         raise InvalidInput(
             f"max_head, tile and tensor must be at least 1, but are {max_head}, {tile} and {tensor}."
+        )
+    if max_head > _MOST_HEADS or tile > _MOST_TILE:
+        raise InvalidInput(
+            f"max_head must be at most {_MOST_HEADS:,} and tile at most {_MOST_TILE:,}, but are "
+            f"{max_head:,} and {tile:,}."
         )
     if max_head < tensor:
         raise InvalidInput(f"max_head must be at least tensor = {tensor}, but is {max_head}.")

@@ -15,10 +15,12 @@ import numpy as np
 from scalesim.caching import fingerprint
 from scalesim.errors import InvalidInput, choose
 from scalesim.faces import Face, Shown, plain
+from scalesim.files import kind_of
 from scalesim.fitting.coordinates import per_coordinate, slots_of
 from scalesim.fitting.diagnosis import local
 from scalesim.fitting.refit import CHUNK, Refits, refit
 from scalesim.fitting.result import Fit
+from scalesim.fitting.saved import read_archive, write_archive
 from scalesim.fitting.setup import Setup
 from scalesim.laws.base import Law
 
@@ -268,7 +270,7 @@ def bootstrap(
         raise InvalidInput("kind 'cluster' needs at least two groups; name their columns by `by`.")
     chunk = int(np.clip(MEMORY // len(setup.runs), 8, CHUNK))
     key = "" if path is None else fingerprint((setup.problem, fit.z, kind, seed, starts, keep))
-    done = _load(path, key)
+    done = _load(path, key, setup.layout.size)
     try:
         while (first := sum(len(part.objective) for part in done)) < count:
             drawn: dict[str, Any] = resample(fit, min(chunk, count - first), kind, seed, first)
@@ -321,26 +323,17 @@ def coefficients_of(setup: Setup, z: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.array(column, float) for name, column in zip(names, columns, strict=True)}
 
 
-def _load(path: str | Path | None, key: str) -> list[Refits]:
-    if path is None or not Path(path).exists():
+def _load(path: str | Path | None, key: str, width: int) -> list[Refits]:
+    if path is None or kind_of(path) is None:
         return []
-    try:
-        with np.load(path) as held:
-            if str(held["key"]) != key:
-                raise InvalidInput(f"{path} holds a bootstrap of other runs or options; give another path.")
-            return [Refits(held["z"], held["objective"], held["gradient_norm"])]
-    except (OSError, KeyError, ValueError) as error:
-        if isinstance(error, InvalidInput):
-            raise
-        raise InvalidInput(f"{path} is not a kept bootstrap: {error}.") from None
+    held, arrays = read_archive(path, width)
+    if held != key:
+        raise InvalidInput(f"{path} holds a bootstrap of other runs or options; give another path.")
+    return [Refits(**arrays)]
 
 
 def _save(path: str | Path | None, key: str, done: list[Refits]) -> None:
     if path is None:
         return
     done[:] = [Refits(*(np.concatenate(column) for column in zip(*done, strict=True)))]
-    target = Path(path)
-    # Written beside and moved over: an interrupt leaves the old file or the new one, never half of one.
-    beside = target.with_name(target.name + ".part.npz")
-    np.savez(beside, key=key, **done[0]._asdict())
-    beside.replace(target)
+    write_archive(path, key, done[0]._asdict())

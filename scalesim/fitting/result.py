@@ -15,9 +15,11 @@ import numpy as np
 
 from scalesim.errors import InvalidInput
 from scalesim.faces import Face, Shown, plain
+from scalesim.files import kind_of, write_whole
 from scalesim.fitting.coordinates import coefficients, per_coordinate
+from scalesim.fitting.saved import VERSION, checked_law, read_fit
 from scalesim.fitting.setup import EvidenceLike, Setup, prepare
-from scalesim.laws.base import REGISTRY, Law
+from scalesim.laws.base import Law
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -199,8 +201,9 @@ class Fit(Shown):
 
     def save(self, path: str | Path) -> None:
         """Write the fit to a JSON file, from which `load_fit` reads the same law back, bit for bit."""
-        lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in self.to_dict().items())
-        Path(path).write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        held = {"version": VERSION, **self.to_dict()}
+        lines = (f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in held.items())
+        write_whole(path, "{\n" + ",\n".join(lines) + "\n}\n", "save")
 
 
 def law_name(law: Law) -> str:
@@ -223,21 +226,10 @@ def load_fit(path: str | Path, runs: EvidenceLike | None = None) -> Fit:
         InvalidInput: the file is not one, its law is not known (import the module that defines it), or it
             was not fitted to `runs`.
     """
-    try:
-        raw = json.loads(Path(path).read_text())
-        kept = {k: raw[k] for k in _KEPT}
-        law = law_from_json(raw["law"])
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, InvalidInput):
-            raise
-        raise InvalidInput(f"{path} is not a saved fit: {error!r}.") from None
-    kept["standard_errors"] = {k: np.nan if v is None else v for k, v in kept["standard_errors"].items()}
+    raw = read_fit(path)
+    law, kept = raw["law"], {k: raw[k] for k in _KEPT}
     kept["optima"] = tuple(LocalOptimum(**o) for o in kept["optima"])
     kept["unidentified"] = tuple(kept["unidentified"])
-    for name in ("objective", "gradient_norm", "rms", "condition"):
-        kept[name] = np.nan if kept[name] is None else kept[name]
     spread = None
     if raw.get("bootstrap") is not None:
         from scalesim.fitting.bootstrap import Bootstrap
@@ -251,7 +243,12 @@ def load_fit(path: str | Path, runs: EvidenceLike | None = None) -> Fit:
     found = Fit(law=law, bootstrap=spread, rollout=errors, **kept)
     if runs is None:
         return found
-    origin = _origin(found, runs, raw.get("asked"))
+    try:
+        origin = _origin(found, runs, raw.get("asked"))
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        raise InvalidInput(f"law {str(path)!r}.asked does not say how it was fitted: {error!r}.") from None
     _check_origin(found, origin, str(path))
     return dataclasses.replace(found, origin=origin)
 
@@ -343,7 +340,7 @@ def named_fit(name: str) -> Fit:
             return _origin(found, resolve_name(_SHIPPED[name])(), asked)
 
         return dataclasses.replace(found, origin=origin)
-    if Path(name).exists():
+    if kind_of(name) is not None:
         return load_fit(name)
     raise InvalidInput(
         f"law {name!r} is neither a file nor a shipped fit ({', '.join(sorted(shipped)) or 'none'})."
@@ -381,23 +378,5 @@ def law_to_json(law: Law) -> dict[str, Any]:
 
 
 def law_from_json(raw: dict[str, Any]) -> Law:
-    """Return the law that `law_to_json` wrote."""
-    raw = dict(raw)
-    name = raw.pop("type")
-    if name not in REGISTRY:
-        known = ", ".join(sorted(REGISTRY))
-        raise InvalidInput(f"law {name!r} is not known; import the module that defines it. Known: {known}.")
-    numbers = {f.name for f in dataclasses.fields(REGISTRY[name]) if "coefficient" in f.metadata}
-    values: dict[str, Any] = {}
-    for key, value in raw.items():
-        if isinstance(value, dict) and "type" in value:
-            values[key] = law_from_json(value)
-        elif key in numbers and isinstance(value, list):
-            values[key] = np.asarray(value, float)
-        else:
-            values[key] = _tuples(value)
-    return REGISTRY[name](**values)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    """Return the law that `law_to_json` wrote; errors are those of `scalesim.fitting.saved.checked_law`."""
+    return checked_law(raw, "law")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scalesim.errors import InvalidInput
+from scalesim.files import kind_of
 from scalesim.interop.families import FAMILIES, NESTED
 from scalesim.interop.fields import Fields
 from scalesim.interop.left_out import left_out
@@ -46,6 +47,8 @@ class ImportedConfig:
         return 16.0 if self.quantised is None else self.quantised.mean_bits(self.shape)
 
 
+_MOST_LAYERS = 10_000
+
 def read_config(path: str | os.PathLike[str]) -> ImportedConfig:
     """Read a config.json: a file, the folder it lies in, or a hub id that the user's cache has.
 
@@ -68,15 +71,13 @@ def read_config(path: str | os.PathLike[str]) -> ImportedConfig:
 def find_config(text: str) -> Path | None:
     """Return where a file, a folder or a hub id in the user's cache has its config.json, if anywhere."""
     path = Path(text)
-    if path.is_dir():
-        return path / "config.json"
-    if path.is_file():
-        return path
-    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    if (kind := kind_of(path)) is not None:
+        return path / "config.json" if kind == "folder" else path
+    home = Path(os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface"))  # there may be none
     hub = Path(os.environ.get("HF_HUB_CACHE", os.environ.get("HUGGINGFACE_HUB_CACHE", home / "hub")))
     folder = hub / f"models--{text.replace('/', '--')}"
     named = folder / "refs" / "main"
-    if named.is_file():
+    if kind_of(named) == "file":
         found = folder / "snapshots" / named.read_text().strip() / "config.json"
         if found.is_file():
             return found
@@ -145,6 +146,8 @@ def _shape(kind: str, config: Mapping[str, Any]) -> tuple[Shape, Fields]:
             defaults["num_hidden_layers"] = len(config[name])
     f = Fields(config, kind, names, defaults)
     n_layer, d_model = f.size("num_hidden_layers"), f.size("hidden_size")
+    if n_layer > _MOST_LAYERS:  # each is read by itself
+        raise InvalidInput(f"num_hidden_layers must be at most {_MOST_LAYERS:,}, but is {n_layer:,}.")
     f.seen("mtp_num_hidden_layers", "num_nextn_predict_layers", "mtp_transformer_layers", "num_mtp_modules")
     f.seen("use_mtp", "quantization_config", "compression_config", "pad_vocab_size_multiple")
     if n_layer > 10_000:

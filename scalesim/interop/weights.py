@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from scalesim.errors import InvalidInput
+from scalesim.files import decoded, json_text, read_json, write_json, write_whole
 from scalesim.interop.export import to_huggingface
 from scalesim.interop.huggingface import from_huggingface
+from scalesim.schema import number, shown
 from scalesim.shape import Parameter, Shape, parameter_table
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def save_weights(
     Raises:
         InvalidInput: no such family, muP's scaled logits, or the folder cannot be written.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     from scalesim.model import ModelOptions
 
@@ -75,12 +76,12 @@ def save_weights(
     tensors = {
         name: np.ascontiguousarray(_out(p, np.asarray(value))) for p, name, value in _pairs(shape, params)
     }
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        save_file(tensors, Path(folder) / "model.safetensors", metadata={"format": "pt"})
-        (Path(folder) / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    except OSError as error:
-        raise InvalidInput(f"folder {str(folder)!r} cannot be written: {error.strerror}.") from None
+    for name, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise InvalidInput(f"tensor {name!r} holds NaN or infinity, and is not written.")
+    content = save(tensors, metadata={"format": "pt"})
+    write_whole(Path(folder) / "model.safetensors", content, "export")
+    write_json(Path(folder) / "config.json", config, "export", indent=2)
 
 
 def load_weights(folder: str | Path) -> Loaded:
@@ -94,10 +95,10 @@ def load_weights(folder: str | Path) -> Loaded:
     from scalesim.model.decoder import check_known
 
     folder = Path(folder)
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except OSError as error:
-        raise InvalidInput(f"{folder / 'config.json'} cannot be read: {error.strerror}.") from None
+    config = read_json(folder / "config.json", "config")
+    if not isinstance(config, dict):
+        raise InvalidInput(f"config {str(folder / 'config.json')!r} must hold one JSON object.")
+    _check_computed(config)
     family = config.get("model_type")
     if family not in _FAMILIES:
         raise InvalidInput(
@@ -118,16 +119,37 @@ def load_weights(folder: str | Path) -> Loaded:
         tensors.pop("lm_head.weight", None)
     if tensors:
         raise InvalidInput(f"{folder} has tensors that are not known: {', '.join(sorted(tensors)[:5])}.")
-    options = ModelOptions(rope_theta=_rope_theta(config), norm_eps=config.get("rms_norm_eps", 1e-6))
+    options = ModelOptions(rope_theta=_rope_theta(config), norm_eps=_norm_eps(config))
     return Loaded(params, shape, options)
+
+
+def _check_computed(config: Mapping[str, Any]) -> None:
+    """Refuse what the model does not compute as the checkpoint's own code does."""
+    act = config.get("hidden_act", "silu")
+    if act not in ("silu", "swish"):
+        raise InvalidInput(f"hidden_act {act!r} is not one that the model computes; silu is.")
+    if config.get("quantization_config"):
+        raise InvalidInput(
+            "quantization_config is given: the weights are quantised, which are not read; the original are."
+        )
+
+
+def _norm_eps(config: Mapping[str, Any]) -> float:
+    return float(number(above=0, high=1.0)(config.get("rms_norm_eps", 1e-6), "rms_norm_eps"))
 
 
 def _rope_theta(config: Mapping[str, Any]) -> float:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(rope, Mapping):
+        raise InvalidInput(f"rope_scaling must be an object, but is {shown(rope)}.")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise InvalidInput(f"rope_scaling of type {kind!r} is not one that the model computes; default is.")
-    return float(rope.get("rope_theta", config.get("rope_theta", 10_000.0)))
+    theta = rope.get("rope_theta", config.get("rope_theta", 10_000.0))
+    return float(number(above=0)(theta, "rope_theta"))
+
+
+_FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def _tensors(folder: Path) -> dict[str, Array]:
@@ -139,11 +161,41 @@ def _tensors(folder: Path) -> dict[str, Array]:
         raise InvalidInput(f"{folder} has no .safetensors file.")
     found: dict[str, Array] = {}
     for path in files:
+        _check_header(path)
         try:
-            found |= load_file(path)
-        except (SafetensorError, OSError) as error:
+            held = load_file(path)
+        except (SafetensorError, OSError, ValueError, TypeError, OverflowError, MemoryError) as error:
             raise InvalidInput(f"{path} cannot be read: {error}.") from None
+        twice = found.keys() & held.keys()
+        if twice:
+            raise InvalidInput(f"{path} holds tensor {min(twice)!r}, which another file holds too.")
+        found |= held
     return found
+
+
+def _check_header(path: Path) -> None:
+    """Refuse tensors that are not of floating-point numbers: integers are a quantised model's."""
+    if not path.is_file():
+        raise InvalidInput(f"{path} is no file.")
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            if not 2 <= size <= min(path.stat().st_size, 1 << 27):
+                raise InvalidInput(f"{path} is not a safetensors file: its header is damaged.")
+            header = json_text(decoded(file.read(size), str(path))[0], str(path))
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}.") from None
+    if not isinstance(header, dict):
+        raise InvalidInput(f"{path} is not a safetensors file: its header is no object.")
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        kind = entry.get("dtype") if isinstance(entry, dict) else None
+        if kind not in _FLOATS:
+            raise InvalidInput(
+                f"tensor {name!r} of {path} is of type {kind}; {', '.join(_FLOATS)} are read (whole numbers "
+                "are a quantised model's)."
+            )
 
 
 def _name(parameter: Parameter, layer: int | None) -> str:
@@ -176,4 +228,6 @@ def _in(parameter: Parameter, value: Array, name: str) -> Array:
     if value.shape != expected:
         raise InvalidInput(f"tensor {name!r} must be of shape {expected}, but is {value.shape}.")
     value = value.astype(jnp.float32)
+    if not bool(jnp.isfinite(value).all()):
+        raise InvalidInput(f"tensor {name!r} holds NaN or infinity.")
     return (value.T if matrix else value).reshape(parameter.shape)

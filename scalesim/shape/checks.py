@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from scalesim.errors import InvalidInput
+from scalesim.schema import shown
 
-__all__ = ["check_sizes", "few", "is_whole", "whole_sizes"]
+__all__ = ["check_sizes", "divisors", "few", "is_whole", "whole_sizes"]
 
+_MOST = 1 << 24
 _ABSURD = 1e9  # no size of a transformer is beyond this; a larger one is a slip of units
 
 
@@ -44,17 +47,36 @@ def whole_sizes(name: str, values: Sequence[Any]) -> np.ndarray:
     Raises:
         InvalidInput: the range is empty, or holds what is not a whole number from 1 to 2^24.
     """
+    try:
+        count = len(values)
+    except OverflowError:
+        count = _MOST + 1
+    if count > _MOST:
+        raise InvalidInput(f"{name} is a range of more than {_MOST:,} sizes; fewer would do.")
     found = np.unique(np.asarray(list(values)))
     if not found.size:
         raise InvalidInput(f"{name} is an empty range; at least one size is needed.")
     if found.dtype.kind not in "if" or (found < 1).any() or (found != np.floor(found)).any():
         raise InvalidInput(f"{name} must be whole numbers above 0, but is {few(found)}.")
-    if found[-1] > 1 << 24:
+    if found[-1] > _MOST:
         raise InvalidInput(f"{name} must be at most 2^24, but goes to {found[-1]}.")
     return found.astype(np.int64)
 
 
-def few(values: Sequence[Any] | np.ndarray) -> str:
+def divisors(n: int) -> list[int]:
+    """Return the divisors of a whole number, in order.
+
+    >>> divisors(12)
+    [1, 2, 3, 4, 6, 12]
+    """
+    low = [k for k in range(1, math.isqrt(n) + 1) if n % k == 0]
+    return low + [n // k for k in reversed(low) if k * k != n]
+
+
+def few(values: Sequence[Any] | np.ndarray, most: int = 4) -> str:
     """Return the first of some numbers, for a message."""
-    shown = ", ".join(str(value) if isinstance(value, str) else f"{value:g}" for value in list(values)[:4])
-    return f"[{shown}, ...]" if len(values) > 4 else f"[{shown}]"
+    first = ", ".join(
+        value if isinstance(value, str) else shown(value) if isinstance(value, int) else f"{value:.12g}"
+        for value in list(values)[:most]
+    )
+    return f"[{first}, ...]" if len(values) > most else f"[{first}]"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from scalesim.errors import InvalidInput
+from scalesim.files import kind_of, read_bytes, write_whole
 
-__all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint", "written_over"]
+__all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint"]
 
 _MAGIC = b"scalesim sweep 1\n"
 
@@ -39,25 +39,6 @@ class Checkpoint:
     packed: np.ndarray
 
 
-def written_over(path: Path, content: bytes) -> None:
-    """Write a file so that it is whole or not there: beside, flushed to the disk, then moved over.
-
-    Raises:
-        InvalidInput: it cannot be written.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise InvalidInput(f"{str(path)!r} cannot be written: {error.strerror}.") from None
-
-
 def write_checkpoint(path: Path, state: Checkpoint) -> None:
     """Write a checkpoint; a reader finds the old one or the new one, never half of one."""
     header = {
@@ -70,7 +51,8 @@ def write_checkpoint(path: Path, state: Checkpoint) -> None:
     array = io.BytesIO()
     np.save(array, state.packed)
     content = json.dumps(header).encode() + b"\n" + array.getvalue()
-    written_over(path, _MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
+    digest = hashlib.sha256(content).hexdigest().encode()
+    write_whole(path, _MAGIC + digest + b"\n" + content, "checkpoint")
 
 
 def read_checkpoint(path: Path, question: dict[str, str]) -> Checkpoint | None:
@@ -79,12 +61,9 @@ def read_checkpoint(path: Path, question: dict[str, str]) -> Checkpoint | None:
     Raises:
         InvalidInput: the file cannot be read or is damaged, or it belongs to another question.
     """
-    try:
-        whole = path.read_bytes()
-    except FileNotFoundError:
+    if kind_of(path) is None:
         return None
-    except OSError as error:
-        raise InvalidInput(f"checkpoint {str(path)!r} cannot be read: {error.strerror}.") from None
+    whole = read_bytes(path, "checkpoint")
     digest, _, content = whole[len(_MAGIC) :].partition(b"\n")
     if not whole.startswith(_MAGIC) or hashlib.sha256(content).hexdigest().encode() != digest:
         raise InvalidInput(

@@ -6,6 +6,8 @@ import ctypes
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +16,12 @@ import jax
 import numpy as np
 
 from scalesim.errors import InvalidInput, Unreachable
+from scalesim.meeting import meet
 
 __all__ = ["Hosts", "join"]
 
-GONE = (
-    "another process of this sweep has ended or cannot be reached. Start all of them again with the same "
-    "checkpoint: they go on from the last round that all had finished."
-)
+AGAIN = "Start all of them again: with the same checkpoint they go on from what all had finished."
+GONE = f"another process has ended or cannot be reached. {AGAIN}"
 
 
 @dataclass(frozen=True)
@@ -72,28 +73,67 @@ class Hosts:
 
 
 def join(coordinator: str | None, processes: int | None, process: int | None) -> Callable[[], None]:
-    """Join the processes of a sweep through `jax.distributed`, before any other use of JAX.
+    """Join the processes of a job through `jax.distributed`, before any other use of JAX.
 
     With no arguments a cluster that JAX knows (Slurm, Open MPI, Kubernetes, TPU pods) tells who is who.
-    Returns what leaves them again. Where process 0 dies, JAX aborts the others from a thread of its own: they
-    then say so in a sentence after its stack trace, and end with exit code 1.
+    Returns what leaves them again. With arguments all meet at the coordinator's address first, so that one
+    that does not come is named within half a minute; one that ends before the job does is named in seconds by
+    the others, which then end with exit code 1.
 
     Raises:
+        InvalidInput: no address, or a number of processes or of this one that cannot be.
         Unreachable: the others did not come.
     """
+    meeting = None
+    if coordinator is not None:
+        if processes is None or processes < 1:
+            raise InvalidInput(f"processes must be a whole number above 0, but is {processes!r}.")
+        if process is None or not 0 <= process < processes:
+            raise InvalidInput(
+                f"process must be from 0 to {processes - 1} (processes - 1), but is {process!r}."
+            )
+        meeting = meet(coordinator, processes, process)
+    _on_abort(f"scalesim: process {process or 0} of {processes or 'several'} stops: {GONE}\n")
+    terminating = signal.getsignal(signal.SIGTERM)
     try:
         jax.distributed.initialize(
-            coordinator, processes, process, heartbeat_timeout_seconds=20, shutdown_timeout_seconds=20
+            coordinator,
+            processes,
+            process,
+            initialization_timeout=25,
+            heartbeat_timeout_seconds=20,
+            shutdown_timeout_seconds=20,
         )
     except (RuntimeError, ValueError) as error:
         raise Unreachable(
             f"process {process} of {processes} cannot join at {coordinator}: "
             f"{str(error).splitlines()[0][:200]}"
         ) from error
-    _on_abort(f"scalesim: process {jax.process_index()} of {jax.process_count()} stops: {GONE}\n")
-    return jax.distributed.shutdown
+    # JAX takes SIGTERM for a warning that the machine will be taken away, and goes on.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminating or signal.SIG_DFL)
+    if meeting is None:
+        return jax.distributed.shutdown
+    meeting.watch(lambda other: _end(f"process {other} of {processes} has ended. {AGAIN}"))
+
+    def leave() -> None:
+        meeting.leave()
+        jax.distributed.shutdown()
+
+    return leave
 
 
+def _end(message: str) -> None:
+    """End this process from any thread: the computation may wait for the one that is gone for ever.
+
+    First it has a moment to end with a sentence of its own: what ended the other may hold here too.
+    """
+    time.sleep(_GRACE)
+    os.write(2, f"scalesim: {message}\n".encode())
+    os._exit(1)
+
+
+_GRACE = 2.0  # seconds
 _handlers: list[Any] = []  # C holds no reference to them
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from scalesim.files import write_whole
 from scalesim.sweeps.block import SIZES
-from scalesim.sweeps.checkpoint import written_over
 from scalesim.sweeps.screen import MEASURES
 from scalesim.workload import Workload
 
@@ -47,4 +47,4 @@ def write_part(
         )
     content = io.BytesIO()
     pl.concat(frames).write_parquet(content, row_group_size=ROW_GROUP)
-    written_over(folder / f"part-{number:09d}.parquet", content.getvalue())
+    write_whole(folder / f"part-{number:09d}.parquet", content.getvalue(), "save_all")

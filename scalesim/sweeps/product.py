@@ -24,6 +24,7 @@ BLOCK_DESIGNS = 1 << 21
 _AXES = ("n_layer", "d_model", "d_ff", "n_head", "n_kv_head")
 _EDGE = 1 + 1e-9  # a ratio exactly at the band's edge is inside, whatever its rounding
 _MOST_PAIRS = 50_000_000
+_MOST_HEADS = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,10 @@ class Product:
     @cached_property
     def _heads(self) -> np.ndarray:
         n_head, n_kv_head = self._axis("n_head"), self._axis("n_kv_head")
+        if len(n_head) * len(n_kv_head) > _MOST_HEADS:
+            raise InvalidInput(
+                f"n_head and n_kv_head make {len(n_head) * len(n_kv_head):,} pairs; {_MOST_HEADS:,} would do."
+            )
         pairs = [(h, k) for h in n_head.tolist() for k in n_kv_head[n_kv_head <= h].tolist() if h % k == 0]
         return np.array(pairs, np.int64).reshape(-1, 2)
 
@@ -217,7 +222,7 @@ def default_product(
     """
     if not (math.isfinite(count) and count > 0):
         raise InvalidInput(f"count must be above 0 and finite, but is {count!r}.")
-    given = dict(axes or {})
+    given = {name: whole_sizes(name, sizes).tolist() for name, sizes in (axes or {}).items()}
     deepest = max(given.get("n_layer", (max_layer,)), default=max_layer)
     widest = max(family.aspects) * deepest * min(aspect_slack, 8.0)
     widest = max(given.get("d_model", (min(widest, 1 << 17),)), default=1)

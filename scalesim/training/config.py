@@ -11,11 +11,14 @@ from typing import Any
 from scalesim.cost.training import training_flops
 from scalesim.errors import InvalidInput
 from scalesim.model import ModelOptions
+from scalesim.schema import number, shown, whole
 from scalesim.shape import Shape
 from scalesim.training.recipe import Recipe
 from scalesim.workload import TrainingPlan
 
 __all__ = ["TrainConfig"]
+
+_MOST_STEPS = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +55,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("context_length", "n_tokens", "batch_tokens", "validation_tokens"):
             value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1):
-                raise InvalidInput(f"{name} must be a whole number of 1 or more, but is {value!r}.")
+            if isinstance(value, bool) or not (isinstance(value, int) and 1 <= value <= 1 << 53):
+                raise InvalidInput(
+                    f"{name} must be a whole number of 1 or more (at most 2^53), but is {shown(value)}."
+                )
+        whole(0, (1 << 31) - 1)(self.seed, "seed")
         if self.batch_tokens % self.context_length:
             raise InvalidInput(
                 f"batch_tokens must be a multiple of context_length = {self.context_length}, but is "
@@ -64,8 +70,11 @@ class TrainConfig:
                 f"accumulate must divide the {self.batch_size} windows of a batch, but is "
                 f"{self.recipe.accumulate}."
             )
-        if not self.learning_rate > 0:
-            raise InvalidInput(f"learning_rate must be above 0, but is {self.learning_rate!r}.")
+        number(above=0, high=1e6)(self.learning_rate, "learning_rate")
+        if self.n_steps > _MOST_STEPS:
+            raise InvalidInput(
+                f"n_tokens / batch_tokens must be at most {_MOST_STEPS:,} steps, but are {self.n_steps:,}."
+            )
 
     @property
     def batch_size(self) -> int:

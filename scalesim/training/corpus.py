@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import sysconfig
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from scalesim.errors import InvalidInput
+from scalesim.errors import InvalidInput, choose
+from scalesim.files import kind_of
+from scalesim.training.sources import Documents, Tokens, files_of, read_source
 
 __all__ = ["Corpus", "from_documents", "load_corpus"]
 
 _SEPARATOR = 0  # a byte that text does not hold
-_SUFFIXES = frozenset({".py", ".txt", ".rst", ".md", ".json", ".toml", ".csv", ".html", ".c", ".h", ""})
 _PARTS = 1000  # documents are split by their hash into so many parts
 
 
@@ -30,6 +31,7 @@ class Corpus:
         validation: token numbers, (m,).
         vocab_size: token numbers are below it.
         n_documents: how many documents both hold.
+        notes: what was done to read it, and what was left out, a sentence each.
 
     Losses of two corpora must not be compared: `hash` tells whether two are the same.
     """
@@ -39,6 +41,7 @@ class Corpus:
     validation: np.ndarray
     vocab_size: int
     n_documents: int
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def hash(self) -> str:
@@ -56,16 +59,23 @@ class Corpus:
         )
 
 
-def load_corpus(source: str | Path = "stdlib", validation: float = 0.05) -> Corpus:
-    """Read a corpus: "stdlib", a text file, a folder of text files, or a .npy array of token numbers.
+def load_corpus(
+    source: str | Path = "stdlib", validation: float = 0.05, documents: Documents = "auto"
+) -> Corpus:
+    """Read a corpus: "stdlib", text, a folder of text, or token numbers.
 
     "stdlib" is the Python standard library's own sources on this machine, byte by byte: real text on every
-    machine with no download. A file of text is one document a blank line apart; a folder is one document a
-    file; an array of token numbers is split at its end.
+    machine with no download. Text (UTF-8, UTF-16 or Western European, gzip or not; line ends are made plain)
+    is documents a blank line apart; a text without blank lines is one, split at its end. In JSON Lines and
+    Parquet a record's `text` is a document; in a folder a file is. Token numbers are a .npy array, or a .bin
+    file of 16 or 32 bits each, split at its end. What is none of these is refused, and files of a folder
+    that are left out are said in the result's `notes`.
 
     Args:
         source: what to read.
         validation: the part of documents kept for validation, chosen by each document's own hash.
+        documents: what separates documents of plain text: "blank" lines, each "line", nothing ("whole"), or
+            "auto": blank lines if there are any.
 
     Raises:
         InvalidInput: no such file, nothing to read in it, or a part that is not between 0 and 1.
@@ -74,20 +84,43 @@ def load_corpus(source: str | Path = "stdlib", validation: float = 0.05) -> Corp
     >>> corpus.vocab_size, len(corpus.train) > 5_000_000
     (256, True)
     """
-    if not 0 < validation < 1:
+    if isinstance(validation, bool) or not 0 < validation < 1:
         raise InvalidInput(f"validation must be between 0 and 1, but is {validation}.")
+    choose("documents", documents, ("auto", "blank", "line", "whole"))
     if source == "stdlib":
         root = Path(sysconfig.get_paths()["stdlib"])
         version = sysconfig.get_python_version()
-        return from_documents(_files(root, {".py"}), validation, f"python {version} standard library")
-    path = Path(source)
-    if not path.exists():
-        raise InvalidInput(f"corpus {str(source)!r} is no file or folder (and not the name stdlib).")
-    if path.suffix == ".npy":
-        return _from_array(path, validation)
-    if path.is_dir():
-        return from_documents(_files(path, _SUFFIXES), validation, str(path))
-    return from_documents(path.read_bytes().split(b"\n\n"), validation, str(path))
+        return from_documents(files_of(root, ".py"), validation, f"python {version} standard library")
+    path, name = Path(source), str(source)
+    if kind_of(path) is None:
+        raise InvalidInput(f"corpus {name!r} is no file or folder (and not the name stdlib).")
+    held = read_source(path, documents)
+    if isinstance(held, Tokens):
+        return _split(name, held.numbers, validation, int(held.numbers.max()) + 1, held.notes)
+    if held.whole:
+        return _whole(name, held.documents[0], validation, held.notes)
+    try:
+        found = from_documents(held.documents, validation, name)
+    except InvalidInput:
+        if documents != "auto":
+            raise
+        few = f"Its {len(held.documents)} documents are too few to hold some out: it is split at its end."
+        return _whole(name, b"\n\n".join(held.documents), validation, [*held.notes, few])
+    return replace(found, notes=tuple(held.notes))
+
+
+def _whole(name: str, text: bytes, validation: float, notes: list[str]) -> Corpus:
+    numbers = np.frombuffer(text, np.uint8)
+    if len(numbers) < 2:
+        raise InvalidInput(f"corpus {name!r} holds {len(numbers)} bytes; give more text.")
+    return _split(name, numbers, validation, 256, notes)
+
+
+def _split(name: str, tokens: np.ndarray, validation: float, vocab_size: int, notes: list[str]) -> Corpus:
+    cut = len(tokens) - max(1, round(len(tokens) * validation))
+    if cut < 1:
+        raise InvalidInput(f"corpus {name!r} holds {len(tokens)} tokens, which cannot be split.")
+    return Corpus(name, tokens[:cut], tokens[cut:], vocab_size, 1, tuple(notes))
 
 
 def from_documents(documents: Iterable[bytes], validation: float = 0.05, name: str = "documents") -> Corpus:
@@ -112,25 +145,3 @@ def from_documents(documents: Iterable[bytes], validation: float = 0.05, name: s
             "validate on; both need at least one: give more text, or another part for validation."
         )
     return Corpus(name, train, held, 256, len(seen))
-
-
-def _from_array(path: Path, validation: float) -> Corpus:
-    tokens = np.load(path, mmap_mode="r")
-    if tokens.ndim != 1 or not np.issubdtype(tokens.dtype, np.integer) or len(tokens) < 2:
-        raise InvalidInput(
-            f"corpus {str(path)!r} must be a one-dimensional array of whole token numbers, but is "
-            f"{tokens.dtype} of shape {tokens.shape}."
-        )
-    if tokens.min() < 0:
-        raise InvalidInput(f"corpus {str(path)!r} holds the negative token number {tokens.min()}.")
-    cut = len(tokens) - max(1, round(len(tokens) * validation))
-    return Corpus(str(path), tokens[:cut], tokens[cut:], int(tokens.max()) + 1, 1)
-
-
-def _files(root: Path, suffixes: frozenset[str] | set[str]) -> Iterator[bytes]:
-    """Read the files under a folder in the order of their names; installed packages are not part of it."""
-    for path in sorted(root.rglob("*")):
-        if path.suffix in suffixes and path.is_file() and "site-packages" not in path.parts:
-            data = path.read_bytes()
-            if _SEPARATOR not in data:  # not text
-                yield data

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from scalesim.errors import InvalidInput
+from scalesim.files import locked
+from scalesim.interrupts import Interrupted, deferred
 from scalesim.model import Params
 from scalesim.training.batches import Batches, validation_windows
 from scalesim.training.checkpoint import Checkpoints
 from scalesim.training.config import TrainConfig
 from scalesim.training.corpus import Corpus, load_corpus
 from scalesim.training.step import TrainState, compiled_eval, compiled_step, first_state
+from scalesim.units import format_bytes
 
 __all__ = ["Progress", "TrainResult", "train", "train_pack"]
 
 _EVAL_TOKENS = 16_384  # of one batch of validation
+_ASKED = 16  # steps between two questions to other processes whether to stop
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Progress:
     Attributes:
         step: steps done.
         n_steps: steps in all.
-        loss: training loss of each run at the last step known, in nats a token.
+        loss: training loss of each run at the last step known, in nats a token; empty before the first.
         tokens_per_second: since this process began, all runs of a pack together.
         flops_per_second: likewise.
     """
@@ -106,9 +111,12 @@ def train(
         The trained model and how it went. A loss that is not finite ends the run with status "diverged"; the
         last checkpoint before it stays.
 
+    Ctrl-C or SIGTERM between two steps writes a checkpoint and raises `Interrupted` (a KeyboardInterrupt).
+
     Raises:
         InvalidInput: the corpus does not suit the shape or context, or the folder holds another run.
-        Unreachable: a checkpoint cannot be written.
+        Unreachable: a checkpoint cannot be written, or another process trains in the folder.
+        Interrupted: the message says which step's checkpoint was kept, and where.
 
     >>> from scalesim.shape import Shape
     >>> from scalesim.training.corpus import from_documents
@@ -142,7 +150,10 @@ def train_pack(
     check_pack(configs, corpus, mesh)
     run = _Run(tuple(configs), corpus, progress, mesh)
     identity = {"runs": [c.to_json() for c in configs], "corpus": corpus.hash}
-    with Checkpoints(folder, identity) if folder is not None else nullcontext() as kept:
+    if folder is None:
+        return run.to_end(None, checkpoint_seconds)
+    alone = locked(folder) if jax.process_index() == 0 else nullcontext()
+    with alone, Checkpoints(folder, identity) as kept:
         return run.to_end(kept, checkpoint_seconds)
 
 
@@ -158,6 +169,7 @@ def check_pack(configs: Sequence[TrainConfig], corpus: Corpus, mesh: jax.shardin
         raise InvalidInput(
             f"vocab_size must be at least the corpus's {corpus.vocab_size}, but is {first.shape.vocab_size}."
         )
+    _check_memory(first, len(configs))
     Batches(corpus.train, first.context_length, first.batch_size)
     validation_windows(corpus, first.context_length, 1)
     if mesh is not None:
@@ -166,6 +178,27 @@ def check_pack(configs: Sequence[TrainConfig], corpus: Corpus, mesh: jax.shardin
         if len(configs) > 1:
             raise InvalidInput("A pack of runs is for one device; train them one by one on a mesh.")
         check_mesh(first.shape, first.batch_size // first.recipe.accumulate, mesh)
+
+
+def _check_memory(config: TrainConfig, runs: int) -> None:
+    """Refuse what cannot be held: values, gradients and Adam's two moments, and the logits of one part."""
+    values = 16.0 * float(config.shape.n_params_total) * runs
+    logits = 8.0 * config.batch_tokens / config.recipe.accumulate * config.shape.vocab_size * runs
+    limits = [(device.memory_stats() or {}).get("bytes_limit", 0) for device in jax.local_devices()]
+    held = float(sum(limits)) or _machine_memory()
+    if max(values, logits) > held:
+        what = f"{config.shape.n_params_total:.3g} parameters" if values > logits else "the logits of a batch"
+        raise InvalidInput(
+            f"{what} need {format_bytes(max(values, logits))} to train, more than the {format_bytes(held)} "
+            "there are; a smaller shape or batch_tokens, or a larger accumulate, would do."
+        )
+
+
+def _machine_memory() -> float:
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not a system that tells
+        return float("inf")
 
 
 class _Run:
@@ -251,25 +284,31 @@ class _Run:
         known = self.losses[:, : self.step]
         spoilt: list[int] = np.flatnonzero(~np.isfinite(known).all(axis=1)).tolist()
         diverged = {i: int(np.argmin(np.isfinite(known[i]))) for i in spoilt}
-        while self.step < n_steps and len(diverged) < len(self.configs):
-            state, loss = self.step_function(state, self._batch(self.step), self.rates, n_steps)
-            # The loss before is read while this step is computed.
-            if pending is not None:
-                self._note(*pending, diverged)
-            pending = (self.step, loss)
-            self.step += 1
-            if self.step == first + 1:
-                jax.block_until_ready(loss)
-                started = time.monotonic()  # compiled
-            now = time.monotonic()
-            if kept is not None and now - saved > every and self.step < n_steps:
-                self._note(*pending, diverged)
-                if len(diverged) < len(self.configs):
-                    kept.save(self.step, self._kept(state, self.seconds_before + now - began))
-                saved = time.monotonic()
-            if self.progress and now - told > 0.5:
-                self._tell(first + 1, started)
-                told = now
+        with ExitStack() as held:
+            stopping = None
+            while self.step < n_steps and len(diverged) < len(self.configs):
+                state, loss = self.step_function(state, self._batch(self.step), self.rates, n_steps)
+                # The loss before is read while this step is computed.
+                if pending is not None:
+                    self._note(*pending, diverged)
+                pending = (self.step, loss)
+                self.step += 1
+                if self.step == first + 1:
+                    jax.block_until_ready(loss)
+                    started = time.monotonic()  # compiled
+                    stopping = held.enter_context(deferred())
+                now = time.monotonic()
+                if kept is not None and now - saved > every and self.step < n_steps:
+                    self._note(*pending, diverged)
+                    if len(diverged) < len(self.configs):
+                        kept.save(self.step, self._kept(state, self.seconds_before + now - began))
+                    saved = time.monotonic()
+                if self.progress and now - told > 0.5:
+                    self._tell(first + 1, started)
+                    told = now
+                if stopping is not None and self.step < n_steps and self._all_stop(stopping()):
+                    self._note(*pending, diverged)
+                    self._interrupted(kept, state, self.seconds_before + now - began, bool(diverged))
         if pending is not None:
             self._note(*pending, diverged)
         took = time.monotonic() - started
@@ -278,6 +317,27 @@ class _Run:
         done = self.step - first - 1
         rate = done * self.config.batch_tokens * len(self.configs) / took if done > 0 else float("nan")
         return state, rate, diverged
+
+    def _all_stop(self, here: bool) -> bool:
+        """Say whether any process was interrupted; others are asked now and then, as it takes time."""
+        if jax.process_count() == 1:
+            return here
+        if self.step % _ASKED:
+            return False
+        from jax.experimental.multihost_utils import process_allgather
+
+        return bool(np.any(process_allgather(np.asarray(here))))
+
+    def _interrupted(self, kept: Checkpoints | None, state: TrainState, seconds: float, spoilt: bool) -> None:
+        if kept is None:
+            raise Interrupted("No folder was given: nothing is kept.")
+        if not spoilt:
+            kept.save(self.step, self._kept(state, seconds), wait=True)
+        steps = kept.steps
+        where = (
+            f"The checkpoint after step {max(steps)} is in {kept.folder.parent}" if steps else "None is kept"
+        )
+        raise Interrupted(f"{where}; the same command goes on from there.")
 
     def _batch(self, step: int) -> Any:
         batch = np.stack([b[step] for b in self.batches]) if self.packed else self.batches[0][step]
@@ -297,7 +357,7 @@ class _Run:
         done, took = self.step - first, max(time.monotonic() - started, 1e-9)
         rate = done * self.config.batch_tokens * len(self.configs) / took
         per_token = self.config.flops / (self.config.n_steps * self.config.batch_tokens)
-        losses = tuple(self.losses[:, max(self.step - 2, 0)].tolist())
+        losses = tuple(self.losses[:, self.step - 2].tolist()) if self.step > 1 else ()
         self.progress(Progress(self.step, self.config.n_steps, losses, rate, rate * per_token))
 
     def _validated(self, params: Params) -> np.ndarray:

@@ -12,6 +12,7 @@ from jax import Array
 from scalesim.errors import InvalidInput, choose
 from scalesim.model import ModelOptions
 from scalesim.model.initial import fan_in
+from scalesim.schema import number, whole
 from scalesim.shape import Parameter, Shape, parameter_table
 from scalesim.types import Num
 
@@ -51,14 +52,18 @@ class Recipe:
     def __post_init__(self) -> None:
         choose("schedule", self.schedule, ("wsd", "cosine"))
         for name in ("warmup", "decay", "end"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InvalidInput(f"{name} must be between 0 and 1, but is {getattr(self, name)}.")
+            number(0, 1)(getattr(self, name), name)
+        number(0, 1e6)(self.weight_decay, "weight_decay")
+        for name in ("b1", "b2"):
+            if not number(0, 1)(getattr(self, name), name) < 1:
+                raise InvalidInput(f"{name} must be below 1, but is {getattr(self, name)}.")
+        number(above=0, high=1.0)(self.eps, "eps")
+        number(above=0)(self.clip, "clip")
+        whole(1)(self.accumulate, "accumulate")
+        if self.mup_width is not None:
+            whole(1, 1 << 24)(self.mup_width, "mup_width")
         if self.warmup + self.decay > 1:
             raise InvalidInput(f"warmup + decay must be at most 1, but are {self.warmup} + {self.decay}.")
-        if self.accumulate < 1:
-            raise InvalidInput(f"accumulate must be 1 or more, but is {self.accumulate}.")
-        if not self.clip > 0:
-            raise InvalidInput(f"clip must be above 0, but is {self.clip}.")
 
     def model_options(self, shape: Shape, options: ModelOptions) -> ModelOptions:
         """Return the options with muP's scale of the logits, if it is on."""

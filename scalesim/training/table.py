@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
+import io
+import math
 import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,10 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from scalesim.errors import InvalidInput
+from scalesim.files import kind_of, read_text, write_whole
 from scalesim.shape import count_params
 from scalesim.training.loop import TrainResult
 
-__all__ = ["gather", "row_of", "write_json"]
+__all__ = ["check_own", "finite", "gather", "row_of"]
 
 _SHAPE = ("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size")
 _RECIPE = ("schedule", "warmup", "decay", "weight_decay")
@@ -63,12 +65,9 @@ def _octaves(losses: np.ndarray) -> dict[int, float]:
     return {e: float(losses[b:e].mean()) for b, e in zip([0, *ends], ends, strict=False)}
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".part{os.getpid()}")
-    part.write_text(json.dumps(value))
-    part.replace(path)
+def finite(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with None for what is not finite: a diverged run's loss."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
 
 
 def gather(rows: Iterable[Mapping[str, Any]], table: Path) -> int:
@@ -76,11 +75,27 @@ def gather(rows: Iterable[Mapping[str, Any]], table: Path) -> int:
     rows = list(rows)
     if not rows:
         return 0
-    table.parent.mkdir(parents=True, exist_ok=True)
-    part = table.with_suffix(f".part{os.getpid()}")
-    with part.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    part.replace(table)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(table, text.getvalue(), "run table")
     return len(rows)
+
+
+def check_own(table: Path, run_ids: Iterable[str] | None = None) -> None:
+    """Refuse to replace a table that is none of ours, or (with `run_ids`) holds other runs.
+
+    Raises:
+        InvalidInput: the message says which.
+    """
+    if kind_of(table) is None:
+        return
+    rows = list(csv.reader(io.StringIO(read_text(table, "run table"))))
+    if not rows or rows[0][:1] != ["run_id"]:
+        raise InvalidInput(f"{table} is there and is no run table of `scalesim train`; give another folder.")
+    other = {row[0] for row in rows[1:] if row} - set(run_ids or ())
+    if run_ids is not None and other:
+        raise InvalidInput(
+            f"{table} holds another run ({min(other)}), which would be lost; give another folder."
+        )

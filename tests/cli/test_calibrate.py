@@ -61,19 +61,19 @@ def test_milliseconds_are_asked_about(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "holds no rows"),
+        ("", "is empty"),
         ("model,context\ngpt2,1K\n", "has no column 'seconds'"),
         ("model,context,seconds,batchsize\ngpt2,1K,1,1\n", "column 'batchsize' is not known"),
-        ("model,context,seconds\ngpt2,1K,1\ngpt9,1K,1\n", "line 3: model 'gpt9' is not known"),
-        ("model,context,seconds\ngpt2,1K,soon\n", "line 2: seconds must be a number, but is 'soon'"),
-        ("model,context,seconds\ngpt2,1K,-1\n", "line 2: seconds must be above 0"),
-        ("model,context,seconds\ngpt2,,1\n", "line 2: context '' is not a size"),
-        ("model,context,seconds,what\ngpt2,1K,1,itl\n", "line 2: what 'itl' is not known"),
-        ("model,context,seconds,tensor\ngpt2,1K,1,1.5\n", "line 2: tensor must be a whole number"),
-        ("model,context,seconds,what\ngpt2,1K,1,generation\n", "line 2: generated_length must be given"),
+        ("model,context,seconds\ngpt2,1K,1\ngpt9,1K,1\n", "row 2: model 'gpt9' is not known"),
+        ("model,context,seconds\ngpt2,1K,soon\n", "row 1: seconds must be a number, but is 'soon'"),
+        ("model,context,seconds\ngpt2,1K,-1\n", "row 1: seconds must be above 0"),
+        ("model,context,seconds\ngpt2,,1\n", "row 1: context '' is not a size"),
+        ("model,context,seconds,what\ngpt2,1K,1,itl\n", "row 1: what 'itl' is not known"),
+        ("model,context,seconds,tensor\ngpt2,1K,1,1.5\n", "row 1: tensor must be a whole number"),
+        ("model,context,seconds,what\ngpt2,1K,1,generation\n", "row 1: generated_length must be given"),
     ],
 )
-def test_mistakes_name_the_line(capsys, tmp_path, text, says):
+def test_mistakes_name_the_row(capsys, tmp_path, text, says):
     path = tmp_path / "timings.csv"
     path.write_text(text)
     assert main(["calibrate", str(path)]) == 2

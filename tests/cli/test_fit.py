@@ -152,7 +152,7 @@ def test_what_is_not_identified_exits_1_and_says_so(tmp_path, capsys):
         (["fit", "RUNS", "--law", "gemstones"], "needs d_model, n_layer"),
         (["fit", "RUNS", "--plot", "fit.xyz"], "no known format"),
         (["predict", "nowhere.json"], "neither a file nor a shipped fit"),
-        (["predict", "RUNS"], "is not a saved fit"),
+        (["predict", "RUNS"], "is not JSON"),
         (["predict", "default", "--n-params", "1B"], "needs n_head"),
         (["predict", "default", "--n-params", "1B", "--n-tokens", "1B"], "does not look at n_tokens"),
         (["predict", "default", "--n-params", "big"], "is not a size"),

@@ -71,7 +71,7 @@ def test_what_cannot_be_a_comparison_is_refused_in_a_sentence(tmp_path, text, sa
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(InvalidInput, match=r"nowhere\.csv cannot be read"):
+    with pytest.raises(InvalidInput, match=r"nowhere\.csv. cannot be read"):
         load_contrasts("nowhere.csv")
 
 

@@ -136,7 +136,7 @@ def test_shipped_tables_and_run_tables_are_selected_grouped_and_renamed_not():
     for source in ("paper", "own", paper):
         with pytest.raises(ss.InvalidInput, match="no row has n_head = 999; its values are 1, "):
             ss.load_runs(source, select={"n_head": 999})
-        with pytest.raises(ss.InvalidInput, match="no column n_heads"):
+        with pytest.raises(ss.InvalidInput, match="select names 'n_heads', which is no column"):
             ss.load_runs(source, select={"n_heads": 8})
         with pytest.raises(ss.InvalidInput, match="has them already: "):
             ss.load_runs(source, columns={"n_tokens": "tok"})

@@ -126,7 +126,7 @@ def test_an_interrupted_bootstrap_goes_on_where_it_stopped(found, tmp_path, monk
     with pytest.raises(ss.InvalidInput, match="another path"):
         bootstrap(found, 60, seed=4, path=path)
     path.write_text("rubbish")
-    with pytest.raises(ss.InvalidInput, match="not a kept bootstrap"):
+    with pytest.raises(ss.InvalidInput, match="not a file of kept resamples"):
         bootstrap(found, 60, seed=3, path=path)
 
 

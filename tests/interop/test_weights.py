@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_named(tmp_path, change, says):
 
 
 def test_missing_and_truncated_files_are_named(tmp_path):
-    with pytest.raises(InvalidInput, match=r"config.json cannot be read"):
+    with pytest.raises(InvalidInput, match=r"config.json' cannot be read"):
         load_weights(tmp_path)
     shutil.copy(GOLDEN / "llama" / "config.json", tmp_path)
     with pytest.raises(InvalidInput, match=r"has no .safetensors file"):

@@ -126,7 +126,7 @@ def test_a_checkpoint_of_another_question_is_refused(change, part, tmp_path, man
 
 
 def test_a_checkpoint_that_cannot_be_read_or_written(tmp_path):
-    with pytest.raises(ss.InvalidInput, match="cannot be read"):
+    with pytest.raises(ss.InvalidInput, match="is a folder"):
         read_checkpoint(tmp_path, {})
     (tmp_path / "file").write_text("")
     with pytest.raises(ss.InvalidInput, match=r"cannot be (read|written)"):

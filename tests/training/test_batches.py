@@ -84,8 +84,8 @@ def test_files_folders_and_arrays_are_read(tmp_path):
     ("make", "says"),
     [
         (lambda p: p / "absent", "no file or folder"),
-        (lambda p: (p / "empty.txt").write_text("") or p / "empty.txt", "0 documents to train on"),
-        (lambda p: (p / "sub").mkdir() or p / "sub", "0 documents to train on"),
+        (lambda p: (p / "empty.txt").write_text("") or p / "empty.txt", "is empty"),
+        (lambda p: (p / "sub").mkdir() or p / "sub", "holds no text"),
         (lambda p: np.save(p / "a.npy", np.ones((3, 3), int)) or p / "a.npy", "one-dimensional"),
         (lambda p: np.save(p / "a.npy", np.ones(9)) or p / "a.npy", "whole token numbers"),
         (lambda p: np.save(p / "a.npy", np.array([1, -2, 3])) or p / "a.npy", "negative token number -2"),

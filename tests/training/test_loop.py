@@ -101,7 +101,7 @@ def test_a_checkpoint_cut_short_gives_way_to_the_one_before(whole, tmp_path, mon
 def test_a_folder_of_another_run_is_refused_by_what_differs(tmp_path):
     train(config(n_tokens=512), TEXT, tmp_path)
     other = config(n_tokens=512, shape=replace(SHAPE, n_kv_head=4))
-    with pytest.raises(InvalidInput, match=r"another run: its runs.shape.n_kv_head is 2, this one's 4"):
+    with pytest.raises(InvalidInput, match=r"its runs.shape.blocks.mixer.n_kv_head is 2, this one's 4"):
         train(other, TEXT, tmp_path)
 
 

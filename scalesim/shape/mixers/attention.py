@@ -7,7 +7,7 @@ from typing import Literal
 
 from scalesim.errors import InvalidInput, choose
 from scalesim.pytree import register, static
-from scalesim.shape.checks import check_sizes
+from scalesim.shape.checks import check_sizes, divisors, few
 from scalesim.shape.mixers.base import Cached, Mixer, Scores
 from scalesim.shape.parameters import Parameter, matrix, vector
 from scalesim.types import Num
@@ -58,7 +58,7 @@ class Attention(Mixer):
             if kv > heads:
                 raise InvalidInput(f"n_kv_head must be at most n_head = {heads}, but is {kv}.")
             if isinstance(heads, int) and isinstance(kv, int) and heads % kv:
-                fit = [k for k in range(1, heads + 1) if heads % k == 0]
+                fit = few(divisors(heads), most=24)
                 raise InvalidInput(f"n_kv_head must divide n_head = {heads}, but is {kv}; {fit} would do.")
 
     @property

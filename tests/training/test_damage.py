@@ -1,0 +1,87 @@
+"""A damaged training folder: the run ends with the same losses, bit for bit, or a sentence says why not."""
+
+import random
+import shutil
+
+import numpy as np
+import pytest
+
+from scalesim.errors import InvalidInput, Unreachable
+from scalesim.shape import Shape
+from scalesim.training import TrainConfig, from_documents, train
+
+SHAPE = Shape(n_layer=1, d_model=16, n_head=2, n_kv_head=1, head_dim=8, d_ff=32, vocab_size=256)
+RUN = TrainConfig(shape=SHAPE, context_length=16, n_tokens=6400, batch_tokens=64, validation_tokens=256)
+TEXT = from_documents([bytes(f"document {i} says {i * i}", "ascii") for i in range(400)], 0.1)
+
+
+class Stop(Exception):
+    """Training is stopped half way."""
+
+
+def half(folder):
+    def stop(progress):
+        if progress.step > 60:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(RUN, TEXT, folder, checkpoint_seconds=0.0, progress=stop)
+
+
+def flipped(path, draw):
+    raw = bytearray(path.read_bytes())
+    raw[draw.randrange(len(raw))] ^= 1 << draw.randrange(8)
+    path.write_bytes(raw)
+
+
+def cut(path, draw):
+    path.write_bytes(path.read_bytes()[: draw.randrange(path.stat().st_size)])
+
+
+def removed(path, draw):
+    path.unlink()
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("train") / "run"
+    half(folder)
+    return folder, train(RUN, TEXT).losses
+
+
+def outcome(begun, folder, damage, draw, newest):
+    source, losses = begun
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(source, folder)
+    steps = sorted(int(p.name) for p in (folder / "checkpoints").iterdir() if p.name.isdigit())
+    root = folder / "checkpoints" / str(steps[-1]) if newest else folder
+    damage(draw.choice([p for p in sorted(root.rglob("*")) if p.is_file() and p.stat().st_size]), draw)
+    try:
+        found = train(RUN, TEXT, folder)
+    except (InvalidInput, Unreachable):
+        return "refused"
+    return "same" if np.array_equal(found.losses, losses) else "different"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("damage", [flipped, cut, removed])
+def test_a_damaged_folder(begun, tmp_path, damage):
+    draw = random.Random(damage.__name__)
+    assert {outcome(begun, tmp_path / "x", damage, draw, True) for _ in range(2)} <= {"same", "refused"}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_hundred_and_twenty_flipped_bits(begun, tmp_path, capsys):
+    draw = random.Random(2)
+    found = [outcome(begun, tmp_path / "x", flipped, draw, i % 2 == 0) for i in range(120)]
+    with capsys.disabled():
+        print({how: found.count(how) for how in sorted(set(found))})
+    assert set(found) <= {"same", "refused"}
+
+
+def test_another_run_s_checkpoints_are_refused_without_their_description(begun, tmp_path):
+    shutil.copytree(begun[0], tmp_path / "x")
+    (tmp_path / "x" / "checkpoints" / "run.json").unlink()
+    with pytest.raises(InvalidInput, match="holds checkpoints, but not of which run"):
+        train(RUN, TEXT, tmp_path / "x")

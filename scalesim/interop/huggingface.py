@@ -49,6 +49,7 @@ class ImportedConfig:
 
 _MOST_LAYERS = 10_000
 
+
 def read_config(path: str | os.PathLike[str]) -> ImportedConfig:
     """Read a config.json: a file, the folder it lies in, or a hub id that the user's cache has.
 

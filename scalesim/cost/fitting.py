@@ -434,7 +434,7 @@ def adjust_kernel(
     """Return constants moved to a few measured kernels, and the mean relative error before and after.
 
     Every row is predicted from a fit to the others, under a few weights of the start; the weight that does
-    best is taken, and where none does better than the start by a fifth, the start itself is returned:
+    best is taken, and where none does better than the start by a twentieth, the start itself is returned:
     a few rows seldom say enough about every constant. After is the error on the rows left out.
     """
     seconds = np.asarray(table["seconds"], float)
@@ -457,7 +457,7 @@ def adjust_kernel(
 
     everyone = np.arange(n)
     before = float(off(start, everyone).mean())
-    best, least = start, 0.8 * before
+    best, least = start, 0.95 * before
     if n < 2:
         found = fit(everyone, priors[1])
         return found, before, float(off(found, everyone).mean())

@@ -214,7 +214,7 @@ leave = ss.join("localhost:1234", 2, 0)
 progress: type[ss.SweepProgress] = ss.SweepProgress
 try:
     frame: pl.DataFrame = swept.to_polars()
-except (ss.InvalidInput, ss.Unreachable) as error:
+except (ss.InvalidInput, ss.Unreachable, ss.Interrupted) as error:
     print(error)
 
 # What results show.

@@ -165,8 +165,8 @@ def aligned(law: Law, trained_at: int, used_at: int, candidates: Any = PAPER.hea
         shape = FIGURE.at(n_params, **heads)
         tokens = budget / paper_training_flops(shape, 1.0, job(trained_at).context_length).total
         mine = np.asarray(law.loss({"n_params": n_params, **heads}))
-        worth = np.exp(np.interp(-mine, -like_base, np.log(n_params)))
-        good = np.asarray(tokens_law.loss({"n_params": worth, "n_tokens": tokens}) <= target)
+        equal_size = np.exp(np.interp(-mine, -like_base, np.log(n_params)))
+        good = np.asarray(tokens_law.loss({"n_params": equal_size, "n_tokens": tokens}) <= target)
         if good.any():
             found.append(FIGURE.at(n_params[good.argmax()], **heads))
     best = min(found, key=lambda shape: float(FIGURE_2(shape, job(used_at))))

@@ -143,13 +143,13 @@ def main() -> None:
             for name, shape in (("design", design), ("baseline", baseline))
         }
         losses = trained({"design": design, "baseline": baseline}, rates)
-        told = {"design": float(best.best.loss), "baseline": float(best.target_loss)}
+        predicted = {"design": float(best.best.loss), "baseline": float(best.target_loss)}
         machine = ss.measure_hardware()
         print(machine.status)
         shapes = {"design": design, "baseline": baseline}
-        checked = compared(shapes, losses, told, CONTEXT, machine.hardware)
+        checked = compared(shapes, losses, predicted, CONTEXT, machine.hardware)
         print_rows("Design over baseline", checked)
-        print(f"losses {losses}, predicted {told}")
+        print(f"losses {losses}, predicted {predicted}")
         write_csv(RESULTS / "own_runs_check.csv", checked)
     plot(rows, summary, checked)
     print(f"load {machine_load()}")

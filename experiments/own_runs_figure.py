@@ -23,9 +23,11 @@ def _plot_prediction(axis: Any, rows: list[dict[str, Any]], summary: dict[str, A
     contexts = sorted({r["context_length"] for r in rows})
     for context, colour in zip(contexts, ("tab:blue", "tab:orange"), strict=False):
         mine = [r for r in rows if r["context_length"] == context]
-        loss, told = ([r[k] for r in mine] for k in ("loss", "predicted"))
+        loss, predicted = ([r[k] for r in mine] for k in ("loss", "predicted"))
         bars = [[r["predicted"] - r["run_low"] for r in mine], [r["run_high"] - r["predicted"] for r in mine]]
-        axis.errorbar(loss, told, yerr=bars, fmt="o", color=colour, label=f"context {context}", capsize=3)
+        axis.errorbar(
+            loss, predicted, yerr=bars, fmt="o", color=colour, label=f"context {context}", capsize=3
+        )
         for r in mine:
             place = {"xy": (r["loss"], r["predicted"]), "xytext": (6, -10), "textcoords": "offset points"}
             axis.annotate(f"{r['n_head']}:{r['n_kv_head']}", fontsize=8, color=colour, **place)
@@ -41,14 +43,14 @@ def _plot_prediction(axis: Any, rows: list[dict[str, Any]], summary: dict[str, A
 
 def _plot_check(axis: Any, checked: list[dict[str, Any]]) -> None:
     place = np.arange(len(checked))
-    told = [np.nan if r["ratio_predicted"] is None else r["ratio_predicted"] for r in checked]
+    predicted = [np.nan if r["ratio_predicted"] is None else r["ratio_predicted"] for r in checked]
     axis.barh(place - 0.2, [r["ratio_measured"] for r in checked], 0.4, label="measured", color="tab:blue")
-    axis.barh(place + 0.2, told, 0.4, label="predicted", color="0.7")
+    axis.barh(place + 0.2, predicted, 0.4, label="predicted", color="0.7")
     axis.axvline(1.0, color="0.3", lw=1)
     axis.set_yticks(place, [r["quantity"].replace("_", " ") for r in checked])
     axis.invert_yaxis()
     axis.set_xlim(0, 2)
-    for y, value in zip(place, told, strict=True):
+    for y, value in zip(place, predicted, strict=True):
         if value > 2:
             axis.annotate(f"{value:.1f}", (1.98, y + 0.2), ha="right", va="center", fontsize=8)
     axis.set(xlabel="design / baseline", title="The searched design beside the baseline")

@@ -34,18 +34,18 @@ def measured(shape: Shape, trained_at: int, machine: Hardware) -> tuple[Quantiti
         "n_params": sum(v.size for v in params.values()),
         "flops": dict(compiled.cost_analysis() or {})["flops"],
     }
-    told: Quantities = {
+    expected: Quantities = {
         "n_params": count_params(shape, "total"),
         "flops": forward_flops(shape, trained_at, causal=False).total,
     }
     for length in LONG:
         cache = empty_cache(shape, length, 1)
         found[f"kv_bytes_{length}"] = sum(x.nbytes for x in jax.tree.leaves(cache))
-        told[f"kv_bytes_{length}"] = kv_cache_bytes(shape, length, kv_bits=32)
+        expected[f"kv_bytes_{length}"] = kv_cache_bytes(shape, length, kv_bits=32)
     for timing in time_models((shape,), LONG, "float32"):
         name = f"{NAMES[timing.what]}_{timing.workload.context_length}"
-        found[name], told[name] = timing.seconds, float(timing.predict(machine))
-    return found, told
+        found[name], expected[name] = timing.seconds, float(timing.predict(machine))
+    return found, expected
 
 
 def compared(
@@ -57,19 +57,19 @@ def compared(
 ) -> list[dict[str, Any]]:
     """Return design and baseline, measured and predicted, quantity by quantity."""
     found: dict[str, Quantities] = {}
-    told: dict[str, Quantities] = {}
+    expected: dict[str, Quantities] = {}
     for name, shape in shapes.items():
-        found[name], told[name] = measured(shape, trained_at, machine)
-        found[name]["loss"], told[name]["loss"] = float(np.mean(losses[name])), predicted[name]
+        found[name], expected[name] = measured(shape, trained_at, machine)
+        found[name]["loss"], expected[name]["loss"] = float(np.mean(losses[name])), predicted[name]
     quantities = ["loss", "n_params", "flops"]
     quantities += [f"{kind}_{n}" for kind in ("kv_bytes", *NAMES.values()) for n in LONG]
     return [
         {
             "quantity": quantity,
             **{name: found[name][quantity] for name in shapes},
-            **{f"{name}_predicted": told[name][quantity] for name in shapes},
+            **{f"{name}_predicted": expected[name][quantity] for name in shapes},
             "ratio_measured": found["design"][quantity] / found["baseline"][quantity],
-            "ratio_predicted": told["design"][quantity] / told["baseline"][quantity],
+            "ratio_predicted": expected["design"][quantity] / expected["baseline"][quantity],
         }
         for quantity in quantities
     ]

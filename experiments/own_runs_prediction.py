@@ -31,7 +31,7 @@ def x_of(runs: ss.RunTable, fit: Fit) -> dict[str, np.ndarray]:
 
 
 def sizes(runs: ss.RunTable) -> np.ndarray:
-    """Return each row's size class, 0 the smallest: told by depth and width."""
+    """Return each row's size class, 0 the smallest: by depth and width."""
     keys = runs["n_layer"] * 1e6 + runs["d_model"]
     return np.searchsorted(np.unique(keys), keys)
 
@@ -87,17 +87,17 @@ def prediction(runs: ss.RunTable) -> tuple[list[dict[str, Any]], dict[str, Any]]
     print_rows("Fitted to the two smallest sizes, scored on the third", table)
     fit = with_bootstrap(fitted(law, small), 500)
     large, seeds = over_seeds(large)
-    told = predict(fit, x_of(large, fit))
+    predicted = predict(fit, x_of(large, fit))
     rows = [
         {
             **{n: int(large[n][i]) for n in ("n_head", "n_kv_head", "context_length", "n_params")},
             "seeds": int(seeds[i]),
             "loss": large.loss[i],
-            "predicted": told.loss[i],
-            "run_low": told.run_low[i],
-            "run_high": told.run_high[i],
-            "error_percent": 100 * (told.loss[i] / large.loss[i] - 1),
-            "inside": bool(told.run_low[i] <= large.loss[i] <= told.run_high[i]),
+            "predicted": predicted.loss[i],
+            "run_low": predicted.run_low[i],
+            "run_high": predicted.run_high[i],
+            "error_percent": 100 * (predicted.loss[i] / large.loss[i] - 1),
+            "inside": bool(predicted.run_low[i] <= large.loss[i] <= predicted.run_high[i]),
         }
         for i in range(len(large))
     ]

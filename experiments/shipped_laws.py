@@ -2,7 +2,7 @@
 
 `python -m experiments.shipped_laws` fits the joint head law to the measured points alone (law_points.json)
 and to all the paper's evidence (law_paper.json). Their coefficients are those with E held at the 1.97 that
-all the paper's curves share; the bootstrap, by head configuration, leaves E free, so that the doubt about it
+all the paper's curves share; the bootstrap, by head configuration, leaves E free, so that its uncertainty
 is in every interval. law_default.json is the mixture of forms of `AttentionLaw` that `experiments.contrasts`
 judges, fitted to the points and to all comparisons of heads, those of public runs among them.
 """

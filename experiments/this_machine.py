@@ -48,7 +48,7 @@ def scored(machine: Measured, dtype: str) -> list[dict[str, Any]]:
     rows = []
     for i, shape in enumerate(shapes()):
         for timing in time_models((shape,), CONTEXTS[i % len(CONTEXTS)], dtype):
-            told, alone = (float(timing.predict(box)) for box in (machine.hardware, machine.kernels))
+            predicted, alone = (float(timing.predict(box)) for box in (machine.hardware, machine.kernels))
             rows.append(
                 {
                     "what": WHAT[timing.what],
@@ -56,8 +56,8 @@ def scored(machine: Measured, dtype: str) -> list[dict[str, Any]]:
                     "n_params": shape.n_params_total,
                     "context_length": timing.workload.context_length,
                     "measured_s": timing.seconds,
-                    "predicted_s": told,
-                    "error": told / timing.seconds - 1,
+                    "predicted_s": predicted,
+                    "error": predicted / timing.seconds - 1,
                     "error_kernels_alone": alone / timing.seconds - 1,
                 }
             )

@@ -12,7 +12,7 @@ __all__ = ["quick_jit", "use_compilation_cache"]
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs between runs, in the user's cache folder unless JAX is told where.
+    """Keep compiled programs between runs, in the user's cache folder unless JAX is given another.
 
     Programs are kept per host and jaxlib version: they hold machine code for one processor. Where the
     folder cannot be written the command works all the same, only slower.

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a job that has something to keep is told and ends by itself; all else ends at once."""
+"""Ctrl-C and SIGTERM: a job that has something to keep ends by itself when asked; all else ends at once."""
 
 from __future__ import annotations
 

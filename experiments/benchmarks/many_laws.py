@@ -39,21 +39,21 @@ def main(folder: Path = RESULTS, laws: int = LAWS) -> list[Row]:
     fit = dataclasses.replace(ss.named_fit("paper"), bootstrap=spread)
     job = ss.Workload(context_length=131072.0)
     design = ss.search(fit, job, 2.615)
-    cold, _, doubt = seconds(lambda: distribution(fit, design))
+    cold, _, choices = seconds(lambda: distribution(fit, design))
     # Another question of the same form each time: warm, but nothing is answered from memory.
     jobs = [dataclasses.replace(job, context_length=65536.0 + i) for i in range(REPEATS)]
     others = ss.search(fit, jobs, [2.6])
     warm = [seconds(lambda d=d: distribution(fit, d)) for d in others]
-    low, high = doubt.interval(doubt.savings["objective"])
+    low, high = choices.interval(choices.savings["objective"])
     rows: list[Row] = [
         {
-            "laws": len(doubt.cost),
-            "configurations": len(doubt.heads),
+            "laws": len(choices.cost),
+            "configurations": len(choices.heads),
             "bootstrap_s": drawing,
             "first_call_s": cold,
             "warm_median_s": sorted(w for w, _, _ in warm)[REPEATS // 2],
             "warm_median_cpu_s": sorted(c for _, c, _ in warm)[REPEATS // 2],
-            "chosen_is_best_under": float(doubt.probability[doubt.chosen]),
+            "chosen_is_best_under": float(choices.probability[choices.chosen]),
             "savings_low": low,
             "savings_high": high,
         }

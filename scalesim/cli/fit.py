@@ -164,8 +164,8 @@ def _contrasted(law: str, runs: Any, options: Options, how: dict[str, Any]) -> F
     table = load_contrasts(options.contrasts)
     for note in table.notes:
         print(f"scalesim: {note}", file=sys.stderr)
-    told = {name: how[name] for name in ("fixed", "bounds", "starts")}
-    return fit_with_contrasts(law, runs, load_contrasts().joined(table), **told)
+    given = {name: how[name] for name in ("fixed", "bounds", "starts")}
+    return fit_with_contrasts(law, runs, load_contrasts().joined(table), **given)
 
 
 def _check(options: Options) -> None:

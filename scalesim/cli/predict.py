@@ -106,8 +106,8 @@ def _contrasts(fit: Fit, options: Options) -> int:
     from scalesim.data import load_contrasts
     from scalesim.fitting import predict_contrasts
 
-    told = {"n_params": options.n_params, "n_tokens": options.n_tokens, "context": options.context}
-    extra = next((name for name, value in (*told.items(), ("set", options.set)) if value), None)
+    point = {"n_params": options.n_params, "n_tokens": options.n_tokens, "context": options.context}
+    extra = next((name for name, value in (*point.items(), ("set", options.set)) if value), None)
     if extra:
         raise InvalidInput(f"{extra} and contrasts exclude each other: the file tells what the models are.")
     table = load_contrasts(None if options.contrasts == "shipped" else options.contrasts)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["report_frontiers", "report_map"]
 
 CONTEXTS, LOSSES = (4096.0, 1048576.0), 0.35
-"""What a map covers unless told: contexts, and nats on either side of the target."""
+"""What a map covers by default: contexts, and nats on either side of the target."""
 POINTS, FEWER = (161, 141), (81, 71)
 """Contexts and losses of a map; fewer where the resamples are asked too."""
 

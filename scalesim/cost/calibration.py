@@ -230,9 +230,9 @@ def calibrate(
     with jax.enable_x64(True):
         model = _Predictor(measurements, hardware, tuple(constants), prior)
         everyone = np.ones(len(seconds))
-        told = np.asarray(model.times(model.start))
-        ask_about_units(told, seconds, "seconds of the timings", "seconds")
-        before = np.abs(told / seconds - 1)
+        predicted = np.asarray(model.times(model.start))
+        ask_about_units(predicted, seconds, "seconds of the timings", "seconds")
+        before = np.abs(predicted / seconds - 1)
         found = model.fit(everyone)
         errors = np.abs(np.asarray(model.times(found)) / seconds - 1)
         left_out = None

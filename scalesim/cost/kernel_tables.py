@@ -1,4 +1,4 @@
-"""Tables of measured kernels, as public collections publish them: read, and told apart by kind and format."""
+"""Tables of measured kernels, as public collections publish them: read by kind and format."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ _NCCL = {
 def read_kernel_table(path: str) -> tuple[KernelRows, ...]:
     """Return the measured kernels of a Parquet or CSV file in the columns of aiconfigurator's collections.
 
-    The kind is told by the file's name, or by its column `op_name`; `latency` is in milliseconds. Matrix
+    The kind is read from the file's name, or by its column `op_name`; `latency` is in milliseconds. Matrix
     products (`m`, `n`, `k`, `gemm_dtype`), decode and prefill attention, latent attention, routed experts,
     gated delta nets, all-reduce and NCCL are known.
 

@@ -71,7 +71,7 @@ class Operator:
     launches: Num = 0.0
 
     def bound(self) -> str:
-        """Say what bounds it: "compute", "memory", "link", or "overhead" where fixed times are over half."""
+        """Say what bounds it: "compute", "memory", "link", or "overhead" if none takes 40% of the time."""
         resources = {"compute": self.compute_s, "memory": self.memory_s, "link": self.link_s}
         name = max(resources, key=lambda key: float(resources[key]))
         return name if float(resources[name]) > 0.4 * float(self.time_s) else "overhead"

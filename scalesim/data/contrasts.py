@@ -28,7 +28,7 @@ FIELDS = (
     "n_tokens",
     "context_length",
 )
-"""What may be told of a model: `n_head_a` of one, `n_head_b` of the other, `n_head` of both alike."""
+"""What may be given of a model: `n_head_a` of one, `n_head_b` of the other, `n_head` of both alike."""
 _TEXT = ("id", "source", "corpus", "note", "equal_params")
 _OTHER_UNITS = {"ppl": "perplexity", "perplexity": "perplexity", "bpb": "bits", "bits": "bits", "bpc": "bits"}
 _COLUMNS = ("loss_a", "loss_b", "name", "source", "corpus")
@@ -185,9 +185,7 @@ def _notes(table: ContrastTable, where: str) -> list[str]:
     for source in dict.fromkeys(study):
         if np.sum(study == source) == 1:
             name = table.name[study == source][0]
-            notes.append(
-                f"{where}: {source} has one comparison ({name}): its own noise cannot be told apart."
-            )
+            notes.append(f"{where}: {source} has one comparison ({name}): its own noise cannot be separated.")
     sides = [np.stack([side[f] for f in sorted(side)]) for side in (table.a, table.b)]
     for i in range(len(table)):
         for j in range(i):

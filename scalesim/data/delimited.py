@@ -52,13 +52,13 @@ def parse_table(content: str, name: str, tabs: bool = False) -> tuple[dict[str, 
     """
     notes: list[str] = []
     lines = content.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    told = re.fullmatch(r"sep=(.)", lines[0].strip(), re.IGNORECASE)
-    if told:
+    declared = re.fullmatch(r"sep=(.)", lines[0].strip(), re.IGNORECASE)
+    if declared:
         lines = lines[1:]
     body, comments = _without_comments(lines)
     if not any(line.strip() for line in body):
         raise InvalidInput(f"{name} is empty.")
-    separator = told.group(1) if told else _separator(body, tabs)
+    separator = declared.group(1) if declared else _separator(body, tabs)
     rows = _rows(body, separator, name)
     if not rows:
         raise InvalidInput(f"{name} is empty.")

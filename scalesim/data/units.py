@@ -38,7 +38,7 @@ _AGREE = 30.0  # FLOPs / (6 N D), median, either way: they lie from 0.9 to 4.4
 _LEAST = {"n_params": 1e3, "n_tokens": 1e3, "flops": 1e6}
 _MOST = {"n_params": 1e16, "n_tokens": 1e19, "flops": 1e33}
 _HIGHEST_LOSS = 15.0
-_TYPICAL_LOSS = 8.0  # a uniform guess over 3,000 words is worth 8 nats
+_TYPICAL_LOSS = 8.0  # a uniform guess over 3,000 words costs 8 nats
 _FEW = 0.2
 
 

@@ -47,7 +47,7 @@ HEADS = ("n_head", "n_kv_head", "head_dim")
 READING = 2e-4
 """Deviation that is left between two models of one loss: rounding, and reading off a figure."""
 KEYS = 0.4
-"""Standard deviation, as a fraction, of what KV heads are worth to the one corpus whose level the law takes.
+"""Standard deviation, as a fraction, of the effect of KV heads in the one corpus whose level the law takes.
 
 Studies differ by more (`Spread.effect`). At 0.4 that corpus counts for less than its 46 runs would, and the
 law still describes it within 0.006 nats.
@@ -83,7 +83,7 @@ def side(law: Law, table: ContrastTable, of: Mapping[str, np.ndarray]) -> dict[s
     """Return the fields of a law for one side of the comparisons, (rows,) each.
 
     Raises:
-        InvalidInput: a field is not told for some row.
+        InvalidInput: a field is not given for some row.
     """
     for name in law.fields:
         values = of.get(name, np.full(len(table), np.nan))
@@ -99,7 +99,7 @@ def sides(
     """Return the fields of a law for both sides.
 
     Raises:
-        InvalidInput: a field is not told, or the models of a row differ in nothing that the law sees; with
+        InvalidInput: a field is not given, or the models of a row differ in nothing that the law sees; with
             `blind`, in nothing that any law of heads sees.
     """
     a, b = side(law, table, table.a), side(law, table, table.b)
@@ -140,7 +140,7 @@ def parts(law: Law, table: ContrastTable) -> tuple[np.ndarray, np.ndarray]:
 
 
 def doublings(x: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return log2 of attention width, cached values and head_dim, (rows, 3); what is not told counts as 1."""
+    """Return log2 of attention width, cached values and head_dim, (rows, 3); 1 where not given."""
     rows = len(next(iter(x.values())))
     n_head, n_kv_head, head_dim = (np.nan_to_num(x.get(n, np.ones(rows)), nan=1.0) for n in HEADS)
     return np.log2(np.stack([n_head * head_dim, n_kv_head * head_dim, head_dim], axis=1))
@@ -181,13 +181,13 @@ def _shared_runs(table: ContrastTable) -> np.ndarray:
     known: dict[tuple, int] = {}
     incidence = np.zeros((len(table), 2 * len(table)))
     for of, loss, sign in ((table.a, table.loss_a, -1.0), (table.b, table.loss_b, 1.0)):
-        told = np.stack([np.round(of[f]) for f in sorted(of)], axis=1)
+        others = np.stack([np.round(of[f]) for f in sorted(of)], axis=1)
         for i in range(len(table)):
             key = (
                 table.study[i],
                 table.corpus[i],
                 round(float(loss[i]), 6),
-                *np.nan_to_num(told[i]).tolist(),
+                *np.nan_to_num(others[i]).tolist(),
             )
             incidence[i, known.setdefault(key, len(known))] += sign
     return incidence @ incidence.T
@@ -221,9 +221,9 @@ class Contrasts(Evidence):
 
     def describe(self) -> dict[str, Any]:
         """Return what this evidence is, for the record that a saved fit keeps."""
-        told = {key: dict(value) if key in ("spread", "ranges") else value for key, value in self.about}
-        told["ranges"] = {name: list(pair) for name, pair in told.get("ranges", {}).items()}
-        return {"kind": "contrasts", **told}
+        about = {key: dict(value) if key in ("spread", "ranges") else value for key, value in self.about}
+        about["ranges"] = {name: list(pair) for name, pair in about.get("ranges", {}).items()}
+        return {"kind": "contrasts", **about}
 
 
 def contrasts(
@@ -411,8 +411,8 @@ def predict_contrasts(
 ) -> ContrastPrediction:
     """Predict comparisons on a new corpus, with intervals for a measurement by another lab.
 
-    The intervals hold the doubt about the law (the fit's samples, which for the shipped law draw a form and
-    a study's own head effect), about the corpus's floor, and the noise of two single runs.
+    The intervals hold the uncertainty of the law (the fit's samples, which for the shipped law draw a form
+    and a study's own head effect), of the corpus's floor, and the noise of two single runs.
 
     Raises:
         InvalidInput: the law needs a field that a row does not tell, or sees no difference.
@@ -439,7 +439,7 @@ def predict_contrasts(
     tail = (1 - level) / 2
     low, high = 100 * np.quantile(drawn + share + noise, [tail, 1 - tail], axis=0)
     alike = ", ".join(table.name[unseen(fit.law, table)])
-    told = f"{type(fit.law).__name__} sees no difference between the models of {alike}."
+    blind = f"{type(fit.law).__name__} sees no difference between the models of {alike}."
     return ContrastPrediction(
         table.name,
         table.source,
@@ -448,5 +448,5 @@ def predict_contrasts(
         high,
         100 * table.log_ratio,
         level,
-        (told,) if alike else (),
+        (blind,) if alike else (),
     )

@@ -136,7 +136,7 @@ class FittedForm:
         z = rng.multivariate_normal(self.fit.z, self.covariance, size=count)
         spread, found = self.spread, []
         wide, cached, sized = (s / np.log(2) * rng.normal(size=count) for s in spread.slopes)
-        # A log-normal factor of mean 1: what heads are worth differs, but does not change its sign.
+        # A log-normal factor of mean 1: the effect of heads differs, but does not change its sign.
         width = np.sqrt(np.log1p(spread.effect**2))
         factor = np.exp(width * rng.normal(size=count) - width**2 / 2)
         with jax.enable_x64(True):
@@ -278,7 +278,7 @@ def stack(density: np.ndarray, spare: float = 1.0, steps: int = 2000) -> np.ndar
 
     Maximises sum_k log sum_i w_i p_ki + (spare / forms) sum_i log w_i over folds k (Yao et al. 2018, "Using
     stacking to average Bayesian predictive distributions"), by expectation and maximisation; the last term
-    is worth `spare` folds of not knowing.
+    counts as `spare` folds of not knowing.
 
     Args:
         density: log p_ki of fold k under form i, (folds, forms).
@@ -291,9 +291,9 @@ def stack(density: np.ndarray, spare: float = 1.0, steps: int = 2000) -> np.ndar
     likely = np.exp(density - density.max(axis=1, keepdims=True))
     weights = np.full(forms, 1 / forms)
     for _ in range(steps):
-        told = weights * likely
-        told = (told / told.sum(axis=1, keepdims=True)).sum(axis=0) + spare / forms
-        weights = told / told.sum()
+        votes = weights * likely
+        votes = (votes / votes.sum(axis=1, keepdims=True)).sum(axis=0) + spare / forms
+        weights = votes / votes.sum()
     return weights
 
 
@@ -306,10 +306,10 @@ def mixture(
     samples: int = 200,
     seed: int = 0,
 ) -> Fit:
-    """Return the fit whose law is the mean of the forms, weighted by `stack`, with samples of both doubts.
+    """Return the fit whose law is the forms' mean, weighted by `stack`, with samples of form and constants.
 
     A sample is one form (drawn by the weights) at one point of its posterior, for one new corpus: so what
-    is asked of the samples holds the doubt within a form, between forms, and between corpora.
+    is asked of the samples holds the uncertainty within a form, between forms, and between corpora.
 
     Args:
         judged: the forms, of one class of law.

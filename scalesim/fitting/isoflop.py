@@ -40,7 +40,7 @@ class IsoFlopProfile:
         centre: the mean of log n_params.
         error: standard deviation of the log of best_n_params that the scatter about the polynomial makes.
         bracketed: whether the minimum, and the run of least loss, lie inside the sizes.
-        warning: what makes the minimum doubtful, or "".
+        warning: what makes the minimum unreliable, or "".
     """
 
     budget: float

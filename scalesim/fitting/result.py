@@ -309,10 +309,10 @@ def named_fit(name: str) -> Fit:
 
     "default" is a mixture of forms of `scalesim.laws.AttentionLaw`, fitted to the paper's 46 measured losses
     and to published comparisons of heads, each form weighted by how it predicts studies left out; its samples
-    hold the doubt within a form, between forms and between corpora. "paper" and "points" are the joint head
-    law (`scalesim.laws.HeadLaw`) fitted to the paper alone: to its losses, drawn curves, head laws and table
-    of optima, and to its losses. Their evidence ships too, so these two can be resampled, profiled and
-    validated like a fit just made.
+    hold the uncertainty within a form, between forms and between corpora. "paper" and "points" are the
+    joint head law (`scalesim.laws.HeadLaw`) fitted to the paper alone: to its losses, drawn curves, head
+    laws and table of optima, and to its losses. Their evidence ships too, so these two can be resampled,
+    profiled and validated like a fit just made.
 
     Raises:
         InvalidInput: neither is there; the message lists the names.

@@ -195,7 +195,7 @@ def outlier_path(fit: Fit, most: int = 10) -> CoefficientPath:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A run worth training.
+    """A candidate run.
 
     Attributes:
         run: its fields.

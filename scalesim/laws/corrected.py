@@ -47,7 +47,7 @@ class Repetition(Law):
     """Chinchilla with repeated data, L = E + A N^-alpha + B D'^-beta, D' = U (1 + r (1 - e^(-(n-1)/r))).
 
     Muennighoff et al., arXiv 2305.16264, Eq. 5: U = D / n unique tokens passed n times (n_epochs), each
-    further pass worth less; r is the number of repetitions beyond which little is learned (theirs 15.4).
+    further pass teaching less; r is the number of repetitions beyond which little is learned (theirs 15.4).
     The excess-parameter term of that paper is left out.
 
     >>> law = Repetition()
@@ -67,8 +67,8 @@ class Repetition(Law):
 
     def loss(self, x: X) -> Num:
         """Return E + A N^-alpha + B D'^-beta."""
-        worth = 1.0 - self.r * jnp.expm1(-(x["n_epochs"] - 1.0) / self.r)
-        effective = x["n_tokens"] / x["n_epochs"] * worth
+        passes = 1.0 - self.r * jnp.expm1(-(x["n_epochs"] - 1.0) / self.r)
+        effective = x["n_tokens"] / x["n_epochs"] * passes
         return self.E + self.A * power(x["n_params"], -self.alpha) + self.B * power(effective, -self.beta)
 
 

@@ -18,7 +18,7 @@ from scalesim.shape import Convention
 __all__ = ["GROUP", "Grouped"]
 
 GROUP = "group"
-"""The field by which a grouped law is told the index of the group, where no columns tell it."""
+"""The field by which a grouped law is given the index of the group, where no columns name it."""
 
 
 @register

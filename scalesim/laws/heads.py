@@ -104,7 +104,7 @@ class HeadLaw(_Heads):
     L = E + (N/N0)^-b (A + C log(1 + k / n_head)) + F/s log(1 + (m (N/N0)^g / n_kv)^s), N0 = 2e8.
 
     A model wants about m (N/N0)^g KV heads: below, each halving costs F log 2 nats; above, another one
-    is worth little. With g = 2/3 the demand grows with the width squared. The paper's points alone leave
+    counts little. With g = 2/3 the demand grows with the width squared. The paper's points alone leave
     k, g and the sharpness s of the turn open: fit with `fixed={"k": None, "g": None}` to hold the defaults.
 
     >>> law = HeadLaw(E=1.97, A=0.8, b=0.196, C=0.1, k=2.0, F=0.0165, m=10.25, g=2 / 3)

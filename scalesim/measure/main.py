@@ -168,8 +168,8 @@ def _memory(limits: Limits, dtype: str) -> dict[str, float | None]:
     best, least = bare, float("inf")
     for megabytes in np.geomspace(n_bytes[top], n_bytes[-1], 60) / 1e6:
         cached = {"bandwidth_gbs": bare["bandwidth_gbs"], "cache_mb": megabytes, "cache_gbs": rates[top]}
-        told = np.asarray(Hardware.from_dict({**box, **cached}).bandwidth_at(n_bytes[top:])) / 1e9
-        off = float(np.abs(np.log(told / rates[top:])).sum())
+        predicted = np.asarray(Hardware.from_dict({**box, **cached}).bandwidth_at(n_bytes[top:])) / 1e9
+        off = float(np.abs(np.log(predicted / rates[top:])).sum())
         if off < least:
             best, least = {name: float(value) for name, value in cached.items()}, off
     return best

@@ -18,7 +18,7 @@ __all__ = ["Pool", "best_first", "box_moves", "pair_moves"]
 KEPT = 128
 """Points that each of the two pools keeps between turns."""
 MARKED = 3_935_563
-"""Points that are told apart for sure; beyond, two may share a mark, and one of them is then never tried.
+"""Points that are surely distinguished; beyond, two may share a mark, and one of them is then never tried.
 
 A prime far from powers of two and round numbers, so that points near each other do not.
 """

@@ -163,7 +163,7 @@ def march(
 
     shape = jax.eval_shape(lambda z: rows(z, 1.0).residual, z).shape
     far, flat, none = jnp.full(shape, jnp.inf, z.dtype), jnp.zeros_like(z), jnp.asarray(0)
-    # The first trial is the start itself, which is always taken: it gives a step's worth of damping back.
+    # The first trial is the start itself, which is always taken: it gives one step of damping back.
     first = _State(z, far, flat, jnp.outer(flat, flat), z, damping * RISE, none, none > 0)
     s = jax.lax.while_loop(lambda s: (s.step < steps) & ~s.done, body, first)
     how = rows(s.z, 1.0)

@@ -88,7 +88,7 @@ class TrainConfig:
 
     @property
     def flops(self) -> float:
-        """FLOPs of the run: three forward passes' worth a token, attention's masked half not counted."""
+        """FLOPs of the run: three forward passes a token, attention's masked half not counted."""
         tokens = self.n_steps * self.batch_tokens
         return float(
             training_flops(self.shape, TrainingPlan(n_tokens=tokens, context_length=self.context_length))

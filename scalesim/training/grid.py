@@ -388,13 +388,13 @@ def _one_pack(
     corpus = load_corpus(source, documents=documents)
     if corpus.hash != corpus_hash:
         raise InvalidInput(f"corpus {source!r} changed while the grid ran.")
-    told, pack = time.monotonic(), "+".join(names)
+    shown, pack = time.monotonic(), "+".join(names)
 
     def tell(progress: Progress) -> None:
-        nonlocal told
-        if time.monotonic() - told > 1.0:
+        nonlocal shown
+        if time.monotonic() - shown > 1.0:
             _reports.put((pack, progress.step / progress.n_steps))
-            told = time.monotonic()
+            shown = time.monotonic()
 
     state = (
         Path(folder) / "unfinished" / (names[0] if len(names) == 1 else f"{names[0]}-and-{len(names) - 1}")

@@ -280,7 +280,7 @@ class _Run:
     ) -> tuple[TrainState, float, dict[int, int]]:
         """Take the steps that are left; return the state, tokens a second, and who diverged at which step."""
         n_steps, pending = np.int32(self.config.n_steps), None
-        first, started, saved, told = self.step, time.monotonic(), time.monotonic(), 0.0
+        first, started, saved, shown = self.step, time.monotonic(), time.monotonic(), 0.0
         known = self.losses[:, : self.step]
         spoilt: list[int] = np.flatnonzero(~np.isfinite(known).all(axis=1)).tolist()
         diverged = {i: int(np.argmin(np.isfinite(known[i]))) for i in spoilt}
@@ -303,9 +303,9 @@ class _Run:
                     if len(diverged) < len(self.configs):
                         kept.save(self.step, self._kept(state, self.seconds_before + now - began))
                     saved = time.monotonic()
-                if self.progress and now - told > 0.5:
+                if self.progress and now - shown > 0.5:
                     self._tell(first + 1, started)
-                    told = now
+                    shown = now
                 if stopping is not None and self.step < n_steps and self._all_stop(stopping()):
                     self._note(*pending, diverged)
                     self._interrupted(kept, state, self.seconds_before + now - began, bool(diverged))

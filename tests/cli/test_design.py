@@ -48,7 +48,7 @@ def test_people_get_a_table_and_a_figure(capsys, tmp_path):
     figure = tmp_path / "new folder" / "d.png"
     assert main([*ASKED, "--lattice", "paper", "--lattice", "buildable", "--plot", str(figure)]) == 0
     printed = capsys.readouterr().out
-    for words in ("16 × 2048", "32 : 8", "8 : 1", "weights + KV cache", "Beyond the evidence", "90%"):
+    for words in ("16 × 2048", "32 : 8", "16 : 1", "weights + KV cache", "Beyond the evidence", "90%"):
         assert words in printed
     assert figure.stat().st_size > 20_000
     assert figure.read_bytes().startswith(b"\x89PNG")
@@ -58,7 +58,7 @@ def test_units_and_objectives_reach_the_cost(capsys):
     z = run_json(capsys, *ASKED)
     halved = run_json(capsys, *ASKED, "--causal-halving", "yes")
     assert halved["baseline"]["cost"]["flops"] < 0.6 * z["baseline"]["cost"]["flops"]
-    low = run_json(capsys, *ASKED, "--bytes-per-kv", "1")
+    low = run_json(capsys, *ASKED, "--kv-bits", "8")
     parts = ("cost", "memory_bytes_parts", "time_variant")
     assert low["baseline"][parts[0]][parts[1]][parts[2]] * 2 == z["baseline"][parts[0]][parts[1]][parts[2]]
     memory = run_json(capsys, *ASKED, "--objective", "memory")
@@ -119,7 +119,7 @@ BAD = [
     (["design", "--context-mix", "8K:x"], 2, "context-mix '8K:x' is not LENGTH:WEIGHT"),
     (["design", "--context-mix", "8K:-1"], 2, "counts must be finite, at least 0"),
     (["design", "--weights", "1.5"], 2, "weights must be between 0 and 1"),
-    (["design", "--bytes-per-kv", "0"], 2, "bytes_per_kv must be above 0"),
+    (["design", "--kv-bits", "0"], 2, "kv_bits must be above 0"),
     (["design", "--batch-size", "-2"], 2, "batch_size must be above 0"),
     (["design", "--objective", "tpot", "--hardware", "h9000"], 2, "h9000"),
     (
@@ -127,7 +127,7 @@ BAD = [
         2,
         "context-mix does not go with",
     ),
-    (["design", "--max-params", "0.5B"], 1, "n_params_total = 7.59"),
+    (["design", "--max-params", "0.5B"], 1, "(32, 32), has n_params_total = 8.1"),
     (["design", "--max-params", "few"], 2, "max-params 'few' is not a size"),
     (["design", "--budget", "1"], 1, "budget 1 buys no model"),
     (["design", "--lattice", "all"], 2, "lattice 'all' is not known"),
@@ -142,8 +142,8 @@ BAD = [
     (["design", "--frontier", "loss", "speed"], 2, "measure 'speed' is not known"),
     (["design", "--frontier", "loss", "memory", "--map"], 2, "--frontier and --map exclude each other"),
     (["design", "--map", "--budget", "1"], 2, "--map and --budget exclude each other"),
-    (["design", "--worth", "0.1"], 2, "--worth picks a design of a frontier"),
-    (["design", "--map", "--plot-doubt", "d.png"], 2, "--plot-doubt draws the doubt about one design"),
+    (["design", "--marginal-value", "0.1"], 2, "--marginal-value picks a design of a frontier"),
+    (["design", "--map", "--plot-uncertainty", "d.png"], 2, "--plot-uncertainty draws"),
     (["design", "--map", "--lattice", "paper,buildable"], 2, "--map takes one lattice"),
     (
         ["design", "--frontier", "loss,memory", "--context", "8K,32K", "--plot", "f.png"],
@@ -223,7 +223,7 @@ def test_cost_of_one_shape(capsys):
 
 
 def test_a_frontier_with_its_picks(capsys, tmp_path):
-    asked = [*ASKED, "--frontier", "loss", "memory", "--lattice", "paper", "--worth", "0.002"]
+    asked = [*ASKED, "--frontier", "loss", "memory", "--lattice", "paper", "--marginal-value", "0.002"]
     figure = tmp_path / "f.png"
     answer = run_json(capsys, *asked, "--plot", str(figure))
     assert answer["measures"] == ["loss", "memory_bytes"]
@@ -231,7 +231,7 @@ def test_a_frontier_with_its_picks(capsys, tmp_path):
     assert values == sorted(values)
     assert [memory for _, memory in values] == sorted((memory for _, memory in values), reverse=True)
     assert answer["considered"] > len(values)
-    assert [pick["rule"] for pick in answer["picks"]] == ["knee", "least", "worth"]
+    assert [pick["rule"] for pick in answer["picks"]] == ["knee", "least", "marginal value"]
     least = answer["picks"][1]
     assert least["loss"] <= 2.615
     assert least["shape"] == answer["designs"][least["index"]]["shape"]
@@ -248,7 +248,7 @@ def test_several_contexts_give_several_frontiers(capsys):
     assert [front["context_length"] for front in fronts] == [8192, 131072]
 
 
-def test_the_map_is_drawn_and_told(capsys, tmp_path):
+def test_the_map_is_drawn_and_printed(capsys, tmp_path):
     figure = tmp_path / "m.png"
     asked = ["design", "--map", "--context", "8K", "512K", "--target-loss", "2.5", "2.9"]
     answer = run_json(capsys, *asked, "--plot", str(figure))
@@ -261,15 +261,15 @@ def test_the_map_is_drawn_and_told(capsys, tmp_path):
     assert "query : KV heads" in capsys.readouterr().out
 
 
-def test_the_doubt_is_drawn(capsys, tmp_path):
+def test_the_uncertainty_is_drawn(capsys, tmp_path):
     figure = tmp_path / "d.png"
-    answer = run_json(capsys, *ASKED, "--lattice", "paper", "--plot-doubt", str(figure))
+    answer = run_json(capsys, *ASKED, "--lattice", "paper", "--plot-uncertainty", str(figure))
     assert answer["distribution"]["laws"] == 200
     assert figure.stat().st_size > 20_000
 
 
 @pytest.mark.slow
-def test_fields_that_the_law_sees_can_be_freed(capsys, tmp_path):
+def test_fields_that_the_law_sees_can_be_free(capsys, tmp_path):
     import dataclasses
 
     import scalesim as ss
@@ -290,10 +290,10 @@ def test_fields_that_the_law_sees_can_be_freed(capsys, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_wide_lattice_has_its_doubt_and_its_shadow_prices(capsys, tmp_path):
+def test_a_wide_lattice_has_its_uncertainty_and_its_shadow_prices(capsys, tmp_path):
     figure = tmp_path / "d.png"
     asked = [*ASKED, "--free", "n_head", "n_kv_head", "--max-params", "1100M"]
-    answer = run_json(capsys, *asked, "--sensitivity", "--plot-doubt", str(figure))
+    answer = run_json(capsys, *asked, "--sensitivity", "--plot-uncertainty", str(figure))
     assert figure.stat().st_size > 20_000
     said = answer["distribution"]
     assert {"n_layer", "d_model", "n_head", "n_kv_head", "probability"} <= set(said["configurations"][0])

@@ -89,7 +89,7 @@ class Options:
     baseline: str = "llama3-gqa"
     """llama3-gqa, mha, mqa, or a shape such as 16x2048x32x8 (layers, width, query and KV heads)."""
     law: str = "default"
-    """The loss law: default (runs and published ablations), paper, points (its runs alone), or a saved fit."""
+    """The loss law: default (runs and ablations), paper, points (its runs alone), or a saved fit."""
     runs: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Instead of --law: fit the joint head law to this run table (n_params, n_head, n_kv_head, loss)."""
     uncertainty: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

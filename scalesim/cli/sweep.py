@@ -83,7 +83,7 @@ class Options:
     context_mix: tuple[str, ...] = ()
     """Instead of --context: a distribution of lengths, LENGTH:WEIGHT ..., for the expected cost."""
     law: str = "default"
-    """The loss law: default (runs and published ablations), paper, points (its runs alone), or a saved fit."""
+    """The loss law: default (runs and ablations), paper, points (its runs alone), or a saved fit."""
     top: int = 10
     """How many of the best designs to keep."""
     span: float = 0.3

@@ -23,6 +23,12 @@ def float32():
         yield
 
 
+@pytest.fixture(autouse=True)
+def natural_width(monkeypatch):
+    """Tables take the width they need, whatever the terminal or a test runner says of its own."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def few_programs():
     """Forget compiled programs before they are too many.

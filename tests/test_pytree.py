@@ -57,6 +57,7 @@ def test_a_sum_is_not_a_product():
     assert float(loss(base + factor, x)) == pytest.approx(float(base.loss(x) + factor.loss(x)))
 
 
+@pytest.mark.slow
 def test_hundreds_of_objectives_and_limits_run_their_own_programs():
     shape = ss.Shape(n_layer=16, d_model=2048, n_head=8, n_kv_head=1, d_ff=5461)
     job = ss.Workload(context_length=8192)

@@ -183,7 +183,7 @@ def design_map(
     >>> fit, job = ss.named_fit("default"), ss.Workload(context_length=8192)
     >>> found = design_map(fit, job, [8192, 131072], [2.6, 2.8])
     >>> found.lattice.heads[found.index[0, 1]]
-    (8, 1)
+    (16, 1)
     """
     axes = {"contexts": np.asarray(contexts, float), "losses": np.asarray(losses, float)}
     for name, values in axes.items():

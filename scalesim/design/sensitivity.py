@@ -159,7 +159,7 @@ def choices_over_context(
     >>> fit, job = ss.named_fit("default"), ss.Workload(context_length=131072)
     >>> design = ss.search(fit, job, 2.615, lattice=ss.PAPER)
     >>> [(c.n_head, c.n_kv_head) for c in choices_over_context(design)][-2:]
-    [(4, 1), (2, 1)]
+    [(8, 1), (4, 1)]
     """
 
     lattice = design.lattice

@@ -248,7 +248,7 @@ def contrasts(
 
     >>> from scalesim.data import load_contrasts
     >>> from scalesim.laws import HeadLaw
-    >>> contrasts(load_contrasts(), HeadLaw()).whiten.shape
+    >>> contrasts(load_contrasts(), HeadLaw(), blind=True).whiten.shape
     (22, 44)
     """
     spread = spread or Spread()

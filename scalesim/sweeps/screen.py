@@ -35,6 +35,7 @@ class QuickCost:
 
     It differs from `cost` by rounding alone.
 
+    >>> from scalesim.cost import FIGURE_2
     >>> from scalesim.workload import Workload
     >>> shape = Shape(n_layer=16, d_model=2048, n_head=32, n_kv_head=8, d_ff=16384 / 3)
     >>> round(float(QuickCost(cost=FIGURE_2, root=True)(shape, Workload(context_length=131072))))

@@ -95,6 +95,7 @@ def test_budgets_and_limits_reach_the_search(capsys):
     assert tight["shape"]["n_head"] % 2 == 0
 
 
+@pytest.mark.slow
 def test_baselines_families_and_laws(capsys):
     given = run_json(capsys, *ASKED, "--baseline", "16x2048x32x8")
     assert given["baseline_at_target_loss"] is None

@@ -101,6 +101,7 @@ def test_minima_at_an_end_are_said_to_people_and_budgets_have_intervals(tmp_path
         assert sized["extrapolation"] >= 9.9
 
 
+@pytest.mark.slow
 def test_best_is_a_law_to_extrapolate_by(runs, tmp_path, capsys):
     law = str(tmp_path / "law.json")
     assert main(["fit", runs, "--law", "best", "--bootstrap", "50", "--save", law, "--json"]) == 0

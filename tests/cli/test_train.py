@@ -28,6 +28,7 @@ def call(capsys, *args):
     return code, captured.out, captured.err
 
 
+@pytest.mark.slow
 def test_one_model_to_a_table_and_to_transformers_format(capsys, tmp_path, corpus):
     args = [*TINY, "--tokens", "4K", "--corpus", corpus, "--folder", str(tmp_path / "run")]
     code, out, err = call(capsys, *args, "--export", str(tmp_path / "model"), "--json")
@@ -48,6 +49,7 @@ def test_one_model_to_a_table_and_to_transformers_format(capsys, tmp_path, corpu
     assert f"{row['loss']:.4f}" in out
 
 
+@pytest.mark.slow
 def test_a_grid_names_its_table(capsys, tmp_path, corpus, monkeypatch):
     import scalesim.training.grid as grid
 

@@ -61,6 +61,7 @@ def test_rows_of_formats_without_units_are_counted(tmp_path):
         score_kernels(products(tmp_path, dtype="nvfp4"), load_hardware("h100"))
 
 
+@pytest.mark.slow
 def test_a_few_rows_adjust_what_they_tell(tmp_path):
     path = products(tmp_path, 1.25)
     adjusted, said = adjust_kernels(path, B200)

@@ -296,6 +296,7 @@ def test_experts_of_few_tokens_are_read_alone():
     assert one < four < many < 16 * one  # all 128 experts are sixteen times those that one token visits
 
 
+@pytest.mark.slow
 def test_a_few_rows_help_and_never_hurt_where_they_say_nothing():
     """Five products of a machine whose launches take twice as long, and five of the machine itself."""
     machine, start = machine_of(B200, "gemm", "bf16"), B200.efficiency.gemm

@@ -131,6 +131,7 @@ def test_hardware_measures():
         assert seconds == pytest.approx(float(ss.TimePerToken(hardware=h100)(s, LONG)))
 
 
+@pytest.mark.slow
 def test_the_cheapest_at_a_loss_is_what_search_finds():
     found = frontier(FIT, LONG, (2.6, 2.66), ("loss", "objective"), lattice=PAPER, points=13)
     chosen = found.pick(limits={"loss": 2.6200001})

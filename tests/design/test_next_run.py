@@ -44,6 +44,6 @@ def test_a_run_that_was_trained_brings_less_the_second_time(answer):
     assert max(s.shrinks for s in again) < first.shrinks
 
 
-def test_a_saved_fit_has_no_runs(answer):
-    with pytest.raises(InvalidInput, match="fit was read from a file and has no runs"):
-        next_runs(ss.named_fit("paper"), answer[1])
+def test_a_mixture_of_forms_cannot_be_resampled(answer):
+    with pytest.raises(InvalidInput, match="this fit is a mixture of forms, each fitted for itself"):
+        next_runs(ss.named_fit("default"), answer[1])

@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 from functools import partial
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -169,6 +168,7 @@ def test_precision_and_tokens_come_from_the_workload_and_the_plan_alone():
     assert FreeVariables().applied(query) is query
 
 
+@pytest.mark.slow
 def test_a_limit_on_training_follows_the_plan():
     """Two hundred tokens a parameter spend ten times what twenty do: the same limit allows less."""
     law = Chinchilla() * ConditionalShape()
@@ -303,6 +303,7 @@ def test_what_asks_about_heads_refuses_a_space():
         distribution(FIT, design)
 
 
+@pytest.mark.slow
 def test_every_law_of_the_bootstrap_has_a_search_of_its_own():
     """Under each law the winner is the best of all designs there are."""
     space = DesignSpace(n_layer=range(12, 29), n_head=(4, 8, 12, 16), n_kv_head=(1, 2, 4))
@@ -343,10 +344,10 @@ def test_a_design_that_no_law_of_the_bootstrap_allows_is_refused():
     coefficients["E"] = coefficients["E"] + 0.06
     other = dataclasses.replace(FIT.bootstrap, coefficients=coefficients, objective=np.zeros(40))
     with pytest.raises(Unreachable, match="under any law of the bootstrap, though others can"):
-        distribution(SimpleNamespace(law=FIT.law, bootstrap=other), design)
+        distribution(dataclasses.replace(FIT, bootstrap=other), design)
     coefficients["E"] = coefficients["E"] + 5.0
     with pytest.raises(Unreachable, match="out of reach under every law of the bootstrap"):
-        distribution(SimpleNamespace(law=FIT.law, bootstrap=other), design)
+        distribution(dataclasses.replace(FIT, bootstrap=other), design)
 
 
 def rounded_cost(shape, workload):
@@ -364,7 +365,7 @@ def test_laws_that_agree_leave_no_uncertainty(law, space, target, objective):
     design = ss.search(law, LONG, target, lattice=space, objective=objective)
     leaves = {str(i): np.full(3, leaf) for i, leaf in enumerate(jax.tree.leaves(law))}
     boot = Bootstrap(coefficients=leaves, objective=np.zeros(3), kind="pairs", seed=0, asked=3)
-    found = distribution(SimpleNamespace(law=law, bootstrap=boot), design)
+    found = distribution(dataclasses.replace(FIT, law=law, bootstrap=boot), design)
     assert found.probability.tolist() == [1.0]
     assert found.regret.tolist() == found.missed.tolist() == [0.0]
     assert found.cost == pytest.approx(design.best.objective, rel=1e-9)

@@ -106,6 +106,7 @@ def test_sensitivities_are_finite_differences_of_resolved_problems(question):
     check(design, ("context_length", "target_loss", "memory_weight", "kv_bits", "A", "b", "C", "F", "m"))
 
 
+@pytest.mark.slow
 def test_shadow_prices_of_limits_are_what_a_little_more_of_them_saves():
     """Against searches anew, and zero where nothing binds."""
     job = ss.Workload(context_length=65536.0)
@@ -134,6 +135,7 @@ def test_an_optimum_that_is_not_there_has_no_derivatives():
         polished(design.problem, jax.tree.map(jnp.asarray, query), PAPER, start)
 
 
+@pytest.mark.slow
 def test_one_number_in_two_places_moves_in_both():
     """The bandwidth of objective and constraint is one accelerator's."""
     hardware = ss.load_hardware("h100-sxm")
@@ -153,6 +155,7 @@ def test_one_number_in_two_places_moves_in_both():
     assert moves["limit of ttft_s"].cost < 0
 
 
+@pytest.mark.slow
 def test_a_wide_optimum_moves_as_differences_say():
     law = FIT.law * AspectRatio(eps=0.002, g=0.5)
     space = design_space(law, n_layer=range(8, 41), d_model=range(1024, 4097, 64))

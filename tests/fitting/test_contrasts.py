@@ -93,6 +93,7 @@ def test_rows_left_out_have_no_residual():
     assert np.all(residual[keep] != 0)
 
 
+@pytest.mark.slow
 def test_spread_is_recovered_from_many_studies():
     found = estimate_spread(TRUTH, simulated(studies=60, noise=0.003, effect=0.8, seed=3))
     assert found.noise == pytest.approx(0.003, rel=0.25)
@@ -112,6 +113,7 @@ def test_a_study_among_many_counts_less_the_more_studies_differ():
     assert np.sum(far**2) < np.sum(near**2)
 
 
+@pytest.mark.slow
 def test_runs_and_comparisons_together_find_the_truth():
     runs = paper_runs()
     x = {name: runs[name] for name in TRUTH.fields}
@@ -124,6 +126,7 @@ def test_runs_and_comparisons_together_find_the_truth():
     assert np.abs(other.log_ratio - mean).max() < 0.003
 
 
+@pytest.mark.slow
 def test_fits_with_comparisons_keep_what_they_were_weighed_with(tmp_path):
     found = fit_with_contrasts("attention", paper_runs(), load_contrasts(), starts=8)
     assert found.rms < 0.005
@@ -192,6 +195,7 @@ def test_the_command_line_scores_a_law_on_pairs(capsys, tmp_path):
     assert "exclude each other" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_line_fits_to_pairs_of_the_users(capsys, tmp_path):
     pairs = tmp_path / "mine.csv"
     pairs.write_text(

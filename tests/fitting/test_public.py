@@ -70,6 +70,7 @@ def test_resamples_scatter_as_published_and_none_is_above_scipys(chinchilla):
     assert np.all(spread.objective[:25] <= theirs * (1 + 1e-9))
 
 
+@pytest.mark.slow
 def test_width_and_depth_predict_gemstones_better_than_size():
     runs = ss.load_runs(need("gemstones/gemstones_hot.csv"))
     table = compare([Chinchilla(), Gemstones()], runs.take(runs["n_tokens"] > 1e10))
@@ -81,6 +82,7 @@ def test_width_and_depth_predict_gemstones_better_than_size():
     assert plain.worse_by[0] > 0
 
 
+@pytest.mark.slow
 def test_llama_3s_isoflops_within_three_parts_in_a_thousand():
     path = need("isoflops/isoflops.csv")
     runs = ss.load_runs(path, select={"experiment": "llama_3__raw_loss"}).with_group("flops")

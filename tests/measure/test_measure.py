@@ -259,8 +259,8 @@ def test_this_machine_on_the_command_line(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        ([], "Either a CSV file of timings or --measure must be given, but neither is"),
-        (["t.csv", "--measure"], "Either a CSV file of timings or --measure must be given, but both are"),
+        ([], "One of a CSV file of timings, --kernels or --measure must be given, but none is"),
+        (["t.csv", "--measure"], "One of a CSV file of timings, --kernels or --measure must be given"),
         (["--measure", "--hardware", "h100"], "hardware is measured with --measure, but 'h100' is given"),
         (["--measure", "--seconds", "-1"], "seconds must be above 0"),
     ],

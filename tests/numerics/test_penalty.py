@@ -41,6 +41,7 @@ def by_slsqp(functions, axes):
     return found.fun
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([(1, 1), (2, 0), (3, 2), (6, 5)]))
 def test_it_finds_what_slsqp_finds(seed, size):

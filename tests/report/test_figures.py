@@ -54,6 +54,7 @@ def test_every_configuration_of_the_paper_has_a_line_through_its_own_loss(design
     assert at == pytest.approx(design.best.memory.total / 2**30, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_axes_bear_the_name_of_the_objective():
     def cache_values(shape, workload):
         return workload.context_length * shape.n_layer * shape.n_kv_head

@@ -31,6 +31,7 @@ def with_devices(n):
     return {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={n}", "JAX_PLATFORMS": "cpu"}
 
 
+@pytest.mark.slow
 def test_the_same_bits_on_1_2_and_8_devices():
     said = []
     for n in (1, 2, 8):

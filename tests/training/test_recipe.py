@@ -33,6 +33,7 @@ def test_cosine_falls_all_the_way():
     assert r[55] == pytest.approx(0.55, abs=0.01)
 
 
+@pytest.mark.slow
 def test_only_matrices_decay():
     params = {k: jnp.ones_like(v) for k, v in first_state(SHAPE, Recipe(), 0).params.items()}
     rule = optimiser(Recipe(weight_decay=0.5), SHAPE)

@@ -14,6 +14,7 @@ from scalesim.cost.latency import generation_time, prefill_time, step_time
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.errors import InvalidInput, choose
 from scalesim.hardware import Hardware
+from scalesim.numerics.least_squares import Rows, march
 from scalesim.shape import Shape
 from scalesim.workload import Workload
 
@@ -40,24 +41,14 @@ def _least_squares(
     One compiled program for all data of one shape: calibration solves one problem a measurement left out.
     """
 
-    def step(state: tuple[jax.Array, jax.Array], data: Any) -> tuple[jax.Array, jax.Array]:
-        v, damping = state
-        r, slope = residuals(v, data), jax.jacfwd(residuals)(v, data)
-        normal = slope.T @ slope
-        scaled = normal + damping * jnp.diag(jnp.diag(normal) + 1e-9)
-        trial = v - jnp.linalg.solve(scaled, slope.T @ r)
-        better = jnp.sum(residuals(trial, data) ** 2) < jnp.sum(r**2)  # False where it is not a number
-        return jnp.where(better, trial, v), jnp.where(better, damping / 3, damping * 4)
+    def rows(z: jax.Array, data: Any) -> Rows:
+        r = residuals(z, data)
+        ones = jnp.ones_like(r)
+        return Rows(r, ones, jnp.inf * ones, ones)
 
     @jax.jit
     def solve(data: Any) -> jax.Array:
-        start = (x, jnp.asarray(1e-2))
-        # A damping beyond 1e9 means that no step is better: the bottom is reached.
-        return jax.lax.while_loop(
-            lambda loop: (loop[0] < steps) & (loop[1][1] < 1e9),
-            lambda loop: (loop[0] + 1, step(loop[1], data)),
-            (0, start),
-        )[1][0]
+        return march(lambda z, _: rows(z, data), x, 1e-2, 0, steps).z
 
     return solve
 

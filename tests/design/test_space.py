@@ -37,6 +37,7 @@ from scalesim.design.space_search import Moves, build
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.families import FIGURE, TABLE
 from scalesim.fitting.bootstrap import Bootstrap
+from scalesim.fitting.coordinates import slots_of
 from scalesim.laws import AspectRatio, Chinchilla, ConditionalShape, Gemstones, HeadLaw, Precision
 from scalesim.numerics.best_first import MARKED, _Marks, best_first, box_moves, pair_moves
 from scalesim.shape import Shape, count_params
@@ -363,7 +364,8 @@ def rounded_cost(shape, workload):
 def test_laws_that_agree_leave_no_uncertainty(law, space, target, objective):
     """A bootstrap of copies: the design is the best under all, and saves what it saves."""
     design = ss.search(law, LONG, target, lattice=space, objective=objective)
-    leaves = {str(i): np.full(3, leaf) for i, leaf in enumerate(jax.tree.leaves(law))}
+    slots = zip(slots_of(law), jax.tree.leaves(law), strict=True)
+    leaves = {slot.name: np.full(3, leaf) for slot, leaf in slots}
     boot = Bootstrap(coefficients=leaves, objective=np.zeros(3), kind="pairs", seed=0, asked=3)
     found = distribution(dataclasses.replace(FIT, law=law, bootstrap=boot), design)
     assert found.probability.tolist() == [1.0]

@@ -20,6 +20,7 @@ import scalesim as ss
 from experiments.common import RESULTS, Row, print_rows, shipped, write_csv
 from scalesim.cost import FIGURE_1, FIGURE_2, HardwareAwareCost, Parts
 from scalesim.design import PAPER, Design, Problem
+from scalesim.design.problem import Query
 from scalesim.families import FIGURE
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, paler, plain_log_axis, save
 
@@ -181,12 +182,12 @@ def _bars(axis: Any, every: list[Bars], which: int) -> None:
 
 
 def _scatter(axis: Any, law: ss.Law) -> None:
-    runs, problem = ss.load_runs("paper"), Problem(law=law)
+    runs, problem, query = ss.load_runs("paper"), Problem(law=law), Query(workload=JOB, target_loss=LOSS)
     log_n = np.linspace(np.log(2.5e7), np.log(4e9), 80)
 
     def line(n_head: Any, n_kv_head: Any) -> tuple[np.ndarray, np.ndarray]:
         shape = FIGURE.at(np.exp(log_n), n_head, n_kv_head)
-        loss = problem.loss_at(log_n, n_head, n_kv_head, JOB.context_length)
+        loss = problem.loss_at(log_n, n_head, n_kv_head, query)
         return np.asarray(FIGURE_1(shape, JOB)) / 1e3, np.asarray(loss)
 
     for i, (n_head, n_kv_head) in enumerate(PAPER.heads):

@@ -293,7 +293,7 @@ def test_fields_that_the_law_sees_can_be_free(capsys, tmp_path):
 @pytest.mark.slow
 def test_a_wide_lattice_has_its_uncertainty_and_its_shadow_prices(capsys, tmp_path):
     figure = tmp_path / "d.png"
-    asked = [*ASKED, "--free", "n_head", "n_kv_head", "--max-params", "1100M"]
+    asked = [*ASKED, "--free", "n_head", "n_kv_head", "--max-params", "950M"]
     answer = run_json(capsys, *asked, "--sensitivity", "--plot-uncertainty", str(figure))
     assert figure.stat().st_size > 20_000
     said = answer["distribution"]

@@ -32,6 +32,7 @@ def test_objectives_are_what_serving_reports():
     assert float(OBJECTIVES[2](SHAPE, JOB)) == pytest.approx(float(request) * 1e6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objective",
     [

@@ -64,6 +64,7 @@ def test_the_answer_is_the_best_of_the_lattice_even_where_rounding_misses_it():
         assert design.best.objective == pytest.approx(design.candidates[0][3], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_constraints_change_the_answer_and_hold():
     free = ss.search(FIT, LONG, 2.615)
     tight = ss.search(FIT, LONG, 2.615, constraints=[max_params(1.1e9), max_memory(2.5 * 2**30)])

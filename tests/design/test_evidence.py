@@ -32,6 +32,7 @@ def table_4_cells(law):
     return heads[best], heads[choices.chosen], excess
 
 
+@pytest.mark.slow
 def test_the_points_alone_give_the_shipped_law_and_predict_configurations_left_out():
     shipped = ss.named_fit("points")
     found = ss.fit(HeadLaw, Points(paper_runs(), Squared(NOISE)), fixed=HELD)

@@ -75,6 +75,7 @@ def test_what_has_no_gradient_is_said(measure, says):
         raise AssertionError(why_not_smooth(measure, JOB))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", [pages, in_python], ids=["steps", "plain Python"])
 def test_a_lattice_is_searched_without_a_gradient(measure):
     design = ss.search(FIT, JOB, 2.7, objective=measure)

@@ -124,6 +124,7 @@ def test_constraints_and_own_measures_hold():
     assert limited.measures[1].key == "depth"
 
 
+@pytest.mark.slow
 def test_hardware_measures():
     h100 = ss.load_hardware("h100-sxm")
     found = frontier(FIT, LONG, 2.7, ("tpot", "memory"), lattice=PAPER, hardware=h100)
@@ -179,6 +180,7 @@ def test_a_marginal_value_picks_the_best_of_all_at_it(marginal_value):
         assert chosen.values["loss"] - loss <= marginal_value * percents + 1e-12
 
 
+@pytest.mark.slow
 def test_reasons_state_the_trade_of_the_frontier_itself():
     found = frontier(FIT, LONG, (2.5, 2.8), ("loss", "memory"), points=25)
     chosen = found.pick()

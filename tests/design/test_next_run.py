@@ -21,6 +21,7 @@ def answer():
     return fit, ss.search(fit, JOB, 2.615)
 
 
+@pytest.mark.slow
 def test_suggestions_are_ranked_by_what_they_bring_a_flop(answer):
     ranked = next_runs(*answer)
     assert len(ranked) == 6 * 21

@@ -167,6 +167,7 @@ def test_weights_trade_memory_for_flops():
     assert flops.flops.total < memory.flops.total
 
 
+@pytest.mark.slow
 def test_an_expected_cost_and_a_plain_function_are_objectives_too():
     single = ExpectedCost(FIGURE_2, ContextLengths.from_samples([131072.0]))
     assert ss.search(FIT, LONG, 2.615, objective=single).shape == ss.search(FIT, LONG, 2.615).shape

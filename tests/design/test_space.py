@@ -265,6 +265,7 @@ def test_tensor_parallel_spaces_divide():
     assert shape.n_kv_head % 4 == 0 or 4 % shape.n_kv_head == 0
 
 
+@pytest.mark.slow
 def test_a_loss_out_of_reach_of_the_space_says_what_is_in_reach():
     with pytest.raises(Unreachable, match=r"target_loss 2.3 is out of reach of the wide space.* of 2\.[45]"):
         ss.search(DEEP, LONG, 2.3, lattice=SMALL)
@@ -277,6 +278,7 @@ def test_a_limit_that_contradicts_the_loss_says_so_and_by_how_much():
         ss.search(DEEP, LONG, 2.7, lattice=SMALL, constraints=[max_params(5e8), max_memory(1e15)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lattice",
     [pytest.param(SMALL, marks=pytest.mark.slow), ss.buildable()],

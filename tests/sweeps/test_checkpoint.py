@@ -174,6 +174,7 @@ sys.stdout.buffer.write(found.kept.top.tobytes() + found.kept.frontier("memory")
 """
 
 
+@pytest.mark.slow
 def test_killed_outright_and_resumed(tmp_path):
     """SIGKILL in the middle: the file is whole, and the sweep ends with the same answer."""
     run = [sys.executable, "-c", SCRIPT]

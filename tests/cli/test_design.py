@@ -54,6 +54,7 @@ def test_people_get_a_table_and_a_figure(capsys, tmp_path):
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_units_and_objectives_reach_the_cost(capsys):
     z = run_json(capsys, *ASKED)
     halved = run_json(capsys, *ASKED, "--causal-halving", "yes")

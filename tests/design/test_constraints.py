@@ -54,6 +54,7 @@ def test_the_best_feasible_design_is_found_and_nothing_infeasible(lattice):
         assert (np.asarray(found.relaxed.designs.cost)[possible] <= best[possible] * 1.001).all()
 
 
+@pytest.mark.slow
 def test_the_answer_is_the_best_of_the_lattice_even_where_rounding_misses_it():
     for query in random_queries(12):
         ask = {"objective": query.objective, "constraints": query.constraints}

@@ -99,6 +99,7 @@ def check(design, names):
     return moves
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("question", QUESTIONS.values(), ids=QUESTIONS)
 def test_sensitivities_are_finite_differences_of_resolved_problems(question):
     context, loss = question

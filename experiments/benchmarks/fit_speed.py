@@ -161,7 +161,7 @@ def fresh(path: Path) -> None:
     """Time whole processes: import, read, fit, print."""
     code = (
         "import sys, scalesim as ss\n"
-        "from scalesim.cli.common import use_compilation_cache\n"
+        "from scalesim.compilation import use_compilation_cache\n"
         "use_compilation_cache() if len(sys.argv) > 2 else None\n"
         "print(ss.fit('chinchilla', ss.load_runs(sys.argv[1], drop_largest=5)).objective)"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from scalesim.shape.parameters import Parameter
@@ -40,14 +41,14 @@ class Scores(NamedTuple):
     every: int = 1
 
 
-class Mixer:
+class Mixer(ABC):
     """What moves information between tokens: a layer's first half. A kind says what differs from nothing."""
 
     __slots__ = ()
 
+    @abstractmethod
     def tensors(self, d: Num) -> list[Parameter]:
         """One layer's parameters, at width d."""
-        raise NotImplementedError
 
     def cached(self) -> tuple[Cached, ...]:
         """What a sequence's tokens leave in the cache."""

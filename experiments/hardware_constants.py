@@ -24,16 +24,8 @@ from experiments.common import RESULTS, write_csv
 from experiments.public_data import public_runs
 from scalesim.borrowing import Sheet, borrow
 from scalesim.constants import CONSTANTS, kind_class
-from scalesim.cost.fitting import (
-    Machine,
-    Table,
-    fit_kernel,
-    halves,
-    kernel_seconds,
-    machine_of,
-    part,
-    start_of,
-)
+from scalesim.cost.fitting import fit_kernel, halves, part, start_of
+from scalesim.cost.kernel_forms import Machine, Table, kernel_seconds, machine_of
 from scalesim.cost.kernel_score import constants_of
 from scalesim.cost.kernel_tables import KernelRows, read_kernel_table
 from scalesim.cost.spread import ANCHORS, half_width

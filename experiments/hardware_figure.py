@@ -14,7 +14,8 @@ import numpy as np
 
 from experiments.common import RESULTS
 from experiments.hardware_constants import CARDS, ratios, tables
-from scalesim.cost.fitting import halves, machine_of, part
+from scalesim.cost.fitting import halves, part
+from scalesim.cost.kernel_forms import machine_of
 from scalesim.cost.kernel_score import constants_of
 from scalesim.hardware import load_hardware
 from scalesim.report.figure import BASELINE, BEST, FAINT, figure, save

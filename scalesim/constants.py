@@ -1,9 +1,7 @@
 """What is measured of an accelerator's kernels: one class of numbers for each form of time.
 
 The forms are in `scalesim.cost.kernels` and `scalesim.cost.block_kernels`; the values ship in
-`data/efficiency.json`. Shares are of the data sheet's peaks, names that end in `_us` are microseconds. Every
-class may state a last cache (`cache_mb`, and `cache_share`: of the time of a read, how much a hit saves): a
-kernel timed in a loop finds its operands there, a model's layer does not.
+`data/efficiency.json`. Shares are of the data sheet's peaks, names that end in `_us` are microseconds.
 """
 
 from __future__ import annotations
@@ -31,9 +29,39 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Kernel:
+    """Of any kernel on one accelerator, which may find its operands in the last cache.
+
+    A kernel timed in a loop does, a model's layer does not.
+
+    Attributes:
+        cache_mb: size of the last cache, 1e6 bytes (None: none is stated).
+        cache_share: of the time of a read, how much a hit saves.
+    """
+
+    cache_mb: Num | None = None
+    cache_share: Num | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Attention(_Kernel):
+    """Of attention to cached tokens, by an engine's kernels.
+
+    Attributes:
+        window_us: fixed time that a sliding window adds.
+        wide: growth of the time with head_dim, wide log(1 + (head_dim / 256)^4).
+        odd: growth of the time for a head_dim between powers of two, odd sin^2(pi log2 head_dim).
+    """
+
+    window_us: Num | None = None
+    wide: Num | None = None
+    odd: Num | None = None
+
+
 @register
 @dataclass(frozen=True, kw_only=True)
-class GemmConstants:
+class GemmConstants(_Kernel):
     """Of a matrix product [m, k] x [k, n].
 
     Attributes:
@@ -73,13 +101,11 @@ class GemmConstants:
     host_us: Num | None = None
     host_rows_us: Num | None = None
     host_part_us: Num | None = None
-    cache_mb: Num | None = None
-    cache_share: Num | None = None
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class DecodeConstants:
+class DecodeConstants(_Attention):
     """Of attention of one new token a sequence to its cache.
 
     Attributes:
@@ -95,11 +121,8 @@ class DecodeConstants:
         head_pad: values of head_dim that the FLOPs are charged beyond its own (softmax).
         unpack: FLOPs that a cached value costs beyond its products (rearranging it, where a kernel must).
         group_tile: query heads of one KV head that are computed at the least.
-        window_us: fixed time that a sliding window adds.
         window_reload: the read grows by window_reload (g - 1) where a layer has a sliding window: kernels
             that mask a window may read a cache once for each query head.
-        wide: growth of the time with head_dim, wide log(1 + (head_dim / 256)^4).
-        odd: growth of the time for a head_dim between powers of two, odd sin^2(pi log2 head_dim).
     """
 
     bandwidth: Num
@@ -115,17 +138,12 @@ class DecodeConstants:
     head_pad: Num = 0.0
     unpack: Num = 0.0
     group_tile: Num | None = None
-    window_us: Num | None = None
     window_reload: Num | None = None
-    wide: Num | None = None
-    odd: Num | None = None
-    cache_mb: Num | None = None
-    cache_share: Num | None = None
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class PrefillConstants:
+class PrefillConstants(_Attention):
     """Of attention of a whole prompt.
 
     Attributes:
@@ -141,7 +159,6 @@ class PrefillConstants:
             serial_us (head_dim / 128)^serial_exponent.
         part_rows: query rows of the last tile, which is computed whole, on average.
         prompt_us, prompt_rows: fixed time of a prompt of more than a few tokens, prompt_us n / (n + rows).
-        window_us, wide, odd: as in decoding.
     """
 
     compute: Num
@@ -157,16 +174,11 @@ class PrefillConstants:
     part_rows: Num | None = None
     prompt_us: Num | None = None
     prompt_rows: Num | None = None
-    window_us: Num | None = None
-    wide: Num | None = None
-    odd: Num | None = None
-    cache_mb: Num | None = None
-    cache_share: Num | None = None
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class ExpertConstants:
+class ExpertConstants(_Kernel):
     """Of a block of routed experts, from the router's choice to the weighted sum: one fused operator.
 
     Attributes:
@@ -196,13 +208,11 @@ class ExpertConstants:
     fill_hidden: Num
     rest: Num
     skew: Num
-    cache_mb: Num | None = None
-    cache_share: Num | None = None
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class LatentDecodeConstants:
+class LatentDecodeConstants(_Kernel):
     """Of a latent attention block that decodes: projections, the absorbed products and attention.
 
     Attributes:
@@ -229,13 +239,11 @@ class LatentDecodeConstants:
     attention_bandwidth: Num
     attention_compute: Num
     serial_us: Num
-    cache_mb: Num | None = None
-    cache_share: Num | None = None
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class LatentPrefillConstants:
+class LatentPrefillConstants(_Kernel):
     """Of a latent attention block that computes a prompt: projections, expanded keys and values, attention.
 
     Attributes:
@@ -260,13 +268,11 @@ class LatentPrefillConstants:
     head_pad: Num
     serial_us: Num
     copies: Num
-    cache_mb: Num | None = None
-    cache_share: Num | None = None
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class DeltaConstants:
+class DeltaConstants(_Kernel):
     """Of one kernel of a gated delta net (its convolution or its rule, of a prompt or of one token).
 
     Attributes:
@@ -285,8 +291,6 @@ class DeltaConstants:
     serial_ns: Num
     unit_ns: Num
     tile: Num
-    cache_mb: Num | None = None
-    cache_share: Num | None = None
 
 
 @register

@@ -11,7 +11,8 @@ import numpy as np
 
 from scalesim.cost.calibration import ask_about_units
 from scalesim.cost.chosen import ALIKE
-from scalesim.cost.fitting import adjust_kernel, kernel_seconds, machine_of
+from scalesim.cost.fitting import adjust_kernel
+from scalesim.cost.kernel_forms import kernel_seconds, machine_of
 from scalesim.cost.kernel_tables import KernelRows, read_kernel_table
 from scalesim.cost.spread import half_width
 from scalesim.efficiency import Efficiency

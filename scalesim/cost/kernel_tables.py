@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from scalesim.cost.fitting import Table, part
+from scalesim.cost.fitting import part
+from scalesim.cost.kernel_forms import ENDLESS, Table
 from scalesim.errors import InvalidInput, choose
 
 __all__ = ["KINDS", "KernelRows", "read_kernel_table"]
@@ -44,7 +45,6 @@ _FORMATS = {
     "int8": "int8",
 }
 _OLDER = {"latency_ms": "latency", "kv_len": "step"}  # columns of another collection
-_ENDLESS = 1e9
 
 
 def _gemm(d: pl.DataFrame) -> dict[str, np.ndarray]:
@@ -53,9 +53,9 @@ def _gemm(d: pl.DataFrame) -> dict[str, np.ndarray]:
 
 def _window(d: pl.DataFrame) -> np.ndarray:
     if "window_size" not in d.columns:
-        return np.full(len(d), _ENDLESS)
+        return np.full(len(d), ENDLESS)
     window = _column(d, "window_size")
-    return np.where(window > 0, window, _ENDLESS)
+    return np.where(window > 0, window, ENDLESS)
 
 
 def _heads(d: pl.DataFrame) -> dict[str, np.ndarray]:

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from scalesim.cost.calibration import Timing, calibrate, fit_constants
-from scalesim.cost.fitting import STARTS, Machine, Table, fit_kernel, halves, kernel_errors
+from scalesim.cost.fitting import STARTS, fit_kernel, halves, kernel_errors
+from scalesim.cost.kernel_forms import Machine, Table
 from scalesim.cost.operators import elementwise_values
 from scalesim.efficiency import Efficiency, EngineConstants
 from scalesim.errors import InvalidInput, Unreachable, choose

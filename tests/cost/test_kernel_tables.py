@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from scalesim.cost.fitting import kernel_seconds, machine_of
+from scalesim.cost.kernel_forms import kernel_seconds, machine_of
 from scalesim.cost.kernel_score import adjust_kernels, score_kernels
 from scalesim.cost.kernel_tables import read_kernel_table
 from scalesim.cost.spread import half_width

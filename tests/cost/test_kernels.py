@@ -8,17 +8,8 @@ import numpy as np
 import pytest
 
 from scalesim.constants import FORMATS
-from scalesim.cost.fitting import (
-    Machine,
-    adjust_kernel,
-    fit_kernel,
-    halves,
-    kernel_errors,
-    kernel_seconds,
-    machine_of,
-    part,
-    start_of,
-)
+from scalesim.cost.fitting import adjust_kernel, fit_kernel, halves, kernel_errors, part, start_of
+from scalesim.cost.kernel_forms import Machine, kernel_seconds, machine_of
 from scalesim.cost.kernel_tables import read_kernel_table
 from scalesim.cost.kernels import decode_attention_time, gemm_time, p_norm, prefill_attention_time
 from scalesim.efficiency import measured_efficiency

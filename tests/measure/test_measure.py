@@ -11,7 +11,8 @@ from scalesim.cli import main
 from scalesim.constants import DecodeConstants, GemmConstants, PrefillConstants
 from scalesim.cost import prefill_time, step_time
 from scalesim.cost.calibration import Timing
-from scalesim.cost.fitting import Machine, fit_kernel, kernel_errors, kernel_seconds
+from scalesim.cost.fitting import fit_kernel, kernel_errors
+from scalesim.cost.kernel_forms import Machine, kernel_seconds
 from scalesim.cost.operators import elementwise_values
 from scalesim.efficiency import EngineConstants
 from scalesim.errors import InvalidInput, Unreachable

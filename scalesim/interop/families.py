@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from scalesim.interop import hybrids
+from scalesim.interop import hybrids, recurrences
 from scalesim.interop.fields import NEEDED, Fields
 from scalesim.interop.layers import Experts, Rules, layer
 from scalesim.shape import Block, Parameter
@@ -148,7 +148,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3_vl_text": _QWEN3,
     "qwen3_vl_moe_text": _QWEN3.but(experts=_EXPERTS, defaults={"num_key_value_heads": 16}),
     "qwen3_next": Family(
-        layer=hybrids.qwen_next,
+        layer=recurrences.qwen_next,
         rules=Rules(
             qk_norm="head",
             gate="value",
@@ -157,7 +157,7 @@ FAMILIES: dict[str, Family] = {
         defaults={"head_dim": 256, "num_key_value_heads": 2, "shared_expert_intermediate_size": 512},
     ),
     "qwen3_5_text": Family(
-        layer=hybrids.qwen_next,
+        layer=recurrences.qwen_next,
         rules=Rules(qk_norm="head", gate="value"),
         defaults={"head_dim": 256, "num_key_value_heads": 4},
     ),
@@ -197,7 +197,7 @@ FAMILIES: dict[str, Family] = {
     "granitemoe": Family(rules=Rules(experts=_LOCAL)),
     "granitemoeshared": Family(rules=Rules(experts=_WITH_SHARED)),
     "granitemoehybrid": Family(
-        layer=hybrids.granite_hybrid,
+        layer=recurrences.granite_hybrid,
         rules=Rules(experts=_WITH_SHARED),
         defaults={"num_local_experts": 0},
     ),
@@ -247,7 +247,7 @@ FAMILIES: dict[str, Family] = {
         ),
         defaults={"use_qk_norm": True, "head_dim": 128, "num_key_value_heads": 8},
     ),
-    "minimax": Family(layer=hybrids.minimax, defaults={"num_key_value_heads": 8}),
+    "minimax": Family(layer=recurrences.minimax, defaults={"num_key_value_heads": 8}),
     "mimo": _QWEN2,
     "mimo_v2_flash": Family(layer=hybrids.mimo_v2),
     "llama4_text": Family(
@@ -265,21 +265,21 @@ FAMILIES: dict[str, Family] = {
     "nemotron": Family(
         rules=Rules(gated=False, ffn_bias="mlp_bias"), norm_bias=True, defaults={"num_key_value_heads": 8}
     ),
-    "nemotron_h": Family(layer=hybrids.nemotron_h, defaults={"num_key_value_heads": 8}),
+    "nemotron_h": Family(layer=recurrences.nemotron_h, defaults={"num_key_value_heads": 8}),
     "nemotron-nas": Family(layer=hybrids.nemotron_nas),
     "jamba": Family(
-        layer=hybrids.jamba,
+        layer=recurrences.jamba,
         rules=Rules(experts=replace(_EXPERTS, d_ff="intermediate_size", every="expert_layer")),
         defaults={"num_key_value_heads": 8},
     ),
     "bamba": Family(
-        layer=hybrids.bamba, rules=Rules(ffn_bias="mlp_bias"), defaults={"num_key_value_heads": 8}
+        layer=recurrences.bamba, rules=Rules(ffn_bias="mlp_bias"), defaults={"num_key_value_heads": 8}
     ),
-    "falcon_h1": Family(layer=hybrids.falcon_h1, rules=Rules(ffn_bias="mlp_bias")),
-    "lfm2": Family(layer=hybrids.lfm2, defaults=_TIED, rules=Rules(qk_norm="head")),
-    "lfm2_moe": Family(layer=hybrids.lfm2, defaults=_TIED, rules=Rules(qk_norm="head", experts=_EXPERTS)),
-    "mamba2": Family(layer=hybrids.mamba2, defaults={**_TIED, "intermediate_size": None}),
-    "mamba": Family(layer=hybrids.mamba, defaults={**_TIED, "intermediate_size": None}),
+    "falcon_h1": Family(layer=recurrences.falcon_h1, rules=Rules(ffn_bias="mlp_bias")),
+    "lfm2": Family(layer=recurrences.lfm2, defaults=_TIED, rules=Rules(qk_norm="head")),
+    "lfm2_moe": Family(layer=recurrences.lfm2, defaults=_TIED, rules=Rules(qk_norm="head", experts=_EXPERTS)),
+    "mamba2": Family(layer=recurrences.mamba2, defaults={**_TIED, "intermediate_size": None}),
+    "mamba": Family(layer=recurrences.mamba, defaults={**_TIED, "intermediate_size": None}),
     "gpt_neox": _NEOX,
     "gptj": _GPT2.but(
         norms=1,

@@ -11,7 +11,7 @@ from scalesim.interop.fields import Fields
 from scalesim.shape import Attention, Block, Dense, LatentAttention, MixtureOfExperts
 from scalesim.shape.ffn import FFN
 
-__all__ = ["Experts", "Rules", "attention", "experts", "feed_forward", "is_local", "layer"]
+__all__ = ["Experts", "Rules", "attention", "experts", "feed_forward", "is_local", "layer", "layer_kind"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +154,12 @@ def is_local(f: Fields, rules: Rules, i: int) -> bool:
     if rules.window == "pattern":
         return (i + 1) % (pattern or rules.pattern) != 0
     return rules.window == "all"
+
+
+def layer_kind(f: Fields, i: int, *known: str, name: str = "layer_types") -> str | None:
+    """Return what a list of the config calls layer i, one of the `known`; None where there is no list."""
+    listed = f.listed(name, f.size("num_hidden_layers"))
+    return None if listed is None else choose(name, str(listed[i]), known)
 
 
 def feed_forward(f: Fields, rules: Rules, i: int) -> FFN:

@@ -20,7 +20,8 @@ from experiments.gadre import gadre_contrasts
 from scalesim.data import paper_runs
 from scalesim.data.contrasts import ContrastTable, load_contrasts
 from scalesim.fitting import Fit
-from scalesim.fitting.contrasts import parts, predict_contrasts
+from scalesim.fitting.contrast_prediction import predict_contrasts
+from scalesim.fitting.contrasts import parts
 from scalesim.fitting.forms import FORMS, OWN, Form, Judged, form_of, judge, mixture, stack
 from scalesim.fitting.result import named_fit
 from scalesim.laws import AdditiveHeadLaw, AttentionLaw, HeadLaw, Law, SeparableHeadLaw, SquashedHeadLaw

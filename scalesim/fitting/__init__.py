@@ -5,14 +5,8 @@ from __future__ import annotations
 from scalesim.fitting.bootstrap import Bootstrap, bootstrap, with_bootstrap
 from scalesim.fitting.comparison import BASE_FORMS, Comparison, compare
 from scalesim.fitting.compute import EquivalentCompute, equivalent_compute
-from scalesim.fitting.contrasts import (
-    ContrastPrediction,
-    Contrasts,
-    Spread,
-    contrasts,
-    estimate_spread,
-    predict_contrasts,
-)
+from scalesim.fitting.contrast_prediction import ContrastPrediction, predict_contrasts
+from scalesim.fitting.contrasts import Contrasts, Spread, contrasts, estimate_spread
 from scalesim.fitting.coordinates import coefficients, with_coefficients
 from scalesim.fitting.engine import fit
 from scalesim.fitting.evidence import Choices, Curves, Evidence, Points

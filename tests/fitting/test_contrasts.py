@@ -23,7 +23,8 @@ from scalesim.fitting import (
     predict_contrasts,
     stack,
 )
-from scalesim.fitting.contrasts import covariance, one_corpus, parts, spread_of
+from scalesim.fitting.contrast_prediction import spread_of
+from scalesim.fitting.contrasts import covariance, one_corpus, parts
 from scalesim.laws import AttentionLaw, HeadLaw
 
 TRUTH = AttentionLaw(E=1.9, A=0.8, b=0.19, C=0.1, k=3.5, c=0.7, F=0.03, m=1.5, f=0.5, H=0.05, h=40.0)

@@ -15,7 +15,8 @@ import numpy as np
 from scalesim.design.feasibility import FREE, check_visible, visible
 from scalesim.design.problem import FreeVariables, Priced, Problem, Query
 from scalesim.design.relaxation import Compared, Solved, Solver
-from scalesim.design.space_search import N_STARTS, kronecker, search_space, under_all, what_binds
+from scalesim.design.space_moves import kronecker
+from scalesim.design.space_search import N_STARTS, search_space, under_all, what_binds
 from scalesim.errors import InvalidInput, choose
 from scalesim.families import HeadRule, ShapeFamily
 from scalesim.fitting.result import Fit

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.design.axes import Axes
 from scalesim.design.relaxation import Relaxed
 from scalesim.families import ShapeFamily
 from scalesim.numerics.best_first import box_moves, pair_moves
@@ -16,7 +17,7 @@ from scalesim.shape import Shape
 from scalesim.types import Num
 
 if TYPE_CHECKING:
-    from scalesim.design.space import Axes, DesignSpace
+    from scalesim.design.space import DesignSpace
 
 __all__ = ["Moves", "kronecker"]
 

@@ -32,7 +32,8 @@ from scalesim.families import ShapeFamily
 from scalesim.laws import Grouped
 from scalesim.shape import Shape, count_params
 from scalesim.training import Recipe, TrainConfig, load_corpus
-from scalesim.training.grid import Grid, run_grid
+from scalesim.training.grid import run_grid
+from scalesim.training.grid_file import Grid
 
 CONTEXT, TOKENS, BATCH = 128, 1_048_576, 1024
 SEEDS = (10, 11)

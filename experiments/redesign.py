@@ -28,7 +28,7 @@ from experiments.common import RESULTS, Row, print_rows, write_csv
 from experiments.redesign_law import MODELS, AtBudget, Model, law_for
 from scalesim.cost import AtMost, Parallel, fits, serving_memory, step_time, token_price, training_flops
 from scalesim.design import Lattice, Problem, Query, buildable, stack_queries
-from scalesim.design.lattice import evaluate
+from scalesim.design.rounding import evaluate
 from scalesim.fitting.predict import evidence_ranges
 from scalesim.hardware import Hardware
 from scalesim.pytree import register

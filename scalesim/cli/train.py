@@ -110,7 +110,8 @@ def _check(options: Options) -> None:
 
 
 def _grid(options: Options) -> int:
-    from scalesim.training.grid import GridProgress, load_grid, run_grid
+    from scalesim.training.grid import GridProgress, run_grid
+    from scalesim.training.grid_file import load_grid
 
     assert options.grid is not None
     grid = load_grid(options.grid)

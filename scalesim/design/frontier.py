@@ -18,10 +18,11 @@ from scalesim.cost.paper import FIGURE_2
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.design.design import Candidate, candidate, plain_candidate, plain_shape
 from scalesim.design.evidence import extrapolation, extrapolation_text
-from scalesim.design.lattice import Lattice, buildable, evaluate
+from scalesim.design.lattice import Lattice, buildable
 from scalesim.design.picks import Pick, Table, pick
 from scalesim.design.problem import Problem, Query, stack_queries
 from scalesim.design.relaxation import TOLERANCE, relax
+from scalesim.design.rounding import evaluate
 from scalesim.design.search import law_of
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.faces import Face, Shown

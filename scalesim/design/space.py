@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.design.axes import OFFSETS, TIED_KV, Axes, axes_of
 from scalesim.design.feasibility import FREE, check_visible, visible
 from scalesim.design.problem import FreeVariables, Priced, Problem, Query
 from scalesim.design.relaxation import Compared, Solved, Solver
-from scalesim.design.space_search import N_STARTS, kronecker, search_space, under_all, what_binds
+from scalesim.design.space_moves import kronecker
+from scalesim.design.space_search import N_STARTS, search_space, under_all, what_binds
 from scalesim.errors import InvalidInput, choose
 from scalesim.families import HeadRule, ShapeFamily
 from scalesim.fitting.result import Fit
@@ -24,46 +26,13 @@ from scalesim.shape import Shape
 from scalesim.shape.checks import few, whole_sizes
 from scalesim.types import Num
 
-__all__ = ["Axes", "DesignSpace", "design_space"]
+__all__ = ["DesignSpace", "design_space"]
 
 
 FFN_SLACK = 1.25
 """How far d_ff / d_model may be from the family's, either way, where d_ff brings a shape to its loss."""
 FFN_RATIOS = tuple(np.linspace(1.0, 6.0, 41).tolist())
 """d_ff / d_model of the customary ranges."""
-OFFSETS = (-2, -1, 0, 1, 2)
-"""Tiles by which d_model may differ from the family's, where it follows the family."""
-TIED_KV = 8
-"""KV heads where they are not chosen, or the greatest divisor of n_head below: Llama-3's rule."""
-
-
-@dataclass(frozen=True)
-class Axes:
-    """A space's axes beside one family: the values along each, and which KV heads go with which query heads.
-
-    Attributes:
-        names: of the axes, in the order of an index.
-        values: along each.
-        kv_table: [h, j] is the n_kv_head that stands for value j where n_head is h; 0 where there is none.
-        kv_rank: [h, j] is which of the n_kv_head that go with h that is, counted from the least.
-        kv_place: [h, r] is the first j whose rank is r (of the greatest rank, where r is beyond it).
-    """
-
-    names: tuple[str, ...]
-    values: tuple[np.ndarray, ...]
-    kv_table: np.ndarray
-    kv_rank: np.ndarray
-    kv_place: np.ndarray
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """Values along each axis."""
-        return np.array([len(values) for values in self.values])
-
-    @property
-    def free(self) -> list[int]:
-        """The axes along which there is a choice."""
-        return [i for i, size in enumerate(self.sizes) if size > 1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +91,7 @@ class DesignSpace:
         if self.tensor > 1:
             for name in ("n_head", "d_model"):
                 self._keep_multiples(name)
-        if self.n_head is not None and self.n_kv_head is not None and not self._kv_table.any():
+        if self.n_head is not None and self.n_kv_head is not None and not self.kv_table.any():
             raise InvalidInput(
                 f"n_kv_head {few(self.n_kv_head)} divides none of n_head {few(self.n_head)}"
                 + (f" as {self.tensor} accelerators need it" if self.tensor > 1 else "")
@@ -159,7 +128,8 @@ class DesignSpace:
         check_visible(law, self.free)
 
     @cached_property
-    def _kv_table(self) -> np.ndarray:
+    def kv_table(self) -> np.ndarray:
+        """`Axes.kv_table`, which no family changes."""
         most = max(self.n_head) if self.n_head is not None else 1024
         wanted = self.n_kv_head or (TIED_KV,)
         table = np.zeros((most + 1, len(wanted)))
@@ -175,7 +145,7 @@ class DesignSpace:
 
     def axes(self, family: ShapeFamily) -> Axes:
         """Return the axes of the lattice beside a family."""
-        return _axes(self, family)
+        return axes_of(self, family)
 
     def count(self, family: ShapeFamily) -> int:
         """Return how many designs the lattice holds; where d_ff closes, each of its multiples is one.
@@ -196,7 +166,7 @@ class DesignSpace:
     def _head_pairs(self) -> int:
         if self.n_head is None:
             return 1 if self.n_kv_head is None else len(self.n_kv_head)
-        return sum(len(np.unique(row[row > 0])) for row in self._kv_table[list(self.n_head)])
+        return sum(len(np.unique(row[row > 0])) for row in self.kv_table[list(self.n_head)])
 
     def ffn_limits(self, family: ShapeFamily) -> tuple[float, float]:
         """Return the least and the greatest d_ff / d_model."""
@@ -326,29 +296,6 @@ class DesignSpace:
         if self.d_model is not None:
             found += [jnp.log(shape.d_model / max(self.d_model)), jnp.log(min(self.d_model) / shape.d_model)]
         return found
-
-
-@cache
-def _axes(space: DesignSpace, family: ShapeFamily) -> Axes:
-    ratios: tuple[float, ...] = (0.0,)  # d_ff closes
-    if space.tokens_per_param is not None:
-        ratios = tuple(sorted(space.ffn_ratio)) if space.ffn_ratio is not None else (family.ffn_ratio,)
-    values = (
-        space.n_layer,
-        space.d_model or OFFSETS,
-        ratios,
-        space.n_head or (0,),
-        space.n_kv_head or (TIED_KV,),
-        space.head_dim or (family.head_dim,),
-        space.kv_bits or (0.0,),
-    )
-    names = ("n_layer", "d_model", "ffn_ratio", "n_head", "n_kv_head", "head_dim", "kv_bits")
-    table = space._kv_table
-    rank, place = np.zeros((2, *table.shape), int)
-    for h, row in enumerate(table):
-        _, first, rank[h] = np.unique(row, return_index=True, return_inverse=True)
-        place[h] = np.pad(first, (0, len(row) - len(first)), mode="edge")
-    return Axes(names, tuple(np.array(v, float) for v in values), table, rank, place)
 
 
 def design_space(

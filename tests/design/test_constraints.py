@@ -6,7 +6,7 @@ import pytest
 import scalesim as ss
 from scalesim.cost import FIGURE_2, AtMost, HardwareAwareCost, max_memory, max_params
 from scalesim.design import PAPER, Problem, Query, buildable, least_loss, solve, stack_queries
-from scalesim.design.lattice import evaluate
+from scalesim.design.rounding import evaluate
 from scalesim.errors import InvalidInput, Unreachable
 
 FIT = ss.named_fit("paper")

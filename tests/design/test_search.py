@@ -17,7 +17,8 @@ from scalesim.design import (
     gradient_search,
     stack_queries,
 )
-from scalesim.design.lattice import FFN_RATIO_SLACK, named_lattice
+from scalesim.design.lattice import named_lattice
+from scalesim.design.rounding import FFN_RATIO_SLACK
 from scalesim.design.search import _solved
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.families import FIGURE, TABLE, HeadRule, named_baseline

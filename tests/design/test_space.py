@@ -33,7 +33,8 @@ from scalesim.design import (
 )
 from scalesim.design.problem import FreeVariables
 from scalesim.design.search import _solved
-from scalesim.design.space_search import Moves, build
+from scalesim.design.space_moves import Moves
+from scalesim.design.space_search import build
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.families import FIGURE, TABLE
 from scalesim.fitting.bootstrap import Bootstrap

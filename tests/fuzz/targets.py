@@ -101,7 +101,7 @@ def _read_hardware(path: Path) -> list[Any]:
 
 
 def _read_grid(path: Path) -> list[Any]:
-    from scalesim.training.grid import load_grid
+    from scalesim.training.grid_file import load_grid
 
     return [run.learning_rate for run in load_grid(path).runs]
 

@@ -12,7 +12,8 @@ import pytest
 
 import scalesim as ss
 from scalesim.errors import InvalidInput, Unreachable
-from scalesim.training.grid import load_grid, run_grid
+from scalesim.training.grid import run_grid
+from scalesim.training.grid_file import load_grid
 
 GRID = """
 corpus = "{corpus}"

@@ -17,7 +17,8 @@ import numpy as np
 from experiments.benchmarks.peers.posed import Loose, Measured, Posed, batched
 from experiments.benchmarks.wide_problems import CASES, Drawn, cases, problem_of, query_of
 from scalesim.design.relaxation import Relaxed
-from scalesim.design.space_search import Moves, build, merits
+from scalesim.design.space_moves import Moves
+from scalesim.design.space_search import build, merits
 from scalesim.families import FIGURE
 
 __all__ = ["pose"]

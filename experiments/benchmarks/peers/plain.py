@@ -25,8 +25,8 @@ import numpy as np
 
 from experiments.benchmarks.peers.posed import Loose, Measured, Posed, batched
 from experiments.benchmarks.wide_problems import OFF, Drawn, own_query, problem_of
+from scalesim.design.axes import Axes
 from scalesim.design.problem import FreeVariables
-from scalesim.design.space import Axes
 from scalesim.errors import InvalidInput
 from scalesim.families import FIGURE
 from scalesim.shape import Shape

@@ -11,7 +11,7 @@ demo: $(STAMP)
 	$(BIN)/scalesim design --context 128K --target-loss 2.615 --lattice paper --lattice buildable --plot out/demo.png
 
 test: lint
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -n 2 -m slow --durations=10

@@ -27,6 +27,7 @@ def pytest_configure(config):
     if config.option.markexpr == "not slow":
         os.environ["XLA_FLAGS"] = f"{QUICKLY_MADE} {os.environ.get('XLA_FLAGS', '')}".strip()
 
+
 # Compilation makes first examples slow: time is not what these tests are about.
 settings.register_profile("scalesim", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("scalesim")

@@ -8,13 +8,7 @@ from typing import Any
 from scalesim.errors import InvalidInput
 from scalesim.interop.fields import Fields
 from scalesim.interop.layers import Rules, attention, is_local, layer, layer_kind
-from scalesim.shape import (
-    Attention,
-    Block,
-    Dense,
-    MixtureOfExperts,
-    Parameter,
-)
+from scalesim.shape import Attention, Block, Dense, MixtureOfExperts, Parameter
 from scalesim.shape.ffn import FFN
 from scalesim.shape.mixers import CompressedAttention
 from scalesim.shape.parameters import matrix, vector

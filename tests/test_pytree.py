@@ -32,10 +32,10 @@ def law_with(exponent: float) -> type[ss.Law]:
     return ss.law_from_function(captured, RANGES, ["n_params"], linear=["E", "A"])
 
 
-def test_each_of_hundreds_of_laws_runs_its_own_program(registry):
+def test_each_of_a_hundred_laws_runs_its_own_program(registry):
     """jax 0.10 takes two `register_dataclass` types of one arity for equal: 52 to 66 of 400 were wrong."""
     loss = jax.jit(lambda law, n: law.loss({"n_params": n}))
-    exponents = np.linspace(0.1, 0.9, 400)
+    exponents = np.linspace(0.1, 0.9, 100)
     found = [float(loss(law_with(b)(E=2.0, A=1.0), 4e8)) for b in exponents]
     np.testing.assert_allclose(found, 2.0 + 4.0**-exponents, rtol=1e-6)
 

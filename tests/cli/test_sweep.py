@@ -81,7 +81,8 @@ def test_people_get_a_table_a_figure_and_all_designs(capsys, tmp_path):
 
 
 def test_a_count_is_reached(capsys):
-    assert run_json(capsys, "sweep", "--count", "5M", "--target-loss", "2.6")["designs"] >= 5e6
+    few = ["--n-layer", "12:24:4", "--n-head", "1:8"]
+    assert run_json(capsys, "sweep", *few, "--count", "5M", "--target-loss", "2.6")["designs"] >= 5e6
 
 
 @pytest.mark.parametrize(

@@ -344,9 +344,9 @@ def test_a_design_that_no_law_of_the_bootstrap_allows_is_refused():
     """Under a higher floor the design's layers are too few, whatever their d_ff."""
     space = DesignSpace(n_layer=range(12, 29), n_head=(4, 8, 12, 16), n_kv_head=(1, 2, 4))
     design = ss.search(FIT, LONG, 2.615, lattice=space)
-    coefficients = {name: np.full(40, np.mean(v)) for name, v in FIT.bootstrap.coefficients.items()}
+    coefficients = {name: np.full(8, np.mean(v)) for name, v in FIT.bootstrap.coefficients.items()}
     coefficients["E"] = coefficients["E"] + 0.06
-    other = dataclasses.replace(FIT.bootstrap, coefficients=coefficients, objective=np.zeros(40))
+    other = dataclasses.replace(FIT.bootstrap, coefficients=coefficients, objective=np.zeros(8))
     with pytest.raises(Unreachable, match="under any law of the bootstrap, though others can"):
         distribution(dataclasses.replace(FIT, bootstrap=other), design)
     coefficients["E"] = coefficients["E"] + 5.0

@@ -9,7 +9,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from scalesim.numerics.descent import MAX_STEP, clipped, damped_step
+from scalesim.numerics.descent import MAX_STEP, chosen, clipped, damped_step
 
 __all__ = ["March", "Rows", "influence", "levenberg_marquardt", "march", "rho", "total", "weight"]
 
@@ -115,10 +115,8 @@ def _tried(held: _Held, trial: jax.Array, rows: Rows, jacobian: jax.Array, bette
     and compiled 1.3 to 1.5 times as long. Where the trial was no better the gradient and the curvature of
     the point held still serve: kept instead of the Jacobian, they halve the traffic.
     """
-    z = jnp.where(better, trial, held.z)
     damping = jnp.where(better, jnp.maximum(held.damping * FALL, LEAST), held.damping * RISE)
-    slope, bend = _model(rows, jacobian)
-    slope, bend = jnp.where(better, slope, held.slope), jnp.where(better, bend, held.bend)
+    z, slope, bend = chosen(better, (trial, *_model(rows, jacobian)), held[:3])
     return _Held(z, slope, bend, damped_step(bend, slope, damping), damping)
 
 

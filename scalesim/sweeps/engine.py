@@ -323,8 +323,8 @@ def _margin(true: np.ndarray, rough: np.ndarray) -> Margin:
     if not np.isfinite(rough[fine]).all():
         return Margin(np.inf, np.inf)
     off = np.abs(rough[fine] - true[fine])
-    if not len(off):
-        return Margin(LEAST_MARGIN, LEAST_MARGIN)
+    if not len(off):  # of which nothing was measured
+        return Margin(10 * LEAST_MARGIN, 10 * LEAST_MARGIN)
     relative = off[:, 1:] / np.maximum(np.abs(true[fine, 1:]), np.finfo(float).tiny)
     return Margin(
         loss=max(LEAST_MARGIN, SAFETY * float(off[:, 0].max())),

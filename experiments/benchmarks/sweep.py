@@ -5,12 +5,14 @@
 Every line is measured in a process of its own (its peak memory is its own), the second of two runs there, so
 that nothing compiles in it, and the best of some repeats. Beside the wall clock stands the processor time, by
 which two idle cores would make 2 designs / CPU second: on a shared machine the wall clock measures the
-neighbours. NumPy does the same work on the same blocks with the same bars, on one core.
+neighbours. NumPy does the same work for `HeadLaw` on the same blocks with the same bars, on one core, and
+computes the law itself, where our screen has it in a table.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import resource
@@ -34,19 +36,20 @@ from scalesim.sweeps.block import SIZES
 from scalesim.sweeps.engine import SAMPLE
 from scalesim.sweeps.keep import Kept, Margin
 from scalesim.sweeps.screen import Bars, Question, exact, quick, screen
+from scalesim.sweeps.table import tabulated
 
 TARGET = 2.6
 JOB = ss.Workload(context_length=131_072)
 STREAM_BATCH = 1 << 20
 
 
-def questions(objective: Any = FIGURE_2) -> Question:
-    query = Query(workload=JOB, target_loss=TARGET, objective=objective)
-    return Question(problem=Problem(law=ss.named_fit("paper").law), query=query)
+def question_of(fit: str) -> Question:
+    query = Query(workload=JOB, target_loss=TARGET)
+    return Question(problem=Problem(law=ss.named_fit(fit).law), query=query)
 
 
-def swept(designs: Any, objective: Any = FIGURE_2) -> dict[str, float]:
-    found = ss.sweep(ss.named_fit("paper"), designs, JOB, TARGET, objective=objective)
+def swept(designs: Any, objective: Any = FIGURE_2, fit: str = "default") -> dict[str, float]:
+    found = ss.sweep(ss.named_fit(fit), designs, JOB, TARGET, objective=objective)
     return {"designs": found.designs, "seconds": found.seconds}
 
 
@@ -97,14 +100,20 @@ def numpy_screen(question: Question, fields: dict[str, np.ndarray], bars: Bars) 
     return passes
 
 
-def on_blocks(kernel: Callable[..., Any], blocks: int, dtype: Any = np.float32) -> dict[str, float]:
+def on_blocks(
+    kernel: Callable[..., Any], blocks: int, fit: str = "default", table: bool = True, dtype: Any = np.float32
+) -> dict[str, float]:
     """Time a kernel on blocks of the product whose fields are ready; nothing else is counted."""
     space = default_product(1e9)
-    question = questions()
+    question = question_of(fit)
     bars = settled_bars(space, question)
     fast = question
     if kernel is not numpy_screen:
-        fast = questions(quick(question.query.objective)).cast(dtype)
+        query, problem = question.query, question.problem
+        by_table = tabulated(problem, query, space.sample(SAMPLE)[:, 1:]) if table else problem
+        assert by_table is not None
+        query = dataclasses.replace(query, objective=quick(query.objective))
+        fast = Question(problem=by_table, query=query).cast(dtype)
     chosen = [space.block(number) for number in np.linspace(0, space.n_blocks - 2, blocks).astype(int)]
     if dtype is np.float64:
         bars = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), bars)
@@ -134,12 +143,17 @@ def cases(count: float) -> dict[str, Callable[[], dict[str, float]]]:
         "product": lambda: swept(default_product(count)),
         "product, a tenth": lambda: swept(default_product(count / 10)),
         "product, next to nothing": memory_only,
+        "product, HeadLaw": lambda: swept(default_product(count), fit="paper"),
         "stream": lambda: swept(stream_of(count / 5)),
+        "stream, HeadLaw": lambda: swept(stream_of(count / 5), fit="paper"),
         "product, law + roofline latency": lambda: swept(default_product(count / 5), latency),
         "stream, law + roofline latency": lambda: swept(stream_of(count / 20), latency),
         "screen alone, float32": lambda: on_blocks(screen, 40),
-        "screen alone, float64": lambda: on_blocks(screen, 10, np.float64),
-        "NumPy, the screen's work": lambda: on_blocks(numpy_screen, 10),
+        "screen alone, float32, no table": lambda: on_blocks(screen, 10, table=False),
+        "screen alone, float64, no table": lambda: on_blocks(screen, 10, table=False, dtype=np.float64),
+        "screen alone, float32, HeadLaw": lambda: on_blocks(screen, 40, "paper"),
+        "screen alone, float32, HeadLaw, no table": lambda: on_blocks(screen, 40, "paper", table=False),
+        "NumPy, the screen's work, HeadLaw": lambda: on_blocks(numpy_screen, 10, "paper"),
     }
 
 
@@ -221,7 +235,7 @@ def main() -> None:
     for row in rows:
         row["rate"] = row["designs"] / row["seconds"]
         row["rate_on_two_idle_cores"] = 2 * row["designs"] / row["cpu_s"]
-    screened = next(row for row in rows if row["what"] == "screen alone, float32")
+    screened = next(row for row in rows if row["what"] == "screen alone, float32, HeadLaw")
     for row in rows:
         if row["what"].startswith("NumPy"):
             row["ours_over_this"] = screened["rate"] / row["rate"]

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["MAX_STEP", "clipped", "curvature", "damped_step", "descend", "newton", "solve"]
+__all__ = ["MAX_STEP", "chosen", "clipped", "curvature", "damped_step", "descend", "newton", "solve"]
 
 MAX_STEP = 2.0
 """No coordinate moves further in one step."""
@@ -49,6 +49,21 @@ def clipped(step: jax.Array, most: float = MAX_STEP) -> jax.Array:
     return jnp.where(jnp.isfinite(step), step, 0.0)
 
 
+def chosen(better: jax.Array, new: Any, old: Any) -> Any:
+    """Return what is tried where it is better, else what is held: trees whose last axes are `better`'s.
+
+    >>> chosen(jnp.array([True, False]), {"x": jnp.ones((3, 2))}, {"x": jnp.zeros((3, 2))})["x"][0].tolist()
+    [1.0, 0.0]
+    """
+    rank = jnp.ndim(better)
+
+    def one(new: Any, old: Any) -> jax.Array:
+        mask = better.reshape((1,) * (jnp.ndim(old) - rank) + better.shape)
+        return jnp.where(mask, new, old)
+
+    return jax.tree.map(one, new, old)
+
+
 def curvature(objective: Callable[[jax.Array], jax.Array], z: jax.Array) -> tuple[jax.Array, ...]:
     """Return an objective, its gradient (p,) and its Hessian (p, p) at z (p,).
 
@@ -73,7 +88,7 @@ def newton(
 ) -> tuple[np.ndarray, ...]:
     """Carry points z (m, p) to their optimum by damped Newton steps on the exact objective.
 
-    The loop is NumPy's: a compiled one would hold the Hessian's program within it, and take half as long
+    The loop is NumPy's: a compiled one would hold the Hessian's program within it, and take a third as long
     again to compile. Where the objective bends down, a step goes along the slope all the same.
 
     Args:

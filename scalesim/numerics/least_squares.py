@@ -9,12 +9,14 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from scalesim.numerics.descent import MAX_STEP, clipped, damped_step
+from scalesim.numerics.descent import MAX_STEP, chosen, clipped, damped_step
 
 __all__ = ["March", "Rows", "influence", "levenberg_marquardt", "march", "rho", "total", "weight"]
 
-LEAST, RISE = 1e-12, 5.0
-"""Least damping, and its rise after a step that lowers nothing; after one that does it falls to a tenth."""
+LEAST, MOST = 1e-12, 1e12
+"""Damping, at least and at most."""
+FALL, RISE = 0.1, 5.0
+"""What becomes of it after a step that lowers the loss, and after one that does not."""
 IDLE = 1e-11
 """A step that promises less than this fraction of the cost is no step."""
 OUTSIDE = 0.1
@@ -94,6 +96,36 @@ def _model(rows: Rows, jacobian: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jacobian @ (count * influence(r, delta, asymmetry)), (jacobian * bend[None, :]) @ jacobian.T
 
 
+class _Held(NamedTuple):
+    """The point held: z (p,), its gradient and curvature, the step that they make, its damping."""
+
+    z: jax.Array
+    slope: jax.Array
+    bend: jax.Array
+    step: jax.Array
+    damping: jax.Array
+
+
+def _tried(held: _Held, trial: jax.Array, rows: Rows, jacobian: jax.Array, better: jax.Array) -> _Held:
+    """Go on to a trial point if it is better, else stay with more damping; and make the next step.
+
+    The one loop of Levenberg and Marquardt, `march` and the optax form alike, is this over and over. Each
+    pass evaluates one trial point with its derivatives, so that a program holds a single copy of them: to
+    try again on the residuals alone, in a loop within, took 1.6 to 2.2 times as long for a thousand resamples
+    and compiled 1.3 to 1.5 times as long. Where the trial was no better the gradient and the curvature of
+    the point held still serve: kept instead of the Jacobian, they halve the traffic.
+    """
+    damping = jnp.where(better, jnp.maximum(held.damping * FALL, LEAST), held.damping * RISE)
+    z, slope, bend = chosen(better, (trial, *_model(rows, jacobian)), held[:3])
+    return _Held(z, slope, bend, damped_step(bend, slope, damping), damping)
+
+
+def _nothing_held(z: jax.Array, damping: Any) -> _Held:
+    """Return what is held before anything was tried."""
+    flat = jnp.zeros_like(z)
+    return _Held(z, flat, jnp.outer(flat, flat), flat, jnp.asarray(damping, z.dtype))
+
+
 class March(NamedTuple):
     """A start on its way: z (p,), damping, age in steps, cost, gradient norm, and whether it is done."""
 
@@ -106,12 +138,9 @@ class March(NamedTuple):
 
 
 class _State(NamedTuple):
-    z: jax.Array
+    held: _Held
     residual: jax.Array
-    slope: jax.Array
-    bend: jax.Array
     trial: jax.Array
-    damping: jax.Array
     step: jax.Array
     done: jax.Array
 
@@ -131,9 +160,8 @@ def march(
     Thresholds and temperatures begin `anneal` times too wide, and cool by `cooling` a step: far from the
     optimum the problem is least squares, whose basin is wide.
 
-    Each pass evaluates one trial point, so that the loop holds a single copy of the derivatives. After a
-    step that was no better, the gradient and the curvature of the point held still serve, though they may
-    be of the tolerance before: kept instead of the Jacobian, they halve the traffic.
+    After a step that was no better, the gradient and the curvature that still serve may be of the tolerance
+    before.
 
     Args:
         rows: (z, anneal) -> `Rows`, whose thresholds are the final ones: they are widened here.
@@ -150,40 +178,30 @@ def march(
         cost = jnp.sum(count * rho(r, delta, asymmetry))
         held = jnp.sum(count * rho(s.residual, delta, asymmetry))
         better = jnp.isfinite(cost) & ((cost < held) | (s.step == 0))
-        point = jnp.where(better, s.trial, s.z)
-        damping = jnp.where(better, jnp.maximum(s.damping * 0.1, LEAST), s.damping * RISE)
-        slope, bend = _model(Rows(r, count, delta, asymmetry), jacobian)
-        slope, bend = jnp.where(better, slope, s.slope), jnp.where(better, bend, s.bend)
-        step = damped_step(bend, slope, damping)
-        promised = -0.5 * (slope @ step)
-        idle = (promised <= IDLE * jnp.where(better, cost, held)) | (damping > 1e9)
-        trial = point + clipped(step)
+        now = _tried(s.held, s.trial, Rows(r, count, delta, asymmetry), jacobian, better)
+        promised = -0.5 * (now.slope @ now.step)
+        idle = (promised <= IDLE * jnp.where(better, cost, held)) | (now.damping > 1e9)
         r = jnp.where(better, r, s.residual)
-        return _State(point, r, slope, bend, trial, damping, s.step + 1, idle & (wide <= 1.0))
+        return _State(now, r, now.z + clipped(now.step), s.step + 1, idle & (wide <= 1.0))
 
     shape = jax.eval_shape(lambda z: rows(z, 1.0).residual, z).shape
-    far, flat, none = jnp.full(shape, jnp.inf, z.dtype), jnp.zeros_like(z), jnp.asarray(0)
+    none = jnp.asarray(0)
     # The first trial is the start itself, which is always taken: it gives one step of damping back.
-    first = _State(z, far, flat, jnp.outer(flat, flat), z, damping * RISE, none, none > 0)
+    first = _State(_nothing_held(z, damping * RISE), jnp.full(shape, jnp.inf, z.dtype), z, none, none > 0)
     s = jax.lax.while_loop(lambda s: (s.step < steps) & ~s.done, body, first)
-    how = rows(s.z, 1.0)
+    held, how = s.held, rows(s.held.z, 1.0)
     cost = jnp.sum(how.weight * rho(s.residual, how.delta, how.asymmetry))
-    return March(s.z, s.damping, age + s.step, cost, jnp.linalg.norm(s.slope), s.done)
+    return March(held.z, held.damping, age + s.step, cost, jnp.linalg.norm(held.slope), s.done)
 
 
-class LevenbergMarquardtState(NamedTuple):
-    """The damping that the last step was taken with."""
-
-    damping: jax.Array
-
-
-def levenberg_marquardt(damping: float = 1e-2, *, max_step: float = MAX_STEP, tries: int = 12) -> Any:
+def levenberg_marquardt(damping: float = 1e-2, *, max_step: float = MAX_STEP) -> Any:
     """Return Levenberg-Marquardt as an optax transformation, for least squares and robust losses.
 
     A step solves (H + R) s = -g, g and H = J^T W J being the gradient and the Gauss-Newton curvature of
-    sum_i w_i rho(r_i), and R a ridge of `damping` times H's diagonal (see `damped_step`). If it does not
-    lower the loss, the damping rises fivefold and the step is solved anew, on the same derivatives; after
-    one that does, it falls to a tenth. So no update ever raises the loss.
+    sum_i w_i rho(r_i), and R a ridge of `damping` times H's diagonal (see `damped_step`). An update tries one
+    step: one that lowers the loss is made, and the damping falls to a tenth; after one that does not the
+    parameters stay, and the damping rises fivefold. So no update ever raises the loss. Where something
+    else has moved the parameters since, as in a chain, the derivatives are taken there first.
 
     `update` needs `params` and, as an extra argument, `residual_fn`: params -> residuals, an array of any
     shape, or `Rows` that say how each counts. Parameters are one array or a pytree of arrays.
@@ -192,7 +210,6 @@ def levenberg_marquardt(damping: float = 1e-2, *, max_step: float = MAX_STEP, tr
     Args:
         damping: at first.
         max_step: no coordinate moves further in one update.
-        tries: how often an update may raise the damping before it gives up, and moves nowhere.
 
     Levenberg 1944, Quart. Appl. Math. 2:164; Marquardt 1963, J. SIAM 11:431.
 
@@ -211,12 +228,13 @@ def levenberg_marquardt(damping: float = 1e-2, *, max_step: float = MAX_STEP, tr
     import optax
     from jax.flatten_util import ravel_pytree
 
-    def init(params: Any) -> LevenbergMarquardtState:
-        return LevenbergMarquardtState(jnp.asarray(damping, ravel_pytree(params)[0].dtype))
+    def init(params: Any) -> _Held:
+        z = ravel_pytree(params)[0]
+        return _nothing_held(jnp.full_like(z, jnp.inf), damping)
 
     def update(
-        updates: Any, state: LevenbergMarquardtState, params: Any = None, *, residual_fn: Any = None, **_: Any
-    ) -> tuple[Any, LevenbergMarquardtState]:
+        updates: Any, state: _Held, params: Any = None, *, residual_fn: Any = None, **more: Any
+    ) -> tuple[Any, _Held]:
         if params is None or residual_fn is None:
             raise ValueError("levenberg_marquardt's update needs params and residual_fn=.")
         z, tree = ravel_pytree(params)
@@ -228,23 +246,21 @@ def levenberg_marquardt(damping: float = 1e-2, *, max_step: float = MAX_STEP, tr
             r = ravel_pytree(found)[0]
             return Rows(r, jnp.ones_like(r), jnp.full_like(r, jnp.inf), jnp.ones_like(r))
 
-        here, jacobian = _linearised(rows, z)
-        cost, (slope, bend) = total(here), _model(here, jacobian)
+        # What was handed out comes back rounded, unless something else moved it: then look there first.
+        rounding = 8 * jnp.finfo(z.dtype).eps * jnp.max(jnp.abs(z))
 
-        def stepped(damping: jax.Array) -> jax.Array:
-            return clipped(damped_step(bend, slope, damping), max_step)
+        def again(carry: tuple[_Held, jax.Array, jax.Array]) -> tuple[_Held, jax.Array, jax.Array]:
+            held = carry[0]
+            elsewhere = jnp.any(jnp.abs(z - held.z) > rounding)
+            step = jnp.where(elsewhere, 0.0, clipped(held.step, max_step))
+            there, jacobian = _linearised(rows, z + step)
+            better = elsewhere | (total(there) < total(rows(z)))
+            kept = jnp.where(elsewhere, held.damping / FALL, held.damping)
+            now = _tried(held._replace(z=z, damping=kept), z + step, there, jacobian, better)
+            return now, jnp.where(better, step, 0.0), elsewhere
 
-        def worse(tried: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-            count, _, step = tried
-            return (count < tries) & ~(total(rows(z + step)) <= cost)
-
-        def again(tried: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-            count, damping, _ = tried
-            return count + 1, RISE * damping, stepped(RISE * damping)
-
-        first = (jnp.asarray(0), state.damping, stepped(state.damping))
-        count, used, step = jax.lax.while_loop(worse, again, first)
-        step = jnp.where(count < tries, step, 0.0)
-        return tree(step), LevenbergMarquardtState(jnp.maximum(0.1 * used, LEAST))
+        unknown = jnp.asarray(True)
+        held, step, _ = jax.lax.while_loop(lambda carry: carry[2], again, (state, jnp.zeros_like(z), unknown))
+        return tree(step), held._replace(damping=jnp.minimum(held.damping, MOST))
 
     return optax.GradientTransformationExtraArgs(init, update)

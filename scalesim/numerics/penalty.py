@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from scalesim.numerics.descent import chosen
+
 __all__ = ["ITERATIONS", "minimise", "penalty_newton"]
 
 ITERATIONS = 30
@@ -153,7 +155,7 @@ def _tried(
     pressed = PENALTY * jax.nn.sigmoid(values[1:] / scale)
     curvature = jnp.where(i > 0, _bfgs(curvature, x - at, _turn(slopes, new_slopes, pressed)), curvature)
     reach = jnp.where(better, jnp.minimum(1.5 * reach, REACH[1]), 0.3 * reach)
-    best = jax.tree.map(lambda new, old: jnp.where(_like(better, old), new, old), tried, best)
+    best = chosen(better, tried, best)
     at, values, _, slopes = best
     step = _newton_step(at, values, slopes, curvature, scale)
     longest = jnp.maximum(jnp.abs(step).max(0), 1e-300)
@@ -181,9 +183,7 @@ def _descended(
 
         (value, (values, after)), slope = jax.value_and_grad(total, has_aux=True)(x)
         better = _penalised(values, SMOOTH[1]) <= _penalised(best[1], SMOOTH[1])
-        best = jax.tree.map(
-            lambda new, old: jnp.where(_like(better, old), new, old), (x, values, after), best
-        )
+        best = chosen(better, (x, values, after), best)
         update, inner = transformation.update(
             slope, inner, x, value=value, grad=slope, value_fn=lambda x: total(x)[0]
         )
@@ -192,10 +192,6 @@ def _descended(
     values, after = functions(start, carried)
     first = (start, carried, transformation.init(start), (start, values, after))
     return jax.lax.fori_loop(0, steps, one, first)[3]
-
-
-def _like(mask: jax.Array, leaf: jax.Array) -> jax.Array:
-    return mask.reshape((1,) * (jnp.ndim(leaf) - 1) + mask.shape)
 
 
 def _penalised(values: jax.Array, scale: jax.Array | float) -> jax.Array:

@@ -21,6 +21,7 @@ from scalesim.sweeps.keep import Kept, Margin
 from scalesim.sweeps.parts import write_part
 from scalesim.sweeps.screen import Question, exact, quick, screen, unreal
 from scalesim.sweeps.stream import Stream, check_real
+from scalesim.sweeps.table import tabulated
 
 __all__ = ["Engine", "SweepProgress"]
 
@@ -34,6 +35,18 @@ SAFETY = 8.0
 """The margin is so many times the greatest error seen on the sample."""
 WORST_MARGIN = 1e-3
 """Beyond this the question does not suit float32, and the screen runs in float64."""
+TABLE_MARGIN = 4 * LEAST_MARGIN
+"""Beyond this a table of the law is no good, or the question: the law itself is tried."""
+
+
+@dataclass(frozen=True)
+class Screen:
+    """How one question's designs are screened: the question made quick, its precision, what to allow for."""
+
+    question: Question
+    dtype: Any
+    margin: Margin
+    tabulated: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,22 +186,30 @@ class Engine:
         return time.monotonic() - self.seconds
 
     def _prepare(self) -> None:
-        """Set the bars by a sample of designs, and measure on it how far the screen may be wrong."""
-        sample = self.source.sample(SAMPLE)
-        self._margins, self._dtypes, self._screens = [], [], []
-        for i, question in enumerate(self.questions):
-            query = replace(question.query, objective=quick(question.query.objective))
-            fast = replace(question, query=query)
-            if len(sample):
-                true = exact(question, sample[:, 1:])
-                self.kept[i] = self.kept[i].merged(np.concatenate([sample, true], axis=1))
-                margin = _margin(true, exact(fast, sample[:, 1:], np.float32))
-            else:
-                margin = Margin(loss=10 * LEAST_MARGIN, cost=10 * LEAST_MARGIN)
-            single = max(margin.loss, margin.cost) <= WORST_MARGIN
-            self._dtypes.append(np.float32 if single else np.float64)
-            self._margins.append(margin if single else Margin(1e-9, 1e-9))
-            self._screens.append(fast.cast(self._dtypes[-1]))
+        """Set the bars by a sample of designs, and choose how to screen the others."""
+        self._sample = self.source.sample(SAMPLE)
+        self._true = [exact(question, self._sample[:, 1:]) for question in self.questions]
+        rows = [np.concatenate([self._sample, true], axis=1) for true in self._true]
+        self.kept = [kept.merged(some) for kept, some in zip(self.kept, rows, strict=True)]
+        self._screens = [self._screen_of(i) for i in range(len(self.questions))]
+
+    def _screen_of(self, i: int, table: bool = True) -> Screen:
+        """Return how to screen a question: by a table of its law where that will do, else by the law itself.
+
+        How far a screen may be wrong is measured on the sample, the table's error with float32's.
+        """
+        question, sizes = self.questions[i], self._sample[:, 1:]
+        fast = replace(question, query=replace(question.query, objective=quick(question.query.objective)))
+        problem = tabulated(question.problem, question.query, sizes) if table and len(sizes) else None
+        if problem is not None:
+            quicker = replace(fast, problem=problem)
+            margin = _margin(self._true[i], exact(quicker, sizes, np.float32))
+            if max(margin.loss, margin.cost) <= TABLE_MARGIN:
+                return Screen(quicker.cast(np.float32), np.float32, margin, tabulated=True)
+        margin = _margin(self._true[i], exact(fast, sizes, np.float32))
+        if max(margin.loss, margin.cost) <= WORST_MARGIN:
+            return Screen(fast.cast(np.float32), np.float32, margin)
+        return Screen(fast.cast(np.float64), np.float64, Margin(1e-9, 1e-9))
 
     def _round(self, blocks: int) -> int:
         """Evaluate this process's blocks among the next so many; return how many designs they held."""
@@ -214,16 +235,17 @@ class Engine:
         return done
 
     def _dispatch(self, block: Block, i: int, device: Any) -> Any:
-        dtype = self._dtypes[i]
+        dtype = self._screens[i].dtype
         with jax.enable_x64(dtype is np.float64):
             fields = jax.device_put({k: v.astype(dtype, copy=False) for k, v in block.fields.items()}, device)
             check = unreal(fields) if isinstance(self.source, Stream) and i == 0 else None
             return check, fields, self._screened(i, fields)
 
     def _screened(self, i: int, fields: dict[str, Any]) -> tuple[Any, Any]:
-        dtype = self._dtypes[i]
-        with jax.enable_x64(dtype is np.float64):
-            return screen(self._screens[i], fields, self.kept[i].bars(self._margins[i], dtype))
+        by = self._screens[i]
+        with jax.enable_x64(by.dtype is np.float64):
+            fields = {name: values.astype(by.dtype) for name, values in fields.items()}
+            return screen(by.question, fields, self.kept[i].bars(by.margin, by.dtype))
 
     def _take(self, block: Block, i: int, answer: Any) -> None:
         """Look at what a block's screen let through: evaluate that exactly, and keep the best."""
@@ -238,7 +260,16 @@ class Engine:
             # The bars were low, as before a stream's first block: raise them by a few, and look again.
             self._keep(block, i, found[:: len(found) // (MANY // 4)])
             found = np.flatnonzero(np.asarray(self._screened(i, fields)[1]))
+        if len(found) > MANY and self._beyond_table(block, i, found):
+            self._screens[i] = self._screen_of(i, table=False)
+            found = np.flatnonzero(np.asarray(self._screened(i, fields)[1]))
         self._keep(block, i, found)
+
+    def _beyond_table(self, block: Block, i: int, found: np.ndarray) -> bool:
+        """Say whether most of what passed did as the table does not hold it, as may be late in a stream."""
+        by = self._screens[i]
+        sizes = block.pick(found)[1]
+        return by.tabulated and bool(np.isneginf(exact(by.question, sizes, by.dtype)[:, 0]).mean() > 0.5)
 
     def _keep(self, block: Block, i: int, found: np.ndarray) -> None:
         indices, sizes = block.pick(found)
@@ -292,8 +323,8 @@ def _margin(true: np.ndarray, rough: np.ndarray) -> Margin:
     if not np.isfinite(rough[fine]).all():
         return Margin(np.inf, np.inf)
     off = np.abs(rough[fine] - true[fine])
-    if not len(off):
-        return Margin(LEAST_MARGIN, LEAST_MARGIN)
+    if not len(off):  # of which nothing was measured
+        return Margin(10 * LEAST_MARGIN, 10 * LEAST_MARGIN)
     relative = off[:, 1:] / np.maximum(np.abs(true[fine, 1:]), np.finfo(float).tiny)
     return Margin(
         loss=max(LEAST_MARGIN, SAFETY * float(off[:, 0].max())),

@@ -90,7 +90,7 @@ def test_update_says_what_it_needs():
 def test_it_chains_with_other_transformations():
     solver = optax.chain(levenberg_marquardt(), optax.scale(0.5))
     solver = optax.with_extra_args_support(solver)
-    params, _, _ = loop(ROSENBROCK, jnp.array([-1.2, 1.0]), 60, solver)
+    params, _, _ = loop(ROSENBROCK, jnp.array([-1.2, 1.0]), 80, solver)
     np.testing.assert_allclose(params, 1.0, atol=1e-6)
 
 

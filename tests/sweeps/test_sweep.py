@@ -1,10 +1,11 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import scalesim as ss
 from scalesim.cost import FIGURE_1, FIGURE_2, ExpectedCost
 from scalesim.families import TABLE
-from scalesim.laws import Chinchilla, HeadLaw
+from scalesim.laws import Chinchilla, HeadLaw, law_from_function
 from scalesim.shape import Shape
 from scalesim.sweeps import Product, Stream, engine, product
 from scalesim.sweeps.block import SIZES
@@ -20,6 +21,23 @@ SPACE = Product(
     n_head=range(1, 21),
     n_kv_head=[1, 2, 3, 4, 8],
 )
+
+
+def smooth(n_params, n_head, n_kv_head, A, b, C):
+    """A law of a user's own, whose sizes are counted without embeddings."""
+    return 1.9 + A * (n_params / 2e8) ** -b + C / n_head + 0.02 / n_kv_head
+
+
+def kinked(n_params, n_head, A, b, C):
+    """Above 4e8 parameters it falls no more, and jumps at 6e8: no polynomial follows it."""
+    jump = jnp.where(n_params > 6e8, C, 0.0)
+    return 1.9 + A * (jnp.minimum(n_params, 4e8) / 2e8) ** -b + C / n_head - jump
+
+
+RANGES = {"A": (0.3, 1.2), "b": (0.1, 0.4), "C": (0.01, 0.2)}
+SMOOTH = law_from_function(smooth, RANGES, ["n_params", "n_head", "n_kv_head"])(A=0.8, b=0.2, C=0.3)
+KINKED = law_from_function(kinked, RANGES, ["n_params", "n_head"])(A=0.8, b=0.2, C=0.05)
+DEFAULT = ss.named_fit("default").law
 
 
 @pytest.fixture
@@ -72,6 +90,11 @@ def check(found, measures, sizes, target):
             assert not better.any()
 
 
+def cheap_depth(shape, workload):
+    """An objective of a user's own, not from the catalogue."""
+    return shape.n_layer * 1e3 + shape.d_ff * shape.n_kv_head + workload.context_length
+
+
 @pytest.mark.parametrize(
     ("law", "objective", "target"),
     [
@@ -79,6 +102,10 @@ def check(found, measures, sizes, target):
         (LAW, FIGURE_1, 2.7),
         (LAW, ExpectedCost(FIGURE_2, ss.ContextLengths.from_histogram([8192, 131072], [3, 1])), 2.6),
         (Chinchilla(), FIGURE_2, 2.7),
+        (DEFAULT, FIGURE_2, 2.62),
+        (DEFAULT, cheap_depth, 2.8),
+        (SMOOTH, FIGURE_2, 2.65),
+        (KINKED, FIGURE_2, 2.58),
     ],
 )
 def test_the_answer_is_that_of_brute_force(law, objective, target, many_blocks):
@@ -87,11 +114,6 @@ def test_the_answer_is_that_of_brute_force(law, objective, target, many_blocks):
     found = ss.sweep(law, space, JOB, target, objective=objective, top=25)
     assert found.designs == space.count > 15 * 4096
     check(found, brute_force(law, sizes, JOB, objective), sizes, target)
-
-
-def cheap_depth(shape, workload):
-    """An objective of a user's own, not from the catalogue."""
-    return shape.n_layer * 1e3 + shape.d_ff * shape.n_kv_head + workload.context_length
 
 
 def test_ties_go_to_the_lower_loss_then_to_the_lower_index(many_blocks):

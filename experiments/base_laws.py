@@ -2,7 +2,7 @@
 
     python -m experiments.base_laws
 
-Writes results/base_NAME.json. The measurements themselves are not part of the project (see public_data.py);
+Writes scalesim/data/law_tokens-NAME.json. The measurements are not part of the project (see public_data.py);
 the fits are, so the studies run without them. Losses of different sets are not comparable: tokenizer and
 corpus differ. What carries over, if anything does, is how the loss moves with N and D.
 """
@@ -10,16 +10,17 @@ corpus differ. What carries over, if anything does, is how the loss moves with N
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import scalesim as ss
-from experiments.common import RESULTS
 from experiments.public_data import public_runs
-from scalesim.fitting import Fit, load_fit, with_bootstrap
+from scalesim.fitting import Fit, named_fit, with_bootstrap
 
 __all__ = ["BASES", "Base", "base_fit"]
 
 RESAMPLES = 200
+DATA = Path(ss.__file__).parent / "data"
 
 
 class Base(NamedTuple):
@@ -46,7 +47,7 @@ BASES = {
 
 def base_fit(name: str) -> Fit:
     """Return a base law with its bootstrap, as committed."""
-    return load_fit(RESULTS / f"base_{name}.json")
+    return named_fit(f"tokens-{name}")
 
 
 def main() -> None:
@@ -54,7 +55,7 @@ def main() -> None:
     for name, base in BASES.items():
         runs = replace(ss.load_runs(folder / base.file, **base.read), source=base.source)
         found = with_bootstrap(ss.fit("chinchilla", runs), RESAMPLES)
-        found.save(RESULTS / f"base_{name}.json")
+        found.save(DATA / f"law_tokens-{name}.json")
         ranges = found.provenance["evidence"][0]["ranges"]
         print(f"{name}: {len(runs)} runs, {base.source}; {found.message}")
         print(f"  {found.law}")

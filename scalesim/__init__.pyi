@@ -12,12 +12,14 @@ from scalesim.cost import AtMost as AtMost
 from scalesim.cost import Band as Band
 from scalesim.cost import Calibration as Calibration
 from scalesim.cost import Counts as Counts
+from scalesim.cost import Deployment as Deployment
 from scalesim.cost import ExpectedCost as ExpectedCost
 from scalesim.cost import HardwareAwareCost as HardwareAwareCost
 from scalesim.cost import LifetimePrice as LifetimePrice
 from scalesim.cost import Measure as Measure
 from scalesim.cost import Parallel as Parallel
 from scalesim.cost import RequestPrice as RequestPrice
+from scalesim.cost import Served as Served
 from scalesim.cost import ServingCost as ServingCost
 from scalesim.cost import TimePerToken as TimePerToken
 from scalesim.cost import TimeToFirstToken as TimeToFirstToken
@@ -42,6 +44,7 @@ from scalesim.cost import max_training_flops as max_training_flops
 from scalesim.cost import named_measure as named_measure
 from scalesim.cost import pool_bytes as pool_bytes
 from scalesim.cost import prefill_time as prefill_time
+from scalesim.cost import serve_plan as serve_plan
 from scalesim.cost import serving as serving
 from scalesim.cost import serving_cost as serving_cost
 from scalesim.cost import serving_memory as serving_memory
@@ -182,6 +185,7 @@ from scalesim.laws import Repetition as Repetition
 from scalesim.laws import ScalingHeadLaw as ScalingHeadLaw
 from scalesim.laws import SeparableHeadLaw as SeparableHeadLaw
 from scalesim.laws import SquashedHeadLaw as SquashedHeadLaw
+from scalesim.laws import TokensAndHeads as TokensAndHeads
 from scalesim.laws import coefficient as coefficient
 from scalesim.laws import law_from_function as law_from_function
 from scalesim.laws import option as option
@@ -191,6 +195,8 @@ from scalesim.measure import measure_hardware as measure_hardware
 from scalesim.models import KnownModel as KnownModel
 from scalesim.models import known_model as known_model
 from scalesim.models import known_models as known_models
+from scalesim.redesigns import Redesign as Redesign
+from scalesim.redesigns import redesign as redesign
 from scalesim.report import draw_designs as draw_designs
 from scalesim.report import draw_distributions as draw_distributions
 from scalesim.report import draw_frontier as draw_frontier

@@ -61,6 +61,9 @@ class Options:
     """Accelerators that split the layers."""
     expert: int = 1
     """Accelerators that split the experts."""
+    best_plan: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Choose tensor, pipeline and expert parallelism, replicas and their batch: the cheapest way to serve
+    --batch-size sequences at a time."""
     flops_per: Literal["sequence", "token"] = "sequence"
     """Count the paper's inference FLOPs over the whole sequence, or for one token."""
     causal_halving: bool = False
@@ -83,6 +86,7 @@ def run(args: list[str]) -> int:
     use_compilation_cache()
     from scalesim.cost.capacity import check_fits
     from scalesim.cost.counts import counts
+    from scalesim.cost.deployment import serve_plan
     from scalesim.cost.explain import serving_cost
     from scalesim.cost.parallel import Parallel
     from scalesim.errors import Unreachable
@@ -93,6 +97,15 @@ def run(args: list[str]) -> int:
     workload = _workload(options, given)
     hardware = load_hardware(options.hardware)
     parallel = Parallel(tensor=options.tensor, pipeline=options.pipeline, expert=options.expert)
+    best = None
+    if options.best_plan:
+        if parallel.devices > 1:
+            raise InvalidInput(
+                "--best-plan chooses the parallelism: leave out --tensor, --pipeline and --expert."
+            )
+        best = serve_plan(given.shape, workload, hardware)
+        parallel = best.deployment.parallel
+        workload = dataclasses.replace(workload, batch_size=whole(best.deployment.batch_size))
     parallel.check(given.shape)
     unfit = None
     try:
@@ -105,6 +118,7 @@ def run(args: list[str]) -> int:
     report = {
         **_head(given, workload, hardware, parallel),
         **serving_json(cost),
+        "plan": None if best is None else best.to_dict(),
         "fits": unfit is None,
         "unfit": unfit,
         "counts": found.to_dict(),
@@ -130,6 +144,8 @@ def run(args: list[str]) -> int:
     if options.json:
         print_json(report)
     else:
+        if best is not None:
+            print(f"{best}\nOne replica of it:")
         print_serving(report, cost, hardware, found)
     return 0
 

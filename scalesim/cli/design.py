@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from scalesim.cli.common import parse, print_json, working
-from scalesim.cli.question import Objective, constraints_of, objective_of, plan_of, workloads_of
+from scalesim.cli.question import (
+    Objective,
+    baseline_of,
+    constraints_of,
+    objective_of,
+    plan_of,
+    target_losses,
+    workloads_of,
+)
 from scalesim.cli.trades import report_frontiers, report_map
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput, Unreachable, choose
@@ -29,8 +37,9 @@ class Options:
 
     context: tuple[str, ...] = ("128K",)
     """Context lengths in tokens; K is 1024. Several give an answer each."""
-    target_loss: tuple[float, ...] = (2.615,)
-    """Losses to reach, nats a token. Several give an answer each, at every context."""
+    target_loss: tuple[str, ...] = ("2.615",)
+    """Losses to reach, nats a token; or that which the law predicts for a model, as like:llama-3.1-8b@15T.
+    Several give an answer each, at every context."""
     context_mix: tuple[str, ...] = ()
     """Instead of --context: a distribution of lengths, LENGTH:WEIGHT ..., for the expected cost."""
     batch_size: float = 1.0
@@ -87,7 +96,7 @@ class Options:
     family: str = "figure"
     """Depth against width: figure (d_model = 128 n_layer), table, or a ratio."""
     baseline: str = "llama3-gqa"
-    """llama3-gqa, mha, mqa, or a shape such as 16x2048x32x8 (layers, width, query and KV heads)."""
+    """llama3-gqa, mha, mqa, a shape such as 16x2048x32x8, a known model, or a config.json."""
     law: str = "default"
     """The loss law: default (runs and ablations), paper, points (its runs alone), or a saved fit."""
     runs: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
@@ -132,6 +141,8 @@ def run(args: list[str]) -> int:
         "plan": plan_of(options),
     }
     workloads = workloads_of(options)
+    losses: Any = target_losses(options.target_loss, law, workloads[0])
+    options = dataclasses.replace(options, target_loss=tuple(losses))
     lattices: list[Any] = [
         named_lattice(name, options.max_head, options.tile, options.tensor) for name in names
     ]
@@ -141,12 +152,11 @@ def run(args: list[str]) -> int:
     if options.map:
         report_map(law, workloads[0], lattices, options, how)
         return 0
-    how["baseline"] = options.baseline
+    how["baseline"] = baseline_of(options.baseline)
     if options.free:
         lattices = [_space(law, options)]
     with working("searching (the first call compiles)"):
         if options.budget is None:
-            losses = list(options.target_loss)
             by_lattice = [search(law, workloads, losses, lattice=lattice, **how) for lattice in lattices]
         else:
             by_lattice = [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from scalesim.errors import InvalidInput
@@ -11,7 +13,16 @@ if TYPE_CHECKING:
     from scalesim.cost import AtMost, Measure, Parallel
     from scalesim.workload import TrainingPlan, Workload
 
-__all__ = ["Objective", "constraints_of", "objective_of", "parallel_of", "plan_of", "workloads_of"]
+__all__ = [
+    "Objective",
+    "baseline_of",
+    "constraints_of",
+    "objective_of",
+    "parallel_of",
+    "plan_of",
+    "target_losses",
+    "workloads_of",
+]
 
 Objective = Literal["z", "z-figure1", "memory", "flops", "ttft", "tpot", "price"]
 _ON_HARDWARE = ("ttft", "tpot", "price")
@@ -139,3 +150,62 @@ def _mix(entries: tuple[str, ...]) -> tuple[list[float], list[float]]:
             raise InvalidInput(f"context-mix {entry!r} is not LENGTH:WEIGHT; 8K:0.9 would do.") from None
         lengths.append(float(parse_context(length, "context-mix")))
     return lengths, weights
+
+
+def target_losses(texts: Sequence[str], law: Any, workload: Workload) -> list[float]:
+    """Return the losses to reach: numbers, or those that the law predicts for models (`like:MODEL[@TOKENS]`).
+
+    Raises:
+        InvalidInput: neither, or a model whose loss the law cannot tell.
+    """
+    return [_like(text[5:], law, workload) if text.startswith("like:") else _loss(text) for text in texts]
+
+
+def _loss(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidInput(
+            "target-loss must be in nats a token, or like:MODEL@TOKENS (such as like:llama-3.1-8b@15T), but "
+            f"is {text!r}."
+        ) from None
+
+
+def _like(text: str, law: Any, workload: Workload) -> float:
+    from scalesim.cli.given import given_shape
+    from scalesim.design.problem import Problem, Query
+    from scalesim.units import parse_count
+    from scalesim.workload import TrainingPlan
+
+    model, at, tokens = text.partition("@")
+    given, own = given_shape(model), law.law
+    n_tokens = parse_count(tokens, "tokens of target-loss") if at else None
+    if "n_tokens" in own.fields and n_tokens is None:
+        raise InvalidInput(f"target-loss like:{model} needs its training tokens, such as like:{model}@15T.")
+    if "n_tokens" not in own.fields and n_tokens is not None:
+        print(
+            f"scalesim: the law does not see training tokens: {given.name} is taken at the law's own 20 a "
+            "parameter. `scalesim redesign` sees them.",
+            file=sys.stderr,
+        )
+    plan = TrainingPlan(n_tokens=n_tokens)
+    query = Query(workload=workload, target_loss=1.0, plan=plan)
+    loss = float(Problem(law=own).loss_of(given.shape, query))
+    print(f"scalesim: the law predicts {loss:.4f} nats a token for {given.name}.", file=sys.stderr)
+    return loss
+
+
+def baseline_of(text: str) -> Any:
+    """Return what designs are compared with: a rule's name as it is, or a model's shape."""
+    from scalesim.families import named_baseline
+
+    try:
+        named_baseline(text)
+    except InvalidInput as error:
+        from scalesim.cli.given import given_shape
+
+        try:
+            return given_shape(text).shape
+        except InvalidInput as other:
+            raise InvalidInput(f"{error} Or a model: {other}") from None
+    return text

@@ -5,6 +5,7 @@ from scalesim.cost.cache import kv_bytes_per_token, kv_cache_bytes, pool_bytes, 
 from scalesim.cost.calibration import Calibration, Timing, calibrate
 from scalesim.cost.capacity import check_fits, largest_batch, largest_context
 from scalesim.cost.counts import Counts, counts
+from scalesim.cost.deployment import Deployment, Served, serve_plan
 from scalesim.cost.explain import ServingCost, serving_cost
 from scalesim.cost.flops import ForwardFlops, forward_flops
 from scalesim.cost.latency import (
@@ -71,6 +72,7 @@ __all__ = [
     "Band",
     "Calibration",
     "Counts",
+    "Deployment",
     "ExpectedCost",
     "ForwardFlops",
     "HardwareAwareCost",
@@ -82,6 +84,7 @@ __all__ = [
     "Parts",
     "PerMillion",
     "RequestPrice",
+    "Served",
     "Serving",
     "ServingCost",
     "TimePerToken",
@@ -118,6 +121,7 @@ __all__ = [
     "prefill_operators",
     "prefill_time",
     "reported_cost",
+    "serve_plan",
     "serving",
     "serving_cost",
     "serving_memory",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from scalesim.cost.numbers import in_bytes, larger, smaller
-from scalesim.cost.parallel import ONE_DEVICE, Parallel, held_heads
+from scalesim.cost.parallel import ONE_DEVICE, Parallel, held_heads, split
 from scalesim.shape import Shape
 from scalesim.shape.mixers import Cached
 from scalesim.types import Num
@@ -41,14 +41,16 @@ def kept_tokens(shape: Shape, *, kv_bits: Num = 16, parallel: Parallel = ONE_DEV
     for block in shape.blocks:
         for kept in () if block.mixer is None else block.mixer.cached():
             n_bytes = block.count * cached_bytes(kept, kv_bits, parallel)
-            found.append(Kept(n_bytes / parallel.pipeline if parallel.pipeline > 1 else n_bytes, kept.window))
+            found.append(
+                Kept(n_bytes / parallel.pipeline if split(parallel.pipeline) else n_bytes, kept.window)
+            )
     return found
 
 
 def cached_bytes(kept: Cached, kv_bits: Num, parallel: Parallel = ONE_DEVICE) -> Num:
     """Return the bytes a token of what one layer caches, on one device."""
     values = kept.values
-    if parallel.tensor > 1 and kept.heads is not None:
+    if split(parallel.tensor) and kept.heads is not None:
         values = values / kept.heads * held_heads(kept.heads, parallel)
     n_bytes = in_bytes(values, kv_bits)
     return n_bytes if kept.every == 1 else n_bytes / kept.every
@@ -61,7 +63,7 @@ def state_bytes(shape: Shape, *, parallel: Parallel = ONE_DEVICE) -> Num:
     0
     """
     total = sum(block.count * block.mixer.state_bytes for block in shape.blocks if block.mixer is not None)
-    return total / parallel.tensor / parallel.pipeline if parallel.devices > 1 else total
+    return total / parallel.tensor / parallel.pipeline if split(parallel.devices) else total
 
 
 def kv_bytes_per_token(shape: Shape, *, kv_bits: Num = 16, parallel: Parallel = ONE_DEVICE) -> Num:

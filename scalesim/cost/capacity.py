@@ -11,7 +11,7 @@ from scalesim.cost.cache import Kept, kept_tokens, pool_layout, state_bytes
 from scalesim.cost.latency import RESERVE
 from scalesim.cost.memory import activation_bytes, serving_memory, weight_bytes
 from scalesim.cost.numbers import larger, to_float
-from scalesim.cost.parallel import ONE_DEVICE, Parallel
+from scalesim.cost.parallel import ONE_DEVICE, Parallel, split
 from scalesim.errors import Unreachable
 from scalesim.hardware import Hardware
 from scalesim.shape import Shape
@@ -86,7 +86,7 @@ def largest_context(
     """
     limit = usable_bytes(hardware, reserve)
     job = replace(workload, generated_length=None, prefix_length=0)
-    sequences = job.batch_size / parallel.expert if parallel.expert > 1 else job.batch_size
+    sequences = job.batch_size / parallel.expert if split(parallel.expert) else job.batch_size
     kept = kept_tokens(to_float(shape), kv_bits=job.kv_bits, parallel=parallel)
     fixed = weight_bytes(to_float(shape), weight_bits=job.weight_bits, parallel=parallel)
     if job.kv_pool:

@@ -11,7 +11,7 @@ from scalesim.cost.cache import kv_cache_bytes
 from scalesim.cost.memory import serving_memory
 from scalesim.cost.numbers import larger, to_float
 from scalesim.cost.operators import Operator, forward_operators
-from scalesim.cost.parallel import ONE_DEVICE, Parallel
+from scalesim.cost.parallel import ONE_DEVICE, Parallel, split
 from scalesim.errors import InvalidInput
 from scalesim.hardware import Hardware
 from scalesim.pytree import register
@@ -96,7 +96,7 @@ def decode_operators(
     stages one after the other, which is also the time between two tokens of a sequence.
     """
     share = parallel.expert * parallel.pipeline
-    batch = workload.batch_size if share == 1 else larger(workload.batch_size / share, 1)
+    batch = workload.batch_size if not split(share) else larger(workload.batch_size / share, 1)
     length = _mean_length(workload) if length is None else length
     return forward_operators(
         shape, workload, hardware, parallel, batch_size=batch, new=1, past=length - 1, decode=True

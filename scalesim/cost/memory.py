@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from scalesim.cost.cache import kv_cache_bytes, pool_bytes
 from scalesim.cost.numbers import in_bytes, larger, smaller
-from scalesim.cost.parallel import ONE_DEVICE, Parallel, held_heads
+from scalesim.cost.parallel import ONE_DEVICE, Parallel, held_heads, split
 from scalesim.pytree import register
 from scalesim.shape import Shape, count_params, parameter_table
 from scalesim.types import Num
@@ -49,7 +49,7 @@ def weight_bytes(shape: Shape, *, weight_bits: Num = 16, parallel: Parallel = ON
 
 def held_params(shape: Shape, parallel: Parallel = ONE_DEVICE) -> tuple[Num, Num]:
     """Return the parameters on one device: of the layers' matrices, and of everything else."""
-    if parallel.devices == 1:
+    if not split(parallel.devices):
         matrices = count_params(shape, "paper")
         return matrices, count_params(shape) - matrices
     found: list[Num] = [0.0, 0.0]
@@ -107,7 +107,7 @@ def serving_memory(shape: Shape, workload: Workload, parallel: Parallel = ONE_DE
     parallel.check(shape)
     job = workload
     # Each pipeline stage holds its layers' cache of the whole batch; each expert replica its own share.
-    sequences = job.batch_size / parallel.expert if parallel.expert > 1 else job.batch_size
+    sequences = job.batch_size / parallel.expert if split(parallel.expert) else job.batch_size
 
     def cache(length: Num) -> Num:
         kept = pool_bytes if job.kv_pool else kv_cache_bytes

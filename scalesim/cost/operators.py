@@ -27,6 +27,7 @@ from scalesim.cost.parallel import (
     all_to_all_time,
     held_heads,
     send_time,
+    split,
 )
 from scalesim.hardware import Hardware
 from scalesim.pytree import register, static
@@ -397,16 +398,16 @@ def _communication(p: _Pass) -> list[Operator]:
     s, parallel, hw = p.shape, p.parallel, p.hardware
     residual = p.act * p.tokens / p.chunks * s.d_model
     parts: dict[str, Num] = {}
-    if parallel.tensor > 1:
+    if split(parallel.tensor):
         once = all_reduce_time(residual, parallel.tensor, hw)
         parts["all-reduce"] = 2 * s.n_layer * p.chunks * once
     for block in s.blocks:
-        if parallel.expert > 1 and isinstance(block.ffn, MixtureOfExperts):
+        if split(parallel.expert) and isinstance(block.ffn, MixtureOfExperts):
             once = all_to_all_time(residual * block.ffn.top_k, parallel.expert, hw)
             parts["expert all-to-all"] = (
                 parts.get("expert all-to-all", 0.0) + 2 * block.count * p.chunks * once
             )
-    if parallel.pipeline > 1:
+    if split(parallel.pipeline):
         parts["pipeline"] = send_time(residual, parallel.pipeline, hw) * p.chunks
     kinds = {"all-reduce": "all-reduce", "expert all-to-all": "nccl all-to-all"}
     return [

@@ -22,6 +22,7 @@ from scalesim.laws.heads import (
     SeparableHeadLaw,
     SquashedHeadLaw,
 )
+from scalesim.laws.joined import TokensAndHeads
 from scalesim.laws.power import Chinchilla, Kaplan, PowerLaw, PowerOfSum
 from scalesim.laws.terms import (
     AspectRatio,
@@ -60,6 +61,7 @@ __all__ = [
     "SeparableHeadLaw",
     "SquashedHeadLaw",
     "Sum",
+    "TokensAndHeads",
     "coefficient",
     "fields_of",
     "law_from_function",

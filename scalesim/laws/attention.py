@@ -62,21 +62,29 @@ class AttentionLaw(Law):
     )
     head_slope: Num = coefficient((-0.01, 0.01), positive=False, default=0.0, meaning="own slope in head_dim")
 
-    def loss(self, x: X) -> Num:
-        """Return the loss of the class's equation."""
+    def by_attention(self, x: X) -> Num:
+        """Return 1 + the three terms of heads: how many times the reducible loss is that of endless heads."""
         size, head = jnp.log(x["n_params"] / N0), jnp.log(x["head_dim"] / HEAD)
         queries, keys = jnp.log(x["n_head"]), jnp.log(x["n_kv_head"])
         q = queries + self.u * head - self.r / 3 * size
-        by_head = self.H * jnp.log1p(jnp.exp(2 * (jnp.log(self.h / HEAD) - head)))
-        terms = (
+        return (
             1
             + self.C * jnp.exp(self.b * self.c * size) * jnp.log1p(self.k * jnp.exp(-q))
             + self.F * jnp.exp(self.b * self.f * size) * jnp.log1p(self.m * jnp.exp(-keys - self.w * head))
-            + by_head
+            + self.H * jnp.log1p(jnp.exp(2 * (jnp.log(self.h / HEAD) - head)))
         )
+
+    def own_slopes(self, x: X) -> Num:
+        """Return the factor of a corpus's own slopes: 1 where they are 0."""
+        head = jnp.log(x["head_dim"] / HEAD)
         wide = head + jnp.log(HEAD / WIDTH)
-        own = self.width_slope * (queries + wide) + self.cache_slope * (keys + wide) + self.head_slope * head
-        return (self.E + self.A * jnp.exp(-self.b * size) * terms) * jnp.exp(-own)
+        queries, keys = jnp.log(x["n_head"]) + wide, jnp.log(x["n_kv_head"]) + wide
+        return jnp.exp(-(self.width_slope * queries + self.cache_slope * keys + self.head_slope * head))
+
+    def loss(self, x: X) -> Num:
+        """Return the loss of the class's equation."""
+        reducible = self.A * jnp.exp(-self.b * jnp.log(x["n_params"] / N0)) * self.by_attention(x)
+        return (self.E + reducible) * self.own_slopes(x)
 
 
 @register_law

@@ -206,6 +206,13 @@ problem, query = ss.Problem(law=fit.law), ss.Query(workload=job, target_loss=2.6
 lowest = ss.exhaustive(problem, ss.stack_queries([query]), ss.PAPER)
 gradient = jax.grad(lambda s: jnp.log(ss.FIGURE_2(s, job)))(shape)
 
+# What to build instead of a model, and how to serve one.
+instead: ss.Redesign = ss.redesign("llama-3.1-8b", 15e12, job)
+scenarios: list[ss.Redesign] = ss.redesign(["llama-3.1-8b"], 15e12, [job])
+plan_: ss.Served = ss.serve_plan(shape, job, ss.load_hardware("h100-sxm"))
+way: ss.Deployment = plan_.deployment
+joined = ss.TokensAndHeads()
+
 # Sweeps.
 product: ss.Product = ss.default_product(1e6)
 swept: ss.Sweep = ss.sweep(fit, product, job, 2.6, progress=lambda now: print(now.rate))

@@ -1,0 +1,237 @@
+"""`scalesim redesign`: what to build instead of a model that one would copy."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from scalesim.cli.common import parse, print_json, working
+from scalesim.cli.given import Given, given_shape, whole
+from scalesim.compilation import use_compilation_cache
+from scalesim.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from scalesim.workload import ContextLengths, TrainingPlan, Workload
+
+__all__ = ["Options", "run"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to build instead of a model, as good by the law and cheapest where it serves."""
+
+    model: tyro.conf.Positional[str]
+    """A known model, a config.json, its folder, a hub id in your cache, or sizes such as 16x2048x32x8."""
+    tokens: str | None = None
+    """Training tokens of the model, such as 15T."""
+    training_flops: float | None = None
+    """Instead of --tokens: its training FLOPs, such as 7.7e23."""
+    training_dollars: float | None = None
+    """Instead of --tokens: the $ of its training on --hardware."""
+    training_context: str = "8K"
+    """Tokens of a training sequence."""
+    same: Literal["flops", "tokens", "free"] = "flops"
+    """What a redesign spends on training: the model's FLOPs, its tokens whatever they cost, or any part of
+    its FLOPs."""
+    loss: str = "+0%"
+    """Quality against the model's own: +0%, -1% (of loss), or 1.2x (as if on so much more compute)."""
+    context: tuple[str, ...] = ("128K",)
+    """Tokens of context, prompt and generated together; or a mixture, such as 8K:0.7 64K:0.3."""
+    batch_size: Annotated[float, tyro.conf.arg(aliases=["--batch"])] = 16.0
+    """Sequences served at a time, by all replicas together."""
+    generated: str | None = None
+    """Tokens generated a sequence, the rest being the prompt; default: answers alone are priced."""
+    prefix: str | None = None
+    """Tokens of the prompt that all sequences share."""
+    hardware: str = "h100-sxm"
+    """An accelerator of the catalogue, or a JSON file with its figures."""
+    weight_bits: float | None = None
+    """Bits a value of the layers' matrices (default: as the model is stored)."""
+    kv_bits: float = 16.0
+    """Bits a value of the KV cache."""
+    compute: Literal["bf16", "fp8", "int8", "fp4"] = "bf16"
+    """Number format of the matrix units."""
+    traffic: str | None = None
+    """Tokens served in the model's life, such as 1T: training and serving are then paid together."""
+    objective: Literal["auto", "lifetime", "price", "tpot", "ttft", "memory", "energy"] = "auto"
+    """What is minimised (auto: lifetime with --traffic, else price)."""
+    max_tpot: float | None = None
+    """At most so many seconds between two tokens."""
+    max_ttft: float | None = None
+    """At most so many seconds to the first token of a prompt alone."""
+    max_devices: int | None = None
+    """At most so many accelerators in all."""
+    mixers: tuple[str, ...] = ("own",)
+    """What attention may become: own, latent, shared (keys and values of two layers)."""
+    law: str = "default"
+    """The law of heads: default, or a saved fit of AttentionLaw with samples."""
+    contrasts: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Comparisons of your own (loss_a, loss_b, heads): the law's samples count by how well they predict."""
+    runs: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Instead of --contrasts: a run table, whose runs of one size are compared."""
+    out: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Write config.json of the best design, a report (HTML and Markdown), a figure, and runs that decide."""
+    plot: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Draw the savings over context with both intervals."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON object on standard output, and nothing else."""
+
+
+def run(args: list[str]) -> int:
+    """Run the command."""
+    options = parse(Options, "redesign", args, repeats=("--context", "--mixers"))
+    use_compilation_cache()
+    from scalesim.fitting import named_fit
+    from scalesim.redesigns import redesign
+
+    given = given_shape(options.model)
+    workload, contexts = _serving(options, given)
+    loss, factor = _quality(options.loss)
+    with working("redesigning (the first call compiles)"):
+        found = redesign(
+            given.shape,
+            _plan(options, given),
+            workload,
+            hardware=options.hardware,
+            objective=None if options.objective == "auto" else options.objective,
+            same=options.same,
+            loss=loss,
+            equivalent_compute=factor,
+            traffic=_traffic(options),
+            contexts=contexts,
+            max_tpot=options.max_tpot,
+            max_ttft=options.max_ttft,
+            max_devices=options.max_devices,
+            mixers=options.mixers,
+            law=named_fit(options.law),
+            contrasts=_contrasts(options),
+            detail=contexts is None,
+            name=given.name,
+        )
+    written = found.save(options.out) if options.out is not None else []
+    if options.plot is not None:
+        from scalesim.report import save
+
+        save(found.plot(), options.plot)
+    if options.json:
+        print_json(found.to_dict())
+        return 0
+    _print(found)
+    for path in (*written, *(() if options.plot is None else (options.plot,))):
+        print(f"Written: {path}")
+    return 0
+
+
+def _print(found: Any) -> None:
+    print(found)
+    if found.over_context:
+        print(found.flip_text())
+    for row in found.what_if[1:]:
+        if row.get("n_head") is None:
+            print(f"  {row['changed']}: nothing will do")
+        elif row.get("saved") is not None:
+            saved = f"{row['saved']:.0%} saved ({row['low']:.0%} .. {row['high']:.0%})"
+            print(f"  {row['changed']}: {row['heads']}, {saved}")
+
+
+def _plan(options: Options, given: Given) -> TrainingPlan:
+    """Return the training of the model: from tokens, FLOPs or dollars."""
+    from scalesim.cost import training_flops, training_price
+    from scalesim.hardware import load_hardware
+    from scalesim.units import parse_context, parse_count
+    from scalesim.workload import TrainingPlan
+
+    names = ("tokens", "training_flops", "training_dollars")
+    asked = [name for name in names if getattr(options, name) is not None]
+    if len(asked) != 1:
+        options_text = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+        raise InvalidInput(
+            f"one of {options_text} must say how the model is trained, but "
+            f"{'none is' if not asked else f'{len(asked)} are'} given. Llama 3.1 was trained on 15T tokens."
+        )
+    one = TrainingPlan(
+        n_tokens=1.0, context_length=parse_context(options.training_context, "training-context")
+    )
+    if options.tokens is not None:
+        tokens = parse_count(options.tokens, "tokens")
+    else:
+        flops = options.training_flops
+        for name in asked:
+            if not getattr(options, name) > 0:
+                raise InvalidInput(
+                    f"{name.replace('_', '-')} must be above 0, but is {getattr(options, name):g}."
+                )
+        if options.training_dollars is not None:
+            hardware = load_hardware(options.hardware)
+            price = training_price(given.shape, one, hardware).typical / training_flops(given.shape, one)
+            flops = options.training_dollars / float(price)
+        assert flops is not None
+        tokens = flops / float(training_flops(given.shape, one))
+        print(f"scalesim: {given.name} gets {tokens:.3g} training tokens of that.", file=sys.stderr)
+    return TrainingPlan(n_tokens=tokens, context_length=one.context_length)
+
+
+def _serving(options: Options, given: Given) -> tuple[Workload, ContextLengths | None]:
+    """Return the workload, and the mixture of contexts if one is given."""
+    from scalesim.units import parse_context
+    from scalesim.workload import ContextLengths, Workload
+
+    contexts, lengths = None, []
+    if any(":" in text for text in options.context):
+        parts = [text.partition(":") for text in options.context]
+        if not all(weight for _, _, weight in parts):
+            raise InvalidInput(
+                "--context has a weight for some lengths but not for all: LENGTH:WEIGHT for each."
+            )
+        lengths = [parse_context(length) for length, _, _ in parts]
+        try:
+            weights = [float(weight) for _, _, weight in parts]
+        except ValueError:
+            raise InvalidInput(
+                f"--context {' '.join(options.context)!r} has a weight that is no number."
+            ) from None
+        contexts = ContextLengths.from_histogram(lengths, weights)
+    elif len(options.context) > 1:
+        raise InvalidInput("--context takes one length, or a mixture of them as LENGTH:WEIGHT ...")
+    context = float(contexts.mean) if contexts is not None else parse_context(options.context[0])
+    bits = given.weight_bits if options.weight_bits is None else options.weight_bits
+    workload = Workload(
+        context_length=context,
+        batch_size=whole(options.batch_size),
+        generated_length=None if options.generated is None else parse_context(options.generated, "generated"),
+        prefix_length=0 if options.prefix is None else parse_context(options.prefix, "prefix"),
+        weight_bits=whole(bits),
+        kv_bits=whole(options.kv_bits),
+        compute=options.compute,
+    )
+    return workload, contexts
+
+
+def _quality(text: str) -> tuple[float, float | None]:
+    """Return the relative loss, and the equivalent compute, of which one is asked."""
+    if times := re.fullmatch(r"\+?(\d+(\.\d+)?)x", text.strip()):
+        return 0.0, float(times[1])
+    if part := re.fullmatch(r"([+-]?\d+(\.\d+)?)%", text.strip()):
+        return float(part[1]) / 100, None
+    raise InvalidInput(f"loss must be as +0%, -1% or 1.2x (of training compute), but is {text!r}.")
+
+
+def _traffic(options: Options) -> float | None:
+    from scalesim.units import parse_count
+
+    return None if options.traffic is None else parse_count(options.traffic, "traffic")
+
+
+def _contrasts(options: Options) -> Any:
+    from scalesim.data import load_contrasts, load_runs
+    from scalesim.redesigns.deciding import contrasts_of_runs
+
+    if options.contrasts is not None and options.runs is not None:
+        raise InvalidInput("--contrasts and --runs exclude each other: give one of them.")
+    if options.contrasts is not None:
+        return load_contrasts(options.contrasts)
+    return None if options.runs is None else contrasts_of_runs(load_runs(options.runs))

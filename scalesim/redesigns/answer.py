@@ -1,0 +1,283 @@
+"""The answer to a redesign's question: four designs, their intervals, and what is to be said of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from scalesim.cost.deployment import context_text, why_none
+from scalesim.data.effects import Caution, cautions
+from scalesim.errors import Unreachable
+from scalesim.fitting.predict import evidence_ranges
+from scalesim.redesigns.engine import Built, Engine, Question
+from scalesim.redesigns.ensemble import Ensemble, token_ranges
+from scalesim.redesigns.proportions import heads_of
+from scalesim.redesigns.result import MEASURES, Interval, Option, Redesign, signed
+from scalesim.shape import Shape
+from scalesim.units import format_context
+
+__all__ = ["answer"]
+
+_WORTH = 0.01
+"""A saving below this is within the rounding of sizes to tiles: the model is then kept as it is."""
+
+
+def answer(name: str, asked: Question, laws: Ensemble, detail: bool) -> Redesign:
+    """Return the answer to one question about a model called `name`; see `scalesim.redesign`."""
+    engine = Engine(asked, laws)
+    own, best = engine.own, engine.best()
+    if best is None and own is None:
+        raise Unreachable(f"{name}: {_why_unserved(engine)}")
+    if best is None:
+        raise Unreachable(f"{name}: {_why_no_size(engine)}")
+    objective = asked.objective if isinstance(asked.objective, str) else "objective"
+    kept = (
+        own is not None
+        and best.figures["objective"] >= own.figures["objective"] * (1 - _WORTH)
+        and asked.loss >= 0
+    )
+    safest, regret = (own, {}) if kept else engine.safest()
+    if own is not None and (safest is None or not _worth(safest, own)):
+        safest = own  # nothing is as sure as what is there
+    if kept:
+        assert own is not None
+        best = own
+    small = engine.small_change()
+    if (
+        small is not None
+        and own is not None
+        and small.figures["objective"] >= own.figures["objective"] * (1 - 1e-9)
+    ):
+        small = own
+    options = {
+        key: _option(engine, key, found)
+        for key, found in (("own", own), ("best", best), ("safest", safest or best), ("small_change", small))
+        if found is not None
+    }
+    top = options["best"]
+    beyond = _extrapolation(engine, best)
+    said = [_status(name, engine, options, kept, objective), *_beyond_text(beyond)]
+    found = Redesign(
+        model=name,
+        question=_in_words(asked),
+        objective=asked.objective,
+        own=options.get("own"),
+        best=top,
+        safest=options["safest"],
+        small_change=options.get("small_change"),
+        cautions=_new_cautions(asked.shape, top.shape),
+        extrapolation=beyond,
+        regret=dict(sorted(regret.items(), key=lambda item: item[1])[:12]),
+        status=" ".join(said),
+        asked=(asked, laws),
+    )
+    if detail:
+        from scalesim.redesigns.variations import over_contexts, what_if
+
+        found = dataclasses.replace(found, what_if=what_if(found), over_context=over_contexts(found))
+    return found
+
+
+def _worth(found: Built, own: Built) -> bool:
+    """Say whether a design saves more than rounding does."""
+    return found.figures["objective"] < own.figures["objective"] * (1 - _WORTH)
+
+
+def _option(engine: Engine, key: str, found: Built) -> Option:
+    """Return a design with everything that is said of it."""
+    own, laws = engine.own, engine.ensemble
+    kind = "own" if found.mixer == "own" else found.mixer
+    props = engine.kinds.get(kind) or next(iter(engine.kinds.values()))
+    h = found.heads
+    shape = engine.asked.shape if found is own else props.real(found.shape, engine.built_from(kind))
+    fixed = found.scale is None
+    members, drawn = engine.losses(found)
+    loss = _interval(float(found.figures["loss"]), members, drawn, laws)
+    by_member, by_draw = engine.compute_factor(members, drawn=False), engine.compute_factor(drawn, drawn=True)
+    typical = float(np.exp((laws.weights * np.log(by_member)).sum()))
+    savings: dict[str, Interval] = {}
+    if own is not None:
+        names = [n for n in ("objective", *MEASURES) if n in found.figures and n in own.figures]
+        if fixed:
+            savings = {n: _exact(1 - found.figures[n] / own.figures[n]) for n in names}
+        else:
+            savings = _savings(engine, found, own, names)
+    return Option(
+        name=key,
+        mixer=found.mixer,
+        heads=(int(h.n_head), int(h.n_kv_head), int(h.head_dim)),
+        shape=shape,
+        n_tokens=float(found.figures["n_tokens"]),
+        training_flops=float(found.figures["training_flops"]),
+        plan=found.way,
+        cost={name: found.figures[name] for name in (*MEASURES, "objective") if name in found.figures},
+        loss_percent=_scaled(loss),
+        equivalent_compute=_interval(typical, by_member, by_draw, laws),
+        savings=savings,
+    )  # fmt: skip
+
+
+def _exact(value: float) -> Interval:
+    return Interval(value, value, value, (value, value), (value, value))
+
+
+def _scaled(found: Interval) -> Interval:
+    """Return a relative loss in percent over the model's own."""
+
+    def percent(v: float) -> float:
+        return 100 * (v - 1)
+
+    parts = (tuple(map(percent, pair)) for pair in (found.within, found.between))
+    value, low, high = map(percent, (found.value, found.low, found.high))
+    return Interval(value, low, high, *parts)  # type: ignore[arg-type]
+
+
+def _quantile(values: np.ndarray, weights: np.ndarray, q: float) -> float:
+    order = np.argsort(values)
+    return float(
+        values[order][np.searchsorted(np.cumsum(weights[order]), q * weights.sum()).clip(0, len(values) - 1)]
+    )
+
+
+def _interval(value: float, members: np.ndarray, drawn: np.ndarray, laws: Ensemble) -> Interval:
+    """Return a value's 90% interval over draws, and its parts within and between the laws."""
+    low, high = (_quantile(drawn, laws.importance, q) for q in (0.05, 0.95))
+    down = up = 0.0
+    for m, weight in enumerate(laws.weights):
+        of = laws.member == m
+        if weight > 0 and of.any():
+            down += weight * (_quantile(drawn[of], laws.importance[of], 0.05) - members[m])
+            up += weight * (_quantile(drawn[of], laws.importance[of], 0.95) - members[m])
+    seen = members[laws.weights > 0.01]
+    within = (value + min(down, 0.0), value + max(up, 0.0))
+    between = (min(value, float(seen.min())), max(value, float(seen.max())))
+    return Interval(value, min(low, value), max(high, value), within, between)
+
+
+def _savings(engine: Engine, found: Built, own: Built, names: list[str]) -> dict[str, Interval]:
+    """Return what is saved, where the design is brought to the loss anew under each law and draw."""
+    laws = engine.ensemble
+    members = engine.resized(found, np.arange(len(laws)), drawn=False)
+    drawn = engine.resized(found, np.arange(len(laws.member)), drawn=True)
+    saved = {}
+    for name in names:
+        at, base = found.figures[name], own.figures[name]
+        # Rounding to whole sizes is the same under every law: it is taken from the design as it is built.
+        centre = float(np.exp((laws.weights * np.log(members[name])).sum()))
+        by_member, by_draw = (1 - at / base * values / centre for values in (members[name], drawn[name]))
+        saved[name] = _interval(1 - at / base, by_member, by_draw, laws)
+    return saved
+
+
+def _new_cautions(own: Shape, new: Shape) -> tuple[Caution, ...]:
+    """Return the cautions that a redesign calls for and the model itself does not."""
+    known = {str(caution) for caution in cautions(own)}
+    more = tuple(caution for caution in cautions(new) if str(caution) not in known)
+    few = heads_of(new).n_kv_head < heads_of(own).n_kv_head
+    return more or (cautions(new) if few else ())  # type: ignore[return-value]
+
+
+def _extrapolation(engine: Engine, found: Built) -> dict[str, float]:
+    """Return by which factor a design is beyond the evidence, by field: those above 1."""
+    heads, tokens = evidence_ranges(engine.ensemble.fit), token_ranges()
+    at = {
+        "n_params": found.figures["n_params"],
+        "n_head": float(found.heads.n_head),
+        "head_dim": float(found.heads.head_dim),
+    }
+    beyond = {n: max(1.0, v / heads[n][1], heads[n][0] / v) for n, v in at.items() if n in heads}
+    most = max((r["n_tokens"][1] for r in tokens if "n_tokens" in r), default=np.inf)
+    beyond["n_tokens"] = max(1.0, found.figures["n_tokens"] / most)
+    beyond["tokens_per_param"] = max(1.0, found.figures["n_tokens"] / found.figures["n_params"] / 20.0)
+    beyond["context_length"] = max(1.0, _longest(engine.asked) / 8192.0)
+    return {name: float(value) for name, value in beyond.items() if value > 1.0 + 1e-9}
+
+
+def _longest(asked: Question) -> float:
+    return (
+        float(asked.workload.context_length)
+        if asked.contexts is None
+        else float(np.max(asked.contexts.lengths))
+    )
+
+
+def _beyond_text(beyond: dict[str, float]) -> list[str]:
+    words = {
+        "n_params": "parameters over the largest model whose heads were compared",
+        "n_head": "query heads", "head_dim": "head size",
+        "n_tokens": "training tokens over the largest run",
+        "tokens_per_param": "tokens a parameter over the 20 at which heads were compared",
+        "context_length": "context over the 8K at which losses were measured",
+    }  # fmt: skip
+    said = [f"{value:.3g}x {words[name]}" for name, value in beyond.items()]
+    return [f"Beyond the evidence: {', '.join(said)}."] if said else []
+
+
+def _status(name: str, engine: Engine, options: dict[str, Option], kept: bool, objective: str) -> str:
+    label = MEASURES[objective][0] if objective in MEASURES else objective
+    if kept:
+        return f"{name} as it is: no redesign saves 1% of {label} or more."
+    best, own = options["best"], options.get("own")
+    if own is None:
+        cost = f"{best.cost['objective']:.4g}"
+        return f"No deployment looked at holds {name} itself; the redesign has {label} {cost}."
+    saved = best.savings[objective if objective in best.savings else "objective"]
+    text = f"{100 * saved.value:.0f}% less {label} ({100 * saved.low:.0f} .. {100 * saved.high:.0f}%)"
+    if saved.low <= 0:
+        text += ", an interval that holds 0: not sure to save anything"
+    size = best.shape.n_params_total / own.shape.n_params_total
+    worse = signed(best.loss_percent.value)
+    loss = "the same predicted loss" if worse == "0.00%" else f"a predicted loss {worse} from its own"
+    return f"{text}, at {size:.2f}x the parameters and {loss}."
+
+
+def _in_words(asked: Question) -> dict[str, Any]:
+    w = asked.workload
+    serving = f"context {context_text(asked.contexts, w)}, {float(w.batch_size):g} at a time"
+    if w.generated_length is not None:
+        serving += f", {format_context(float(w.generated_length))} generated"
+    if w.kv_bits != 16:
+        serving += f", {float(w.kv_bits):g}-bit cache"
+    if w.weight_bits != 16:
+        serving += f", {float(w.weight_bits):g}-bit weights"
+    words = {
+        "flops": "the same training FLOPs",
+        "tokens": "the same tokens",
+        "free": "at most the same training FLOPs",
+    }
+    limits = {
+        n: getattr(asked, n) for n in ("max_tpot", "max_ttft", "max_devices") if getattr(asked, n) is not None
+    }
+    return {
+        "serving": f"{serving} on {asked.hardware.name}",
+        "context_length": _longest(asked),
+        "n_tokens": float(asked.plan.tokens(asked.shape)),
+        "training_context_length": float(asked.plan.context_length),
+        "same": words[asked.spend],
+        "loss_percent": 100 * asked.loss,
+        "traffic": None if asked.traffic is None else dataclasses.asdict(asked.traffic),
+        "mixers": list(asked.mixers),
+        "limits": limits,
+    }
+
+
+def _why_unserved(engine: Engine) -> str:
+    shape = engine.asked.shape
+    ways = engine.ways(shape)
+    floats = jax.tree.map(float, dataclasses.replace(shape, order=()))
+    figures = engine.costs(floats, ways, np.arange(len(ways)), np.full(len(ways), engine.budget))
+    a = engine.asked
+    return why_none(figures, a.hardware, a.max_tpot, a.max_ttft, a.max_devices)
+
+
+def _why_no_size(engine: Engine) -> str:
+    reached = any(np.isfinite(ranked.scale).any() for ranked in engine.all_ranked.values())
+    if not reached:
+        return (
+            f"no size reaches a loss of {100 * engine.asked.loss:+.2f}% over its own within the budget. "
+            "A loss nearer to its own, or more training compute, would do."
+        )
+    return f"no redesign of that loss keeps the limits and the budget. {_why_unserved(engine)}"

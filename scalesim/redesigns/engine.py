@@ -1,0 +1,498 @@
+"""How a redesign is found: every head configuration at the size that keeps the loss, on every deployment.
+
+Sizes are roots of the law along the model's own proportions (`Proportions`), found for a batch of laws and
+heads in one compiled call; costs are those of `scalesim.cost.deployment`. What is chosen among them is plain
+NumPy. Nothing is left to a gradient but the roots.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from scalesim.cost.capacity import usable_bytes
+from scalesim.cost.deployment import Deployment, deployments, divides, served, value_of, within
+from scalesim.cost.training import training_flops, training_price
+from scalesim.hardware import Hardware
+from scalesim.redesigns import resizing
+from scalesim.redesigns.ensemble import NOISE, Ensemble
+from scalesim.redesigns.proportions import Heads, Proportions, heads_of, visited_params, with_mixer
+from scalesim.redesigns.resizing import Laws
+from scalesim.shape import LatentAttention, Shape
+from scalesim.workload import ContextLengths, Traffic, TrainingPlan, Workload
+
+__all__ = ["Built", "Engine", "Question", "lattice"]
+
+_NEAR = 20  # head configurations that are built as whole sizes, and as many that fit with room to spare
+_SAMPLES, _SURE = 24, 0.9  # samples for regret; the share of samples that a safe design must be as good in
+_ROOM = 0.02  # of memory and time: what rounding to whole sizes may take
+_TRIED = np.array([(o, more) for o in range(-2, 3) for more in (0.0, 0.002, 0.006)])  # widths, log scales
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One question to the engine; see `scalesim.redesign`."""
+
+    shape: Shape
+    plan: TrainingPlan
+    spend: str
+    workload: Workload
+    contexts: ContextLengths | None
+    hardware: Hardware
+    objective: Any
+    traffic: Traffic | None
+    loss: float
+    max_tpot: float | None
+    max_ttft: float | None
+    max_devices: int | None
+    mixers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A design with how it is served, and what it costs.
+
+    Attributes:
+        mixer: what its attention is: "own", "latent", "shared".
+        heads: as a law sees them.
+        shape: whole sizes as floats, of one model.
+        way: how it is served.
+        figures: of `served`, and "training_flops", "n_tokens", "objective", "price", ...
+        scale: log of its depth and width over the model's own, before rounding; None: its very sizes.
+        share: of the training budget that it spends.
+    """
+
+    mixer: str
+    heads: Heads
+    shape: Shape
+    way: Deployment
+    figures: dict[str, float]
+    scale: float | None
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """All candidates of one kind of mixer, relaxed, (K,) each.
+
+    Attributes:
+        heads: their heads.
+        share: of the training budget that each may spend.
+        scale: log scale that keeps the loss; nan where none does.
+        value: least objective over all deployments; inf where none will do.
+        spare: the same over deployments with room to spare.
+    """
+
+    heads: Heads
+    share: np.ndarray
+    scale: np.ndarray
+    value: np.ndarray
+    spare: np.ndarray
+
+    def near(self, most: int, *, each_kv: bool = False) -> np.ndarray:
+        """Return the cheapest candidates by either reading: of all, and some that spend each share.
+
+        With `each_kv`, the cheapest of each number of KV heads too.
+        """
+        found = []
+        for value in (self.value, self.spare):
+            order = np.argsort(value)
+            order = order[np.isfinite(value[order])]
+            found.append(order[:most])
+            shares = np.unique(self.share)
+            if len(shares) > 1:
+                found += [order[self.share[order] == share][: most // 3] for share in shares]
+            if each_kv:
+                keys = np.asarray(self.heads.n_kv_head)
+                found += [order[keys[order] == n][:1] for n in np.unique(keys)]
+        return np.unique(np.concatenate(found))
+
+
+def _systematic(weights: np.ndarray, count: int) -> np.ndarray:
+    """Return `count` places drawn evenly along the weights."""
+    return np.searchsorted(np.cumsum(weights), (np.arange(count) + 0.5) / count).clip(0, len(weights) - 1)
+
+
+def lattice(shape: Shape) -> list[tuple[int, int, int]]:
+    """Return the (n_head, n_kv_head, head_dim) looked at for a model.
+
+    Query heads up to 32 or as many as the model has, in steps of a 32nd of those; KV heads that divide them;
+    heads of 64, of 128 and of the model's own size. Of latent attention, whose cache no head moves, query
+    heads alone.
+    """
+    own = heads_of(shape)
+    if any(isinstance(block.mixer, LatentAttention) for block in shape.blocks):
+        most = int(own.n_head)
+        return [
+            (h, max(h // 4, 1), int(own.head_dim))
+            for h in range(max(most // 16, 1), most + 1, max(most // 16, 1))
+        ]
+    most = max(int(own.n_head), 32)
+    step = max(most // 32, 1)
+    sizes = sorted({64, 128, int(own.head_dim)})
+    return [
+        (h, k, size)
+        for size in sizes
+        for h in range(step, most + 1, step)
+        for k in range(1, h + 1)
+        if h % k == 0
+    ]
+
+
+def _rows(tree: Any, index: Any) -> Any:
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[index], tree)
+
+
+def _fields(heads: Heads) -> dict[str, float]:
+    return {f.name: float(getattr(heads, f.name)) for f in dataclasses.fields(Heads)}
+
+
+class Engine:
+    """What one question's candidates share: the model's proportions, laws, ways to serve and own figures."""
+
+    def __init__(self, asked: Question, laws: Ensemble) -> None:
+        self.asked, self.ensemble = asked, laws
+        self.own_heads = heads_of(asked.shape)
+        self.own_kind = "own"
+        self.trained_at = float(asked.plan.context_length)
+        self.own_params = float(visited_params(asked.shape))
+        self.own_tokens = float(asked.plan.tokens(asked.shape))
+        self.budget = float(
+            training_flops(asked.shape, dataclasses.replace(asked.plan, n_tokens=self.own_tokens))
+        )
+        self.tokens = self.own_tokens if asked.spend == "tokens" else 0.0
+        self.x = {"n_params": self.own_params, "n_tokens": self.own_tokens, **_fields(self.own_heads)}
+        self.members = np.asarray(laws.laws.loss(self.x))
+        self.drawn = np.asarray(laws.draws.loss(self.x))
+
+    # Laws in batches: the mixture, one member, or one draw, each as M columns.
+
+    def mixture(self, n: int) -> Laws:
+        """Return the weighted mean of all laws, n times."""
+        m = len(self.ensemble)
+        spread = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n, m)), self.ensemble.laws)
+        both = (np.broadcast_to(values, (n, m)) for values in (self.ensemble.weights, self.members))
+        return Laws(spread, *both)
+
+    def single(self, which: np.ndarray, *, drawn: bool = False) -> Laws:
+        """Return one member (or draw) for each row."""
+        m = len(self.ensemble)
+        laws, own = (self.ensemble.draws, self.drawn) if drawn else (self.ensemble.laws, self.members)
+        spread = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[which][:, None], m, 1), laws)
+        weights = np.zeros((len(which), m))
+        weights[:, 0] = 1.0
+        return Laws(spread, weights, np.repeat(own[which][:, None], m, 1))
+
+    @cached_property
+    def kinds(self) -> dict[str, Proportions]:
+        """The model's proportions with each kind of mixer."""
+        return {kind: Proportions.of(with_mixer(self.asked.shape, kind)) for kind in self.asked.mixers}
+
+    def built_from(self, kind: str) -> Shape:
+        """Return the model with a kind of mixer, whole."""
+        return with_mixer(self.asked.shape, kind)
+
+    def ways(self, shape: Shape) -> list[Deployment]:
+        """Return the deployments looked at."""
+        return deployments(shape, float(self.asked.workload.batch_size), self.asked.hardware)
+
+    # Costs.
+
+    def costs(
+        self, shapes: Shape, ways: Sequence[Deployment], which: np.ndarray, flops: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Return the figures of pairs of a shape and a way, with the objective of the question."""
+        a = self.asked
+        found = served(shapes, ways, which, a.workload, a.hardware, a.contexts)
+        if a.hardware.price_typical is not None:
+            found["training"] = flops * self.dollars_a_flop
+            found["price"] = value_of("price", found, a.hardware)
+            if a.traffic is not None:
+                dollars = float(a.hardware.price_typical) / 3600
+                found["lifetime"] = found["training"] + dollars * (
+                    float(a.traffic.prompt_tokens) * found["prompt"]
+                    + float(a.traffic.generated_tokens) * found["generated"]
+                )
+        if a.hardware.power_w is not None:
+            found["energy"] = value_of("energy", found, a.hardware)
+        found["memory"] = found["held"]
+        if isinstance(a.objective, str):
+            found["objective"] = found[a.objective]
+        else:
+            plan = dataclasses.replace(a.plan, n_tokens=self.own_tokens)
+            found["objective"] = np.broadcast_to(
+                np.asarray(a.objective(shapes, a.workload, plan), float), which.shape
+            )
+        return found
+
+    @cached_property
+    def dollars_a_flop(self) -> float:
+        """Typical $ of a FLOP of training on the hardware, for a model of this kind."""
+        plan = dataclasses.replace(self.asked.plan, n_tokens=self.own_tokens)
+        return float(training_price(self.asked.shape, plan, self.asked.hardware).typical) / self.budget
+
+    def allowed(self, figures: dict[str, np.ndarray], room: float = 0.0) -> np.ndarray:
+        """Say which pairs fit in memory, with some `room` to spare, and keep the limits so too."""
+        a = self.asked
+        tpot, ttft = (None if most is None else most * (1 - room) for most in (a.max_tpot, a.max_ttft))
+        fits = figures["device"] <= (1 - room) * float(usable_bytes(a.hardware))
+        return within(figures, tpot, ttft, a.max_devices) & fits
+
+    def paired(
+        self, shapes: Shape, heads: Heads, flops: np.ndarray, *, whole: bool
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], list[Deployment]]:
+        """Return every pair of a shape and a way that divides it: which shape, which way, and figures."""
+        ways = self.ways(self.asked.shape)
+        n = len(flops)
+        d_ff = np.asarray(shapes.d_ff) * np.ones(n) if whole else np.zeros(n)
+        depth = np.asarray(shapes.n_layer) * np.ones(n)
+        split = np.stack([divides(w.parallel, heads.n_head, heads.n_kv_head, d_ff, depth) for w in ways], 1)
+        rows, which = np.nonzero(split)
+        spread = jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (n,))[rows], shapes)
+        return rows, which, self.costs(spread, ways, which, flops[rows]), ways
+
+    @staticmethod
+    def least(rows: np.ndarray, figures: dict[str, np.ndarray], allowed: np.ndarray, n: int) -> np.ndarray:
+        """Return, for each of n shapes, which pair is its cheapest (-1: none); ties to fewer devices."""
+        value = np.where(allowed, figures["objective"], np.inf)
+        best = np.full(n, -1)
+        order = np.lexsort((figures["devices"], value))[::-1]
+        keep = order[np.isfinite(value[order])]
+        best[rows[keep]] = keep  # the cheapest is written last
+        return best
+
+    # The candidates of one kind of mixer.
+
+    def table(self, kind: str) -> tuple[Heads, np.ndarray]:
+        """Return the head configurations of a kind, (K,), and the share of the budget that each may spend."""
+        rows = np.array(lattice(with_mixer(self.asked.shape, kind)), float)
+        shares = np.array([1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1] if self.asked.spend == "free" else [1.0])
+        index, share = np.divmod(np.arange(len(rows) * len(shares)), len(shares))
+        return Heads(*rows[index].T), shares[share]
+
+    def effect(self, kind: str) -> float:
+        """Return the mean log effect of a kind of mixer."""
+        return self.ensemble.effects[kind][0]
+
+    def scales(self, kind: str, laws: Any, heads: Heads, effect: np.ndarray, share: np.ndarray) -> np.ndarray:
+        """Return the log scale that keeps the loss, nan where none within bounds does."""
+        goal = 1.0 + self.asked.loss
+        batched = (laws, heads, effect, share * self.budget)
+        u = resizing.in_batches(
+            resizing.scales, (self.kinds[kind],), batched, (self.tokens, self.trained_at, goal)
+        )
+        inside = (u > resizing.SMALLEST + 1e-6) & (u < resizing.LARGEST - 1e-6)
+        return np.where(inside, u, np.nan)
+
+    def relaxed(
+        self, props: Proportions, u: np.ndarray, heads: Heads, spend: np.ndarray
+    ) -> tuple[Shape, np.ndarray]:
+        """Return relaxed shapes and the FLOPs of their training."""
+        return resizing.in_batches(
+            resizing.relaxed, (props,), (u, heads, spend), (self.tokens, self.trained_at)
+        )
+
+    def paid(self, flops: np.ndarray, share: np.ndarray) -> np.ndarray:
+        """Say which designs keep the training budget: where few tokens are left, the floor exceeds it."""
+        return (flops <= share * self.budget * 1.001) | (self.asked.spend == "tokens")
+
+    def judged(
+        self, shapes: Shape, laws: Any, heads: Heads, effect: np.ndarray, share: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Return relative losses, tokens and FLOPs of whole shapes."""
+        batched = (shapes, laws, heads, effect, share * self.budget)
+        return resizing.in_batches(resizing.judged, (), batched, (self.tokens, self.trained_at))
+
+    def ranked(self, kind: str) -> Ranked:
+        """Return all candidates of a kind, relaxed."""
+        heads, share = self.table(kind)
+        n = len(share)
+        u = self.scales(kind, self.mixture(n), heads, np.full(n, self.effect(kind)), share)
+        value, spare = self.relaxed_values(kind, u, heads, share)
+        return Ranked(heads, share, u, value, spare)
+
+    def relaxed_values(
+        self, kind: str, u: np.ndarray, heads: Heads, share: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the least objective of relaxed shapes over all deployments, and of those with room to spare.
+
+        Infinite where none will do.
+        """
+        values = np.full((2, len(u)), np.inf)
+        real = np.flatnonzero(np.isfinite(u))
+        if real.size:
+            some = _rows(heads, real)
+            shapes, flops = self.relaxed(self.kinds[kind], u[real], some, share[real] * self.budget)
+            rows, _, figures, _ = self.paired(shapes, some, flops, whole=False)
+            paid = self.paid(flops, share[real])[rows]
+            for value, room in zip(values, (0.0, _ROOM), strict=True):
+                best = self.least(rows, figures, self.allowed(figures, room) & paid, len(real))
+                has = best >= 0
+                value[real[has]] = figures["objective"][best[has]]
+        return values[0], values[1]
+
+    def built(
+        self, kind: str, u: np.ndarray, heads: Heads, share: np.ndarray, *, strict: bool = True
+    ) -> Built | None:
+        """Return the cheapest whole design among candidates, each tried at five widths and three sizes.
+
+        A whole shape may cost more FLOPs a token than the relaxed one, and so get fewer tokens of the same
+        budget: the next sizes make up for it.
+        """
+        if not len(u):
+            return None
+        index, tried = np.divmod(np.arange(len(u) * len(_TRIED)), len(_TRIED))
+        heads, share, u = _rows(heads, index), share[index], u[index] + _TRIED[tried, 1]
+        shapes = resizing.in_batches(resizing.whole, (self.kinds[kind],), (u, heads, _TRIED[tried, 0]))
+        judged = self.judged(shapes, self.mixture(len(u)), heads, np.full(len(u), self.effect(kind)), share)
+        good = judged["loss"] <= 1 + self.asked.loss + 1e-9 if strict else np.ones(len(u), bool)
+        good &= self.paid(judged["flops"], share)
+        rows, which, figures, ways = self.paired(shapes, heads, judged["flops"], whole=True)
+        best = self.least(rows, figures, self.allowed(figures) & good[rows], len(u))
+        if not (best >= 0).any():
+            return None
+        pair = min(best[best >= 0], key=lambda i: figures["objective"][i])
+        row = rows[pair]
+        at = {name: float(values[pair]) for name, values in figures.items()}
+        at |= {name: float(judged[name][row]) for name in ("loss", "n_params", "n_tokens")}
+        at["training_flops"] = float(judged["flops"][row])
+        return Built(
+            kind,
+            _rows(heads, row),
+            _rows(shapes, row),
+            ways[which[pair]],
+            at,
+            float(u[row]),
+            float(share[row]),
+        )
+
+    # What is answered.
+
+    @cached_property
+    def own(self) -> Built | None:
+        """The model itself, cheapest served; None where nothing serves it."""
+        return self.fixed("own", self.own_heads)
+
+    def fixed(self, kind: str, heads: Heads) -> Built | None:
+        """Return the model's own sizes and tokens with given heads, cheapest served."""
+        props = Proportions.of(self.asked.shape)
+        one = jax.tree.map(lambda v: np.array([float(v)]), heads)
+        shape, _ = self.relaxed(props, np.zeros(1), one, np.array([self.budget]))
+        laws, zero = self.mixture(1), np.zeros(1)
+        batched = (shape, laws, one, zero, np.array([self.budget]))
+        judged = resizing.in_batches(resizing.judged, (), batched, (self.own_tokens, self.trained_at))
+        rows, which, figures, ways = self.paired(shape, one, judged["flops"], whole=True)
+        best = self.least(rows, figures, self.allowed(figures), 1)[0]
+        if best < 0:
+            return None
+        at = {name: float(values[best]) for name, values in figures.items()}
+        at |= {name: float(judged[name][0]) for name in ("loss", "n_params", "n_tokens")}
+        at["training_flops"] = float(judged["flops"][0])
+        return Built(kind, heads, _rows(shape, 0), ways[which[best]], at, None)
+
+    @cached_property
+    def all_ranked(self) -> dict[str, Ranked]:
+        """Every candidate of every kind."""
+        return {kind: self.ranked(kind) for kind in self.kinds}
+
+    def best(self) -> Built | None:
+        """Return the cheapest redesign."""
+        found = []
+        for kind, r in self.all_ranked.items():
+            near = r.near(_NEAR)
+            found.append(self.built(kind, r.scale[near], _rows(r.heads, near), r.share[near]))
+        return min((f for f in found if f is not None), key=lambda f: f.figures["objective"], default=None)
+
+    def safest(self) -> tuple[Built | None, dict[str, float]]:
+        """Return the design of least mean regret over samples of the laws, as good as asked in nine of ten.
+
+        Under each sample every candidate is brought to the loss anew; its regret is what it then costs over
+        the cheapest candidate under that sample. Also returned: the mean regret of each head configuration.
+        """
+        some = _systematic(self.ensemble.importance, _SAMPLES)
+        rows = []
+        for kind, r in self.all_ranked.items():
+            near = r.near(_NEAR // 2, each_kv=True)
+            if not near.size:
+                continue
+            k, draw = (part.ravel() for part in np.meshgrid(near, some, indexing="ij"))
+            u = self.scales(kind, self.single(draw, drawn=True), _rows(r.heads, k),
+                            self.ensemble.effects[kind][1][draw], r.share[k])  # fmt: skip
+            cost = self.relaxed_values(kind, u, _rows(r.heads, k), r.share[k])[0].reshape(-1, len(some))
+            rows += [(kind, i, cost[j]) for j, i in enumerate(near)]
+        if not rows:
+            return None, {}
+        costs = np.stack([row[2] for row in rows])
+        # Where a sample has no answer at all, no candidate is better than another; else none is worst.
+        costs = costs[:, np.isfinite(costs).any(0)]
+        dearest = np.where(np.isfinite(costs), costs, -np.inf).max(0)
+        regret = (np.where(np.isfinite(costs), costs, 2 * dearest) / costs.min(0) - 1).mean(1)
+        named = {}
+        for (kind, i, _), value in zip(rows, regret, strict=True):
+            h = _rows(self.all_ranked[kind].heads, i)
+            named[f"{kind} {int(h.n_head)}:{int(h.n_kv_head)}x{int(h.head_dim)}"] = float(value)
+        for place in np.argsort(regret):
+            found = self._sure(*rows[place][:2])
+            if found is not None:
+                return found, named
+        return None, named
+
+    def _sure(self, kind: str, place: int) -> Built | None:
+        """Return a candidate at the size that is as good as asked in nine of ten samples."""
+        r, laws = self.all_ranked[kind], self.ensemble
+        every = np.arange(len(laws.member))
+        heads = jax.tree.map(lambda v: np.full(len(every), float(v)), _rows(r.heads, place))
+        share = np.full(len(every), r.share[place])
+        u = self.scales(kind, self.single(every, drawn=True), heads, laws.effects[kind][1], share)
+        u = np.where(np.isnan(u), np.inf, u)
+        order = np.argsort(u)
+        nine = u[order][np.searchsorted(np.cumsum(laws.importance[order]), _SURE)]
+        if not np.isfinite(nine):
+            return None
+        return self.built(kind, np.array([nine]), _rows(r.heads, [place]), r.share[[place]])
+
+    def small_change(self) -> Built | None:
+        """Return the cheapest change of KV heads alone that costs no more loss than a run's noise."""
+        own = self.own_heads
+        if any(isinstance(block.mixer, LatentAttention) for block in self.asked.shape.blocks):
+            return None
+        n = int(own.n_head)
+        tried = [self.fixed("own", Heads(n, k, own.head_dim)) for k in range(1, n + 1) if n % k == 0]
+        good = [
+            f for f in tried if f is not None and f.figures["loss"] <= 1 + max(self.asked.loss, 0.0) + NOISE
+        ]
+        return min(good, key=lambda f: f.figures["objective"], default=None)
+
+    def resized(self, found: Built, which: np.ndarray, *, drawn: bool) -> dict[str, np.ndarray]:
+        """Return a design's figures, brought to the loss anew under members or draws, served as it is."""
+        n = len(which)
+        heads = jax.tree.map(lambda v: np.full(n, float(v)), found.heads)
+        kinds = self.ensemble.effects[found.mixer]
+        effect = kinds[1][which] if drawn else np.full(n, kinds[0])
+        share = np.full(n, found.share)
+        u = self.scales(found.mixer, self.single(which, drawn=drawn), heads, effect, share)
+        u = np.where(np.isnan(u), resizing.LARGEST, u)
+        shapes, flops = self.relaxed(self.kinds[found.mixer], u, heads, share * self.budget)
+        return self.costs(shapes, [found.way], np.zeros(n, int), flops)
+
+    def losses(self, found: Built) -> tuple[np.ndarray, np.ndarray]:
+        """Return a design's loss over the model's own under each member and each draw, at its own sizes."""
+        tokens = found.figures["n_tokens"]
+        x = {"n_params": found.figures["n_params"], "n_tokens": tokens, **_fields(found.heads)}
+        mean, drawn = self.ensemble.effects[found.mixer]
+        members = np.asarray(self.ensemble.laws.loss(x)) * np.exp(mean) / self.members
+        return members, np.asarray(self.ensemble.draws.loss(x)) * np.exp(drawn) / self.drawn
+
+    def compute_factor(self, relative: np.ndarray, *, drawn: bool) -> np.ndarray:
+        """Return how many times the training compute of the model itself has a relative loss, for each law.
+
+        Parameters and tokens both grow with the root of the compute.
+        """
+        laws, own = (self.ensemble.draws, self.drawn) if drawn else (self.ensemble.laws, self.members)
+        return np.exp(np.asarray(resizing.compute_factors(laws, own * relative, self.x)))

@@ -125,6 +125,7 @@ def parse(
     odd = next((arg for arg in args if "\0" in arg or any(0xD800 <= ord(c) < 0xE000 for c in arg)), None)
     if odd is not None:
         raise InvalidInput(f"{odd!a} holds characters that no option has.")
+    read: Any
     try:
         read = tyro.cli(
             form_of(config),

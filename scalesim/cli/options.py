@@ -6,8 +6,12 @@ name, and the code reads one flat object.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
-from typing import Annotated, Any
+import inspect
+import itertools
+import textwrap
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 
@@ -21,6 +25,7 @@ __all__ = [
     "Number",
     "Text",
     "Tokens",
+    "Whole",
     "Words",
     "flat",
     "form_of",
@@ -38,6 +43,7 @@ Folder = Annotated[str | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hin
 Text = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint=_default)]
 Count = Annotated[str | None, tyro.conf.arg(metavar="COUNT", help_behavior_hint=_default)]
 Tokens = Annotated[str | None, tyro.conf.arg(metavar="TOKENS", help_behavior_hint=_default)]
+Whole = Annotated[int | None, tyro.conf.arg(metavar="COUNT", help_behavior_hint=_default)]
 Number = Annotated[float | None, tyro.conf.arg(metavar="NUMBER", help_behavior_hint=_default)]
 Contexts = Annotated[tuple[str, ...], tyro.conf.arg(metavar="TOKENS ...", help_behavior_hint=_default)]
 Entries = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint=_default)]
@@ -53,21 +59,41 @@ def form_of(options: type) -> type:
     """Return what tyro reads: a dataclass that holds each group of options, where there are any."""
     groups = groups_of(options)
     if not groups:
-        return options
+        return _unbroken(options)
     form = dataclasses.make_dataclass(
-        options.__name__, [(group.__name__.lower(), group) for group in groups], frozen=True
+        options.__name__, [(group.__name__.lower(), _unbroken(group)) for group in groups], frozen=True
     )
     form.__doc__ = options.__doc__
     return form
 
 
+def _unbroken(group: type) -> type:
+    """Return a dataclass whose helps are its docstrings without their line breaks, which tyro would keep."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(group))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    helps = {
+        field.target.id: " ".join(str(said.value.value).split())
+        for field, said in itertools.pairwise(body.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(said, ast.Expr)
+        and isinstance(said.value, ast.Constant)
+    }
+    hints = get_type_hints(group, include_extras=True)
+    fields: list[Any] = []
+    holder: Any = Annotated
+    for field in dataclasses.fields(group):
+        said = tyro.conf.arg(help=helps.get(field.name))
+        fields.append((field.name, holder[hints[field.name], said], dataclasses.field(default=field.default)))
+    found = dataclasses.make_dataclass(group.__name__, fields, frozen=True, kw_only=True)
+    found.__doc__ = group.__doc__
+    return found
+
+
 def flat(options: type, read: Any) -> Any:
     """Return a command's options from what tyro read."""
     groups = groups_of(options)
-    if not groups:
-        return read
-    found = {}
-    for group in groups:
-        part = getattr(read, group.__name__.lower())
-        found.update({field.name: getattr(part, field.name) for field in dataclasses.fields(group)})
-    return options(**found)
+    parts = [getattr(read, group.__name__.lower()) for group in groups] if groups else [read]
+    return options(
+        **{field.name: getattr(part, field.name) for part in parts for field in dataclasses.fields(part)}
+    )

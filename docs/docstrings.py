@@ -19,3 +19,17 @@ class Presented(griffe.Extension):
         """Replace a docstring by one with its equations in TeX, and its examples between fences."""
         if obj.docstring is not None:
             obj.docstring.value = _EXAMPLE.sub(r"\1```pycon\n\g<0>\n\1```", drawn(obj.docstring.value))
+
+    def on_class_members(self, *, cls: griffe.Class, **kwargs: Any) -> None:
+        """Give a law the constructor that its decorator gives it: its coefficients, by name."""
+        if not any("register_law" in str(decorator.value) for decorator in cls.decorators):
+            return
+        named = griffe.ParameterKind.keyword_only
+        parameters = [griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword)]
+        for name, field in cls.attributes.items():
+            if field.annotation is not None and field.value is not None:
+                said = griffe.Parameter(name, annotation=field.annotation, kind=named, default=field.value)
+                parameters.append(said)
+        if len(parameters) > 1 and "__init__" not in cls.members:
+            made = griffe.Function("__init__", parameters=griffe.Parameters(*parameters), parent=cls)
+            cls.set_member("__init__", made)

@@ -10,11 +10,12 @@ import re
 
 __all__ = ["drawn", "tex"]
 
-GREEK = "alpha beta gamma delta epsilon lambda mu sigma theta rho".split()
+GREEK = ["alpha", "beta", "gamma", "delta", "epsilon", "lambda", "mu", "sigma", "theta", "rho"]
 FUNCTIONS = {"log": r"\log", "log2": r"\log_2", "exp": r"\exp", "sqrt": r"\sqrt", "max": r"\max"}
 _TOKEN = re.compile(r"\s*(?:(\d+(?:\.\d+)?(?:e-?\d+)?)|([A-Za-z]\w*'?)|([-+*/^()\[\]]))")
 _NAME = r"[A-Za-z]\w{0,2}'?(?:\([a-z]\))?"
 _START = re.compile(rf"(?<![\w.`\"'=(/-])({_NAME}) = (?=[\w(\[-])")
+_RETURN = re.compile(r"(?<=Return )(?=[A-Z(])")
 _CODE = re.compile(r"(```.*?```|`[^`\n]*`|^ *>>>.*?(?=\n\s*\n|\Z)|\\\[.*?\\\])", re.S | re.M)
 _BLOCK = re.compile(r"(?<=\n\n)((?:    +\S[^\n]*\n?)+)(?=\n|\Z)")
 
@@ -153,13 +154,22 @@ def tex(text: str) -> tuple[str, int] | None:
     return said, right.place
 
 
+def _value(text: str) -> tuple[str, int] | None:
+    """Return the TeX of a function's value, as the line that says what it returns has it."""
+    reader = _Reader(text)
+    try:
+        return reader.sum(), reader.place
+    except _Unread:
+        return None
+
+
 def _inline(text: str) -> str:
     """Return a text with the equations of its sentences between TeX's brackets."""
     shown, place = "", 0
-    for start in _START.finditer(text):
+    for start in sorted([*_START.finditer(text), *_RETURN.finditer(text)], key=re.Match.start):
         if start.start() < place:
             continue
-        found = tex(text[start.start() :])
+        found = tex(text[start.start() :]) if start[0] else _value(text[start.start() :])
         if found is None:
             continue
         end = start.start() + found[1]
@@ -190,6 +200,4 @@ def drawn(text: str) -> str:
     A power, \\(L = E + A \\, {N}^{-b}\\). And `L = a^b`.
     """
     text = _BLOCK.sub(_block, text)
-    return "".join(
-        part if i % 2 else _inline(part) for i, part in enumerate(_CODE.split(text))
-    )
+    return "".join(part if i % 2 else _inline(part) for i, part in enumerate(_CODE.split(text)))

@@ -1,5 +1,6 @@
-"""The site: its pages run as they stand, every public name has one place, every page is found, and it builds."""
+"""The site: pages run as they stand, every name has one place, every page is found, and it builds."""
 
+import doctest
 import importlib.util
 import os
 import re
@@ -17,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 sys.path.insert(0, str(ROOT))  # docs/ is no package of ours: it is read from the folder, as mkdocs reads it
 
+import docs.equations  # noqa: E402
+import docs.names  # noqa: E402
 from docs.equations import drawn, tex  # noqa: E402
 from docs.names import home, others, public  # noqa: E402
 
@@ -117,12 +120,19 @@ def test_every_command_has_its_help_on_the_page_of_commands():
         ("L = E + A / N^alpha", r"L = E + \frac{A}{{N}^{\alpha}}"),
         ("L = [(Nc / N)^b + 1]^g", r"L = {\left[{\left(\frac{N_{c}}{N}\right)}^{b} + 1\right]}^{g}"),
         ("y = log(L(x_b) / L(x_a))", r"y = \log\left(\frac{L\left(x_{b}\right)}{L\left(x_{a}\right)}\right)"),
-        ("q = n_head (head_dim/64)^-u", r"q = n_{\text{head}} \, {\left(\frac{\mathrm{head\_dim}}{64}\right)}^{-u}"),
+        ("v = n_kv_head (k/64)^-u", r"v = n_{\text{kv\_head}} \, {\left(\frac{k}{64}\right)}^{-u}"),
         ("N = 2e8", r"N = 2 \cdot 10^{8}"),
     ],
 )  # fmt: skip
 def test_an_equation_is_drawn_as_it_is_meant(written, shown):
     assert tex(written) == (shown, len(written))
+
+
+def test_the_examples_of_what_builds_the_site_hold():
+    for module in (docs.equations, docs.names):
+        tried = doctest.testmod(module)
+        assert tried.attempted
+        assert not tried.failed
 
 
 @pytest.mark.parametrize(
@@ -154,5 +164,3 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert 'id="scalesim.laws.heads.HeadLaw"' in html
     assert r"\frac{A}{{N}^{\alpha}}" in html
     assert (tmp_path / "site/notebooks/main_job.html").exists()
-
-

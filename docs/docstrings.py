@@ -26,7 +26,7 @@ class Presented(griffe.Extension):
             return
         named = griffe.ParameterKind.keyword_only
         parameters = [griffe.Parameter("self", kind=griffe.ParameterKind.positional_or_keyword)]
-        for name, field in cls.attributes.items():
+        for name, field in sorted(cls.attributes.items(), key=lambda one: one[1].lineno or 0):
             if field.annotation is not None and field.value is not None:
                 said = griffe.Parameter(name, annotation=field.annotation, kind=named, default=field.value)
                 parameters.append(said)

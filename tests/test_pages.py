@@ -162,7 +162,8 @@ def test_the_site_builds_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    html = (tmp_path / "site/reference/laws.html").read_text()
-    assert 'id="scalesim.laws.heads.HeadLaw"' in html
+    html = "".join(path.read_text() for path in (tmp_path / "site/reference").glob("*.html"))
+    assert [name for name in public() if f'id="{home(name)}"' not in html] == []
     assert r"\frac{A}{{N}^{\alpha}}" in html
+    assert html.count("Examples:") >= len(COMMANDS)
     assert (tmp_path / "site/notebooks/main_job.html").exists()

@@ -24,7 +24,7 @@ from docs.equations import drawn, tex  # noqa: E402
 from docs.names import home, others, public  # noqa: E402
 
 PAGES = [DOCS / "index.md", DOCS / "tutorial.md", *sorted((DOCS / "how-to").glob("*.md"))]
-QUICK = ("calibrate-hardware", "sweep-a-billion")
+QUICK = ("calibrate-hardware",)
 """Pages whose code takes less than five seconds."""
 LESS = {
     "default_product(1e7": "default_product(1e5",

@@ -5,7 +5,7 @@ STAMP := .venv/.from-lock
 # Compiled XLA programs are kept here between runs; deleting it is always safe.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: demo test test-slow lint format lock clean
+.PHONY: demo test test-slow lint format docs lock clean
 
 demo: $(STAMP)
 	$(BIN)/scalesim design --context 128K --target-loss 2.615 --lattice paper --lattice buildable --plot out/demo.png
@@ -24,6 +24,10 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The site, into out/site: no link or reference may be broken.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 $(STAMP): requirements.lock pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -61,8 +61,9 @@ def question(rng: np.random.Generator) -> dict[str, Any]:
 
 def check(asked: dict[str, Any], laws: Any) -> Row:
     """Return what the search and the exhaustive evaluation find for a question."""
-    parts = (asked[n] for n in ("model", "plan", "job", "place", "objective", "same", "loss", "traffic"))
-    _, one = _asked(*parts, None, ("own",))
+    names = ("model", "plan", "job", "place", "objective", "same", "loss", "traffic")
+    given: list[Any] = [*(asked[name] for name in names), None, ("own",)]
+    _, one = _asked(*given)
     engine = Engine(one, laws)
     start = time.perf_counter()
     best = engine.best()

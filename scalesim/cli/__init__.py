@@ -33,8 +33,10 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "`scalesim COMMAND --help` lists the options. Every command takes --json: one JSON object on",
-            "standard output. Exit code 0: done; 1: it could not be done; 2: the call was wrong.",
+            "`scalesim COMMAND --help` lists the options, and examples. Every command takes --json: one JSON",
+            "object on standard output. Exit code 0: done; 1: it could not be done; 2: the call was wrong.",
+            "`scalesim --version` prints the version, `scalesim --print-completion bash` (or zsh, fish) what",
+            "that shell needs to complete commands, options and files.",
         ]
     )
 
@@ -64,6 +66,10 @@ def _main(args: list[str]) -> int:
     from scalesim.errors import InvalidInput, Unreachable, choose
 
     try:
+        if args[0] == "--print-completion":
+            from scalesim.cli.completion import print_completion
+
+            return print_completion(args[1:])
         choose("command", args[0], COMMANDS)
         return importlib.import_module(f"scalesim.cli.{args[0]}").run(args[1:])
     except InvalidInput as error:

@@ -11,6 +11,7 @@ import tyro
 
 from scalesim.cli.common import bar, parse, print_json
 from scalesim.cli.given import given_shape
+from scalesim.cli.options import File, Flag, Text
 from scalesim.compilation import use_compilation_cache
 from scalesim.data.columns import listed
 from scalesim.data.delimited import read_table
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from scalesim.cost.calibration import Timing
     from scalesim.hardware import Hardware
 
-__all__ = ["Options", "read_timings", "run"]
+__all__ = ["EXAMPLES", "Options", "read_timings", "run"]
 
 _NEEDED = ("model", "context", "seconds")
 _FAR = 20.0  # times faster or slower than predicted, which no engine is
@@ -29,8 +30,51 @@ _ALIASES = dict.fromkeys(("ms", "milliseconds", "time_ms", "latency_ms", "second
 _OPTIONAL = ("batch", "generated", "what", "tensor", "pipeline", "expert", "weight_bits", "kv_bits")
 
 
+EXAMPLES = (
+    (
+        "scalesim calibrate timings.csv --hardware h100-sxm --out mine.json",
+        "constants from your engine's times",
+    ),
+    ("scalesim cost llama-3-8b --hardware mine.json", "and a model's cost with them"),
+    (
+        "scalesim calibrate --kernels kernels.parquet --hardware h100-sxm",
+        "how far off the shipped constants are",
+    ),
+    ("scalesim calibrate --measure --out here.json", "this machine's own kernels timed: a minute or two"),
+)
+
+
 @dataclass(frozen=True)
-class Options:
+class Question:
+    """What is measured, and where: one of timings, --kernels and --measure."""
+
+    timings: Annotated[File, tyro.conf.Positional, tyro.conf.arg(metavar="[TIMINGS.csv]")] = None
+    """CSV file of timings."""
+    hardware: Text = None
+    """Where they were taken: an accelerator of the catalogue (h100-sxm), or a JSON file with its figures."""
+    kernels: File = None
+    """Parquet or CSV file of measured kernels (columns as aiconfigurator publishes them, latency in
+    milliseconds): says how far the constants are off, without fitting; with --out, adjusts them."""
+    measure: Flag = False
+    """Measure this machine, on JAX's default device."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """With --measure: the precision of the kernels; the other commands need its bits stated."""
+    seconds: float = 60.0
+    """With --measure: how long to time kernels, roughly."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """How it is shown."""
+
+    out: File = None
+    """Write the hardware as a JSON file, for --hardware of the other commands."""
+    json: Flag = False
+    """Print one JSON object on standard output, and nothing else."""
+
+
+@dataclass(frozen=True)
+class Options(Question, Output):
     """Adjust hardware to a few timings of your own engine, or measure this machine; say what error is left.
 
     The timings are a CSV file with the columns model (a name, a config.json or sizes), context and seconds,
@@ -38,28 +82,10 @@ class Options:
     kv_bits. With --measure, the kernels of this machine are timed instead: a minute or two.
     """
 
-    timings: Annotated[str | None, tyro.conf.Positional] = None
-    """CSV file of timings."""
-    hardware: str | None = None
-    """Where they were taken: an accelerator of the catalogue (h100-sxm), or a JSON file with its figures."""
-    kernels: str | None = None
-    """Parquet or CSV file of measured kernels (columns as aiconfigurator publishes them, latency in
-    milliseconds): says how far the constants are off, without fitting; with --out, adjusts them."""
-    measure: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Measure this machine, on JAX's default device."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """With --measure: the precision of the kernels; the other commands need its bits stated."""
-    seconds: float = 60.0
-    """With --measure: how long to time kernels, roughly."""
-    out: str | None = None
-    """Write the hardware as a JSON file, for --hardware of the other commands."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print one JSON object on standard output, and nothing else."""
-
 
 def run(args: list[str]) -> int:
     """Run the command."""
-    options = parse(Options, "calibrate", args)
+    options = parse(Options, "calibrate", args, examples=EXAMPLES)
     ways = {"timings": options.timings, "--kernels": options.kernels, "--measure": options.measure or None}
     given = [name for name, value in ways.items() if value is not None]
     if len(given) != 1:
@@ -215,5 +241,5 @@ def _timing(row: Mapping[str, str]) -> Timing:
         workload=workload,
         seconds=number("seconds"),
         what=row.get("what") or default,
-        parallel=Parallel(**split),  # type: ignore[arg-type]
+        parallel=Parallel(**split),
     )

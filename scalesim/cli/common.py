@@ -15,6 +15,7 @@ from scalesim.errors import InvalidInput
 __all__ = [
     "bar",
     "end_now",
+    "examples_text",
     "merge_repeats",
     "pairs",
     "parse",
@@ -105,14 +106,50 @@ def pairs(entries: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
-def parse(config: type[T], command: str, args: Sequence[str], repeats: Sequence[str] = ()) -> T:
-    """Return the dataclass of a command's options, read from the command line."""
+def parse(
+    config: type[T],
+    command: str,
+    args: Sequence[str],
+    repeats: Sequence[str] = (),
+    examples: Sequence[tuple[str, str]] = (),
+) -> T:
+    """Return the dataclass of a command's options, read from the command line.
+
+    Its groups are the dataclasses that it inherits (see `scalesim.cli.options`); its help ends in the
+    examples, each a command line and what it is for.
+    """
     import tyro
+
+    from scalesim.cli.options import flat, form_of
 
     odd = next((arg for arg in args if "\0" in arg or any(0xD800 <= ord(c) < 0xE000 for c in arg)), None)
     if odd is not None:
         raise InvalidInput(f"{odd!a} holds characters that no option has.")
-    return tyro.cli(config, prog=f"scalesim {command}", args=merge_repeats(args, repeats))
+    read: Any
+    try:
+        read = tyro.cli(
+            form_of(config),
+            prog=f"scalesim {command}",
+            args=merge_repeats(args, repeats),
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+    except SystemExit as ended:
+        if not ended.code and examples and {"-h", "--help"} & set(args):
+            print(examples_text(examples))
+        raise
+    return flat(config, read)
+
+
+def examples_text(examples: Sequence[tuple[str, str]]) -> str:
+    """Return the examples at the end of a command's help.
+
+    >>> print(examples_text([("scalesim cost llama-3-8b", "what a known model costs")]))
+    <BLANKLINE>
+    Examples:
+      scalesim cost llama-3-8b
+          what a known model costs
+    """
+    return "\n".join(["", "Examples:", *(f"  {line}\n      {what}" for line, what in examples)])
 
 
 def print_json(value: Any) -> None:

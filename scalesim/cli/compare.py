@@ -11,28 +11,47 @@ import tyro
 
 from scalesim.cli.common import parse, print_json
 from scalesim.cli.given import Given, given_shape, whole
+from scalesim.cli.options import Contexts, File, Flag, Number
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput
 
 if TYPE_CHECKING:
     from scalesim.hardware import Hardware
 
-__all__ = ["Options", "run"]
+__all__ = ["EXAMPLES", "Options", "run"]
+
+
+EXAMPLES = (
+    ("scalesim compare llama-3-8b qwen3-8b 24x3072x12x1 --context 8K 128K", "two models and a design"),
+    ("scalesim compare mine/config.json qwen3-8b --hardware h200-sxm --plot c.png", "a figure over context"),
+    ("scalesim compare 16x2048x32x8 16x2048x32x1 --law mine.json", "with losses by a law of your own"),
+)
+
+
+_DESIGNS = tyro.conf.arg(metavar="DESIGN ...", help_behavior_hint="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is compared, at which contexts."""
+
+    designs: Annotated[tuple[str, ...], tyro.conf.Positional, _DESIGNS]
+    """Known models, config.json files, or sizes such as 16x2048x32x8."""
+    context: Contexts = ("8K", "32K", "128K")
+    """Context lengths in tokens; K is 1024."""
+    law: str = "default"
+    """The law that predicts losses: default, points, or a saved fit."""
 
 
 @dataclass(frozen=True)
-class Options:
-    """Designs side by side: loss where a law covers them, parameters, FLOPs, memory, latency and dollars."""
+class Cost:
+    """Where and how they serve."""
 
-    designs: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Known models, config.json files, or sizes such as 16x2048x32x8."""
-    context: tuple[str, ...] = ("8K", "32K", "128K")
-    """Context lengths in tokens; K is 1024."""
     hardware: str = "h100-sxm"
     """An accelerator of the catalogue, or a JSON file with its figures."""
     batch_size: Annotated[float, tyro.conf.arg(aliases=["--batch"])] = 1.0
     """Sequences served at a time."""
-    weight_bits: float | None = None
+    weight_bits: Number = None
     """Bits a value of the layers' matrices (default: as the checkpoint is stored)."""
     kv_bits: float = 16.0
     """Bits a value of the KV cache."""
@@ -40,17 +59,26 @@ class Options:
     """Number format of the matrix units."""
     tensor: int = 1
     """Accelerators that split each matrix."""
-    law: str = "default"
-    """The law that predicts losses: default, points, or a saved fit."""
-    plot: str | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """How it is shown."""
+
+    plot: File = None
     """Write a figure of memory, latency and dollars over context: .png, .svg or .pdf."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    json: Flag = False
     """Print one JSON object on standard output, and nothing else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Question, Cost, Output):
+    """Designs side by side: loss where a law covers them, parameters, FLOPs, memory, latency and dollars."""
 
 
 def run(args: list[str]) -> int:
     """Run the command."""
-    options = parse(Options, "compare", args, repeats=("--context",))
+    options = parse(Options, "compare", args, ("--context",), EXAMPLES)
     use_compilation_cache()
     from scalesim.hardware import load_hardware
     from scalesim.report import save

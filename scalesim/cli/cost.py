@@ -10,6 +10,7 @@ import tyro
 
 from scalesim.cli.common import parse, print_json
 from scalesim.cli.given import Given, given_shape, whole
+from scalesim.cli.options import Count, File, Flag, Number, Text, Tokens
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput
 
@@ -18,40 +19,57 @@ if TYPE_CHECKING:
     from scalesim.hardware import Hardware
     from scalesim.workload import Workload
 
-__all__ = ["Options", "run"]
+__all__ = ["EXAMPLES", "Options", "run"]
 
 _LONGEST = 131072
 
 
-@dataclass(frozen=True)
-class Options:
-    """What one shape costs to serve and to train: bytes, milliseconds, dollars, and what bounds them."""
+EXAMPLES = (
+    ("scalesim cost qwen3-30b-a3b --context 32K", "a known model on an H100: counts, bytes, times, dollars"),
+    ("scalesim cost path/to/config.json --hardware h200-sxm --batch-size 32", "a model of your own"),
+    ("scalesim cost 16x2048x32x8 --kv-bits 8 --tensor 2", "sizes, an 8-bit cache, two accelerators"),
+    (
+        "scalesim cost llama-3-8b --plot roofline.png",
+        "which operators the memory bounds, and which the units",
+    ),
+)
 
-    design: tyro.conf.Positional[str | None] = None
+
+@dataclass(frozen=True)
+class Model:
+    """Whose cost: one of these."""
+
+    design: Annotated[File, tyro.conf.Positional, tyro.conf.arg(metavar="[DESIGN]")] = None
     """A known model, a config.json, its folder, a hub id in your cache, or sizes such as 16x2048x32x8."""
-    shape: str | None = None
+    shape: Text = None
     """Layers x width x query heads x KV heads, and x FFN width if that is not 8/3 of the width."""
-    model: str | None = None
+    model: Text = None
     """A known model, such as llama-3.1-8b."""
-    config: str | None = None
+    config: File = None
     """A Hugging Face config.json."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Where and how it serves."""
+
     hardware: str = "h100-sxm"
     """An accelerator of the catalogue, or a JSON file with its figures."""
-    context: str | None = None
+    context: Tokens = None
     """Tokens of context, prompt and generated together; K is 1024 (default: the model's, at most 128K)."""
     batch_size: Annotated[float, tyro.conf.arg(aliases=["--batch"])] = 1.0
     """Sequences served at a time."""
-    generated: str | None = None
+    generated: Tokens = None
     """Tokens generated a sequence; the rest of the context is the prompt."""
-    prefix: str | None = None
+    prefix: Tokens = None
     """Tokens of the prompt that all sequences share."""
-    weight_bits: float | None = None
+    weight_bits: Number = None
     """Bits a value of the layers' matrices (default: as the checkpoint is stored)."""
     activation_bits: float = 16.0
     """Bits an activation."""
     kv_bits: float = 16.0
     """Bits a value of the KV cache."""
-    kv_pool: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    kv_pool: Flag = False
     """Count the pool that an engine sets aside for caches, rather than what they need."""
     compute: Literal["bf16", "fp8", "int8", "fp4"] = "bf16"
     """Number format of the matrix units."""
@@ -61,28 +79,45 @@ class Options:
     """Accelerators that split the layers."""
     expert: int = 1
     """Accelerators that split the experts."""
-    best_plan: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    best_plan: Flag = False
     """Choose tensor, pipeline and expert parallelism, replicas and their batch: the cheapest way to serve
     --batch-size sequences at a time."""
+
+
+@dataclass(frozen=True)
+class Paper:
+    """How the paper's costs are counted, and how the model is trained."""
+
     flops_per: Literal["sequence", "token"] = "sequence"
     """Count the paper's inference FLOPs over the whole sequence, or for one token."""
     causal_halving: bool = False
     """In the paper's FLOPs, a token attends to half the context on average."""
     weights: float = 0.9
     """Weight of memory in the paper's Z, 0 to 1; FLOPs have the rest."""
-    tokens: str | None = None
+    tokens: Count = None
     """Training tokens (default: 20 for each parameter)."""
-    plot: str | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """How it is shown."""
+
+    plot: File = None
     """Write a roofline figure: .png, .svg or .pdf."""
-    write_config: str | None = None
+    write_config: File = None
     """Write the shape as a Hugging Face config.json."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    json: Flag = False
     """Print one JSON object on standard output, and nothing else."""
+
+
+@dataclass(frozen=True)
+class Options(Model, Serving, Paper, Output):
+    """What one shape costs to serve and to train: bytes, milliseconds, dollars, and what bounds them."""
 
 
 def run(args: list[str]) -> int:
     """Run the command."""
-    options = parse(Options, "cost", args)
+    options = parse(Options, "cost", args, examples=EXAMPLES)
     use_compilation_cache()
     from scalesim.cost.capacity import check_fits
     from scalesim.cost.counts import counts

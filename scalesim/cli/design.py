@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from scalesim.cli.common import parse, print_json, working
+from scalesim.cli.options import Contexts, Count, File, Flag, Number, Words
 from scalesim.cli.question import (
-    Objective,
+    Cost,
     baseline_of,
     constraints_of,
     objective_of,
@@ -26,67 +27,74 @@ from scalesim.errors import InvalidInput, Unreachable, choose
 if TYPE_CHECKING:
     from scalesim.design import Design
 
-__all__ = ["Options", "run"]
+__all__ = ["EXAMPLES", "Options", "run"]
 
 _REPEATS = ("--context", "--target-loss", "--lattice", "--context-mix", "--free", "--frontier")
 
 
-@dataclass(frozen=True)
-class Options:
-    """The cheapest shape that reaches a loss at a context length, beside a baseline."""
+EXAMPLES = (
+    ("scalesim design --context 128K --target-loss 2.615", "the demo's question, with whole sizes"),
+    (
+        "scalesim design --objective tpot --hardware h200-sxm --batch-size 32 --fits",
+        "least milliseconds a token on named hardware, in whose memory it fits",
+    ),
+    (
+        "scalesim design --budget 57000 --max-params 3B --tensor 4",
+        "the least loss within a budget, on four accelerators",
+    ),
+    (
+        "scalesim design --context 8K 128K 1M --uncertainty",
+        "an answer for each context, and how likely each is the best",
+    ),
+    ("scalesim design --frontier loss memory --plot f.png", "all that nothing betters, and which to take"),
+    ("scalesim design --map --plot m.png", "the best heads over context and loss"),
+    ("scalesim design --law mine.json --json", "with a law of your own, for a script to read"),
+)
 
-    context: tuple[str, ...] = ("128K",)
+
+@dataclass(frozen=True)
+class Question:
+    """What the model must do."""
+
+    context: Contexts = ("128K",)
     """Context lengths in tokens; K is 1024. Several give an answer each."""
-    target_loss: tuple[str, ...] = ("2.615",)
+    target_loss: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NATS ...")] = ("2.615",)
     """Losses to reach, nats a token; or that which the law predicts for a model, as like:llama-3.1-8b@15T.
     Several give an answer each, at every context."""
-    context_mix: tuple[str, ...] = ()
-    """Instead of --context: a distribution of lengths, LENGTH:WEIGHT ..., for the expected cost."""
-    batch_size: float = 1.0
-    """Sequences served at a time."""
-    generated: str | None = None
-    """Tokens of the context that are generated, for --objective price."""
-    objective: Objective = "z"
-    """What is minimised: the paper's Z in Figure 2's or Figure 1's units, memory or FLOPs; on --hardware also
-    seconds to the first token, seconds per token, or dollars a million requests."""
-    hardware: str = "h100-sxm"
-    """For ttft, tpot and price: an accelerator of the catalogue, or a JSON file with its figures."""
-    weights: float = 0.9
-    """Weight of memory in Z, 0 to 1; FLOPs have the rest."""
-    weight_bits: float = 16.0
-    """Bits a weight."""
-    kv_bits: float = 16.0
-    """Bits a value of the KV cache."""
-    tokens: str | None = None
-    """Training tokens, such as 15T, for laws and limits that see them."""
-    tokens_per_param: float = 20.0
-    """Instead of --tokens: training tokens for each parameter."""
-    flops_per: Literal["sequence", "token"] = "sequence"
-    """Count FLOPs over the whole sequence, or for one token."""
-    causal_halving: Literal["default", "yes", "no"] = "default"
-    """Whether a token attends to half the context on average (default: as the objective's figure)."""
-    budget: float | None = None
+    budget: Number = None
     """Instead of --target-loss: the most the objective may be; the design of least loss is found."""
-    max_params: str | None = None
+    law: str = "default"
+    """The loss law: default (runs and ablations), paper, points (its runs alone), or a saved fit."""
+    runs: File = None
+    """Instead of --law: fit the joint head law to this run table (n_params, n_head, n_kv_head, loss)."""
+    baseline: str = "llama3-gqa"
+    """llama3-gqa, mha, mqa, a shape such as 16x2048x32x8, a known model, or a config.json."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the design may at most be, and the designs to choose among."""
+
+    max_params: Count = None
     """At most so many parameters, embeddings included, such as 3B."""
-    max_memory_gib: float | None = None
+    max_memory_gib: Number = None
     """At most so many GiB of weights and KV cache."""
-    max_training_flops: float | None = None
+    max_training_flops: Number = None
     """At most so many FLOPs of training, such as 1e22."""
-    max_tpot: float | None = None
+    max_tpot: Number = None
     """At most so many seconds between two tokens on --hardware."""
-    max_ttft: float | None = None
+    max_ttft: Number = None
     """At most so many seconds to the first token on --hardware, without queueing."""
-    fits: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    fits: Flag = False
     """Must fit in the memory of one accelerator of --hardware, less a tenth for its runtime."""
-    kv_pool: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    kv_pool: Flag = False
     """In --fits, count the pool that an engine sets aside for caches, rather than what they need."""
     tensor: int = 1
     """Accelerators that split each matrix: the heads and widths of a buildable shape must divide."""
-    lattice: tuple[str, ...] = ()
+    lattice: Words = ()
     """Designs to choose among: buildable (whole shapes; the default) or paper (21 candidates; that of --map);
     several side by side."""
-    free: tuple[str, ...] = ()
+    free: Words = ()
     """Instead of --lattice: search a space of these fields, each as far as the law sees it: d_model (width
     against depth), d_ff, n_head, n_kv_head, head_dim, n_tokens, kv_bits; or all that it sees."""
     max_head: int = 32
@@ -95,35 +103,46 @@ class Options:
     """Widths of a buildable shape are multiples of this."""
     family: str = "figure"
     """Depth against width: figure (d_model = 128 n_layer), table, or a ratio."""
-    baseline: str = "llama3-gqa"
-    """llama3-gqa, mha, mqa, a shape such as 16x2048x32x8, a known model, or a config.json."""
-    law: str = "default"
-    """The loss law: default (runs and ablations), paper, points (its runs alone), or a saved fit."""
-    runs: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
-    """Instead of --law: fit the joint head law to this run table (n_params, n_head, n_kv_head, loss)."""
-    uncertainty: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is said of the optimum, or what is answered instead of one."""
+
+    uncertainty: Flag = False
     """Ask every law of the fit's bootstrap too: how likely each configuration is the best."""
-    sensitivity: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    sensitivity: Flag = False
     """How the optimum moves with context, loss, prices and coefficients, by implicit differentiation."""
-    frontier: tuple[str, ...] = ()
+    frontier: Words = ()
     """Instead of one design: all that nothing betters in two or three of loss, memory, flops, objective,
     n_params, training-flops, tpot, ttft, price; two --target-loss give the range of losses."""
-    marginal_value: float | None = None
+    marginal_value: Number = None
     """With --frontier: pick the design beyond which 1% more of the second measure buys less of the first
     than this (nats, if it is loss; else a fraction)."""
-    map: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    map: Flag = False
     """Instead of one design: the cheapest heads at every context and loss; two of each give the ranges."""
-    plot: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """How it is shown."""
+
+    plot: File = None
     """Draw the answer: loss against memory, FLOPs and the objective; the frontier; or the map."""
-    plot_uncertainty: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    plot_uncertainty: File = None
     """Draw the distribution of designs and savings under the bootstrap (implies --uncertainty)."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    json: Flag = False
     """Print one JSON object on standard output, and nothing else."""
+
+
+@dataclass(frozen=True)
+class Options(Question, Cost, Limits, Answer, Output):
+    """The cheapest shape that reaches a loss at a context length, beside a baseline."""
 
 
 def run(args: list[str]) -> int:
     """Run the command."""
-    options = parse(Options, "design", args, _REPEATS)
+    options = parse(Options, "design", args, _REPEATS, EXAMPLES)
     _check(options)
     names = options.lattice or (("paper",) if options.map else ("buildable",))
     for name in names:

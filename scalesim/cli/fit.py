@@ -13,6 +13,7 @@ import tyro
 
 from scalesim.cli.common import pairs, parse, print_json
 from scalesim.cli.fit_said import fit_json, print_fit, print_sizes, tell_outliers
+from scalesim.cli.options import Entries, File, Flag, Text, Words
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput
 from scalesim.files import check_writable
@@ -21,7 +22,7 @@ from scalesim.schema import whole
 if TYPE_CHECKING:
     from scalesim.fitting import Fit
 
-__all__ = ["Options", "run"]
+__all__ = ["EXAMPLES", "Options", "run"]
 
 _REPEATS = ("--compare", "--budget", "--fix", "--bound", "--column", "--unit", "--select", "--group", "--own")
 
@@ -30,71 +31,110 @@ RESAMPLES = 200
 """Of a law whose sizes for budgets are asked for, where --bootstrap does not say how many."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """A loss law from a table of runs, with its uncertainty."""
+EXAMPLES = (
+    (
+        "scalesim fit runs.csv --law best --bootstrap 4000",
+        "the base law that predicts best, and how sure it is",
+    ),
+    ("scalesim fit runs.csv --law chinchilla --save law.json --plot fit.png", "a law, kept, and its figure"),
+    ("scalesim fit runs.csv --column n_tokens=tok_seen --unit n_tokens=1e9", "columns and units of your own"),
+    ("scalesim fit runs.csv --isoflop --budget 1e24", "the size and the tokens for a budget, with intervals"),
+    (
+        "scalesim fit runs.csv --law head --fix E=1.97 --bound b=0.1:0.5",
+        "coefficients held, or kept in a range",
+    ),
+    ("scalesim fit --contrasts pairs.csv --save mine.json", "your head ablations beside the published ones"),
+)
 
-    runs: tyro.conf.Positional[str | None] = None
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the law is fitted to."""
+
+    runs: Annotated[File, tyro.conf.Positional, tyro.conf.arg(metavar="[FILE]")] = None
     """The table: .csv, .tsv, .parquet, .jsonl or .json, or the name paper or own (with --contrasts paper by
     default)."""
-    law: str | None = None
+    contrasts: File = None
+    """Pairs of models, in the columns of scalesim/data/head_contrasts.csv, as evidence beside the published
+    ones and the runs."""
+    column: Entries = ()
+    """What the table calls a field: n_tokens=tok_seen."""
+    unit: Entries = ()
+    """What a field is counted in: n_tokens=1e9, n_params=millions, flops=PF-days, loss=bits or perplexity; 1
+    says that the numbers are plain and right."""
+    select: Entries = ()
+    """Use only the rows with this value: experiment=misfitting."""
+    drop_largest: int = 0
+    """Leave out this many runs of the largest losses."""
+
+
+@dataclass(frozen=True)
+class Law:
+    """Which law, and how it is fitted."""
+
+    law: Text = None
     """chinchilla, powerofsum, kaplan, power, head, gemstones, ... (any of scalesim.laws; by default
     chinchilla, and with --contrasts attention); or best: that of the base laws which predicts the largest
     runs best from the smaller ones."""
-    contrasts: Annotated[str | None, tyro.conf.arg(metavar="FILE.csv")] = None
-    """Pairs of models, in the columns of scalesim/data/head_contrasts.csv, as evidence beside the published
-    ones and the runs."""
-    drop_largest: int = 0
-    """Leave out this many runs of the largest losses."""
+    fix: Entries = ()
+    """Coefficients held at a value: E=1.97."""
+    bound: Entries = ()
+    """Coefficients kept in a range: E=1.5:2.2."""
+    own: Words = ()
+    """Coefficients that each group of runs has for itself."""
+    group: Words = ()
+    """Columns that tell which runs belong together."""
     loss: Literal["huber", "squared"] = "huber"
     """How residuals count: Huber of log losses, or squares of losses in nats."""
     delta: float = 1e-3
     """The Huber threshold, as a fraction of the loss."""
+    starts: int = 64
+    """Starts to draw."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How sure, and what else is answered."""
+
     bootstrap: int = 0
     """Resamples for standard errors and intervals (0: from the curvature)."""
     kind: Literal["pairs", "cluster", "wild"] = "pairs"
     """Resample rows, whole groups, or signs of residuals."""
     seed: int = 0
     """Of the resamples."""
-    resume: Annotated[str | None, tyro.conf.arg(metavar="FILE.npz")] = None
+    resume: File = None
     """Keep finished resamples here, and go on from what it holds."""
-    compare: tuple[str, ...] = ()
+    compare: Words = ()
     """Other laws to set beside this one, by their error on runs left out; each with every count of
     parameters that the table has."""
-    fix: tuple[str, ...] = ()
-    """Coefficients held at a value: E=1.97."""
-    bound: tuple[str, ...] = ()
-    """Coefficients kept in a range: E=1.5:2.2."""
-    own: tuple[str, ...] = ()
-    """Coefficients that each group of runs has for itself."""
-    group: tuple[str, ...] = ()
-    """Columns that tell which runs belong together."""
-    column: tuple[str, ...] = ()
-    """What the table calls a field: n_tokens=tok_seen."""
-    unit: tuple[str, ...] = ()
-    """What a field is counted in: n_tokens=1e9, n_params=millions, flops=PF-days, loss=bits or perplexity; 1
-    says that the numbers are plain and right."""
-    select: tuple[str, ...] = ()
-    """Use only the rows with this value: experiment=misfitting."""
-    starts: int = 64
-    """Starts to draw."""
-    isoflop: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    isoflop: Flag = False
     """Also find the size that each budget wants, by three approaches; --plot then draws the profiles."""
-    budget: tuple[str, ...] = ()
+    budget: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FLOPS ...", help_behavior_hint="")] = ()
     """FLOPs, such as 1e24, whose size and tokens to state, with intervals; --isoflop goes with it."""
-    profile: str | None = None
-    """A coefficient whose profile the figure shows (E, if the law has it)."""
-    save: Annotated[str | None, tyro.conf.arg(metavar="LAW.json")] = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """How it is shown."""
+
+    save: File = None
     """Write the fitted law, for `scalesim predict` and `scalesim design --law`."""
-    plot: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    profile: Text = None
+    """A coefficient whose profile the figure shows (E, if the law has it)."""
+    plot: File = None
     """Draw the fit, its residuals and a profile."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    json: Flag = False
     """Print one JSON object on standard output, and nothing else."""
+
+
+@dataclass(frozen=True)
+class Options(Evidence, Law, Answer, Output):
+    """A loss law from a table of runs, with its uncertainty."""
 
 
 def run(args: list[str]) -> int:
     """Run the command."""
-    options = parse(Options, "fit", args, _REPEATS)
+    options = parse(Options, "fit", args, _REPEATS, EXAMPLES)
     _check(options)
     use_compilation_cache()
     from scalesim.data import load_runs

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from scalesim.cli.common import parse, print_json
+from scalesim.cli.options import Contexts, Entries, File, Flag
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput
 from scalesim.faces import plain
@@ -16,37 +17,70 @@ from scalesim.faces import plain
 if TYPE_CHECKING:
     from scalesim.fitting import Fit
 
-__all__ = ["Options", "run"]
+__all__ = ["EXAMPLES", "Options", "run"]
 
 _REPEATS = ("--n-params", "--n-tokens", "--context", "--set")
 
 
-@dataclass(frozen=True)
-class Options:
-    """The loss that a saved law predicts, with intervals if the law has a bootstrap."""
+EXAMPLES = (
+    (
+        "scalesim predict law.json --n-params 7B --n-tokens 140B",
+        "one model, by a law from `scalesim fit --save`",
+    ),
+    (
+        "scalesim predict law.json --n-params 1B 7B 70B --n-tokens 15T --level 0.5",
+        "three, with 50% intervals",
+    ),
+    (
+        "scalesim predict default --n-params 1B --set n_head=16 n_kv_head=2 head_dim=128 d_model=2048",
+        "by the shipped law, which looks at heads",
+    ),
+    (
+        "scalesim predict default --contrasts pairs.csv",
+        "what the shipped law says of your own head ablations",
+    ),
+)
 
-    law: tyro.conf.Positional[str]
+_Several = Annotated[tuple[str, ...], tyro.conf.arg(metavar="COUNT ...", help_behavior_hint="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """The law, and the models whose loss is asked."""
+
+    law: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="LAW")]
     """A file from `scalesim fit --save`, or the name of a shipped law."""
-    n_params: tuple[str, ...] = ()
+    n_params: _Several = ()
     """Parameters, such as 1.3B, by the law's own convention. Several give a prediction each."""
-    n_tokens: tuple[str, ...] = ()
+    n_tokens: _Several = ()
     """Training tokens, such as 26B: one, or as many as n_params."""
-    context: tuple[str, ...] = ()
+    context: Contexts = ()
     """Context lengths; K is 1024."""
-    set: tuple[str, ...] = ()
+    set: Entries = ()
     """Any other field the law needs: n_head=8."""
-    contrasts: Annotated[str | None, tyro.conf.arg(metavar="FILE.csv")] = None
+    contrasts: File = None
     """Pairs of models, in the columns of scalesim/data/head_contrasts.csv: how their losses differ. "shipped"
     are the published ones that the package ships."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """How it is shown."""
+
     level: float = 0.9
     """Of the intervals."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    json: Flag = False
     """Print one JSON object on standard output, and nothing else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Question, Output):
+    """The loss that a saved law predicts, with intervals if the law has a bootstrap."""
 
 
 def run(args: list[str]) -> int:
     """Run the command."""
-    options = parse(Options, "predict", args, _REPEATS)
+    options = parse(Options, "predict", args, _REPEATS, EXAMPLES)
     use_compilation_cache()
     from scalesim.fitting import named_fit, predict
     from scalesim.units import parse_context, parse_count

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from scalesim.cli.options import Contexts, Count, Tokens
 from scalesim.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from scalesim.workload import TrainingPlan, Workload
 
 __all__ = [
+    "Cost",
     "Objective",
     "baseline_of",
     "constraints_of",
@@ -26,6 +29,37 @@ __all__ = [
 
 Objective = Literal["z", "z-figure1", "memory", "flops", "ttft", "tpot", "price"]
 _ON_HARDWARE = ("ttft", "tpot", "price")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What is minimised, and what it is counted for."""
+
+    objective: Objective = "z"
+    """What is minimised: the paper's Z in Figure 2's or Figure 1's units, memory or FLOPs; on --hardware also
+    seconds to the first token, seconds per token, or dollars a million requests."""
+    hardware: str = "h100-sxm"
+    """For ttft, tpot and price: an accelerator of the catalogue, or a JSON file with its figures."""
+    batch_size: float = 1.0
+    """Sequences served at a time."""
+    generated: Tokens = None
+    """Tokens of the context that are generated, for --objective price."""
+    context_mix: Contexts = ()
+    """Instead of --context: a distribution of lengths, LENGTH:WEIGHT ..., for the expected cost."""
+    weight_bits: float = 16.0
+    """Bits a weight."""
+    kv_bits: float = 16.0
+    """Bits a value of the KV cache."""
+    tokens: Count = None
+    """Training tokens, such as 15T, for laws and limits that see them."""
+    tokens_per_param: float = 20.0
+    """Instead of --tokens: training tokens for each parameter."""
+    weights: float = 0.9
+    """Weight of memory in Z, 0 to 1; FLOPs have the rest."""
+    flops_per: Literal["sequence", "token"] = "sequence"
+    """Count FLOPs over the whole sequence, or for one token."""
+    causal_halving: Literal["default", "yes", "no"] = "default"
+    """Whether a token attends to half the context on average (default: as the objective's figure)."""
 
 
 def parallel_of(options: Any) -> Parallel:

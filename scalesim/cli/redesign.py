@@ -11,26 +11,44 @@ import tyro
 
 from scalesim.cli.common import parse, print_json, working
 from scalesim.cli.given import Given, given_shape, whole
+from scalesim.cli.options import Contexts, File, Flag, Folder, Number, Tokens, Whole, Words
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput
 
 if TYPE_CHECKING:
     from scalesim.workload import ContextLengths, TrainingPlan, Workload
 
-__all__ = ["Options", "run"]
+__all__ = ["EXAMPLES", "Options", "run"]
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to build instead of a model, as good by the law and cheapest where it serves."""
+EXAMPLES = (
+    (
+        "scalesim redesign llama-3.1-8b --tokens 15T --context 128K --batch 16 --kv-bits 8",
+        "what to build instead, on the same training compute, for least dollars a token",
+    ),
+    (
+        "scalesim redesign config.json --tokens 2T --context 8K:0.7 64K:0.3 --traffic 1T --out better/",
+        "for a mixture of contexts, training and serving paid together; a folder with config.json and report",
+    ),
+    (
+        "scalesim redesign qwen3-30b-a3b --tokens 36T --objective tpot --max-devices 4 --loss -0.5%",
+        "least time a token on at most four accelerators, at half a per cent less loss",
+    ),
+    ("scalesim redesign llama-3.1-8b --tokens 15T --runs mine.csv", "sharpened by small runs of your own"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """The model to be replaced, how it is trained, and how good its redesign must be."""
 
     model: tyro.conf.Positional[str]
     """A known model, a config.json, its folder, a hub id in your cache, or sizes such as 16x2048x32x8."""
-    tokens: str | None = None
+    tokens: Tokens = None
     """Training tokens of the model, such as 15T."""
-    training_flops: float | None = None
+    training_flops: Number = None
     """Instead of --tokens: its training FLOPs, such as 7.7e23."""
-    training_dollars: float | None = None
+    training_dollars: Number = None
     """Instead of --tokens: the $ of its training on --hardware."""
     training_context: str = "8K"
     """Tokens of a training sequence."""
@@ -39,46 +57,75 @@ class Options:
     its FLOPs."""
     loss: str = "+0%"
     """Quality against the model's own: +0%, -1% (of loss), or 1.2x (as if on so much more compute)."""
-    context: tuple[str, ...] = ("128K",)
+    mixers: Words = ("own",)
+    """What attention may become: own, latent, shared (keys and values of two layers)."""
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Where it serves."""
+
+    context: Contexts = ("128K",)
     """Tokens of context, prompt and generated together; or a mixture, such as 8K:0.7 64K:0.3."""
     batch_size: Annotated[float, tyro.conf.arg(aliases=["--batch"])] = 16.0
     """Sequences served at a time, by all replicas together."""
-    generated: str | None = None
+    generated: Tokens = None
     """Tokens generated a sequence, the rest being the prompt; default: answers alone are priced."""
-    prefix: str | None = None
+    prefix: Tokens = None
     """Tokens of the prompt that all sequences share."""
     hardware: str = "h100-sxm"
     """An accelerator of the catalogue, or a JSON file with its figures."""
-    weight_bits: float | None = None
+    weight_bits: Number = None
     """Bits a value of the layers' matrices (default: as the model is stored)."""
     kv_bits: float = 16.0
     """Bits a value of the KV cache."""
     compute: Literal["bf16", "fp8", "int8", "fp4"] = "bf16"
     """Number format of the matrix units."""
-    traffic: str | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What is minimised, and limits on how it is served."""
+
+    traffic: Tokens = None
     """Tokens served in the model's life, such as 1T: training and serving are then paid together."""
     objective: Literal["auto", "lifetime", "price", "tpot", "ttft", "memory", "energy"] = "auto"
     """What is minimised (auto: lifetime with --traffic, else price)."""
-    max_tpot: float | None = None
+    max_tpot: Number = None
     """At most so many seconds between two tokens."""
-    max_ttft: float | None = None
+    max_ttft: Number = None
     """At most so many seconds to the first token of a prompt alone."""
-    max_devices: int | None = None
+    max_devices: Whole = None
     """At most so many accelerators in all."""
-    mixers: tuple[str, ...] = ("own",)
-    """What attention may become: own, latent, shared (keys and values of two layers)."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The law of heads, and what you know yourself."""
+
     law: str = "default"
     """The law of heads: default, or a saved fit of AttentionLaw with samples."""
-    contrasts: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    contrasts: File = None
     """Comparisons of your own (loss_a, loss_b, heads): the law's samples count by how well they predict."""
-    runs: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    runs: File = None
     """Instead of --contrasts: a run table, whose runs of one size are compared."""
-    out: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """How it is shown."""
+
+    out: Folder = None
     """Write config.json of the best design, a report (HTML and Markdown), a figure, and runs that decide."""
-    plot: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    plot: File = None
     """Draw the savings over context with both intervals."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    json: Flag = False
     """Print one JSON object on standard output, and nothing else."""
+
+
+@dataclass(frozen=True)
+class Options(Question, Serving, Cost, Evidence, Output):
+    """What to build instead of a model, as good by the law and cheapest where it serves."""
 
 
 def run(args: list[str]) -> int:

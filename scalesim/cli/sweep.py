@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from scalesim.cli.common import end_now, parse, print_json, stdout_kept
-from scalesim.cli.question import Objective
+from scalesim.cli.options import Contexts, File, Flag, Folder, Whole
+from scalesim.cli.question import Cost
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.files import check_writable
@@ -23,22 +24,46 @@ from scalesim.interrupts import Interrupted, deferred
 if TYPE_CHECKING:
     from scalesim.sweeps import Product, Sweep, SweepProgress
 
-__all__ = ["Options", "parse_range", "run"]
+__all__ = ["EXAMPLES", "Options", "parse_range", "run"]
 
 _REPEATS = ("--context", "--context-mix")
 _AXES = ("n_layer", "d_model", "d_ff", "n_head", "n_kv_head")
-_Range = Annotated[str | None, tyro.conf.arg(metavar="LOW:HIGH[:STEP]|A,B,...")]
-_File = Annotated[str | None, tyro.conf.arg(metavar="FILE")]
+_Range = Annotated[str | None, tyro.conf.arg(metavar="LOW:HIGH[:STEP]|A,B,...", help_behavior_hint="")]
+
+EXAMPLES = (
+    ("scalesim sweep --context 128K --target-loss 2.6 --count 1B", "a billion designs, each evaluated"),
+    (
+        "scalesim sweep --count 10B --checkpoint sweep.state",
+        "and again after an interrupt: it goes on from there",
+    ),
+    (
+        "scalesim sweep --n-layer 12:36 --d-model 1024:4096:64 --n-head 8,12,16 --n-kv-head 1,2",
+        "ranges of your own",
+    ),
+    (
+        "scalesim sweep --objective tpot --hardware h100-sxm --save-all designs",
+        "every design kept, as Parquet",
+    ),
+    ("scalesim sweep --count 100B --coordinator host0:9911 --processes 4 --process 0", "on four hosts"),
+)
 
 
 @dataclass(frozen=True)
-class Options:
-    """Evaluate every design of a product of ranges; keep the best and the frontier, in constant memory."""
+class Question:
+    """What the model must do."""
 
-    context: tuple[str, ...] = ("128K",)
+    context: Contexts = ("128K",)
     """Context lengths in tokens; K is 1024. Every design is evaluated at each, with an answer each."""
     target_loss: float = 2.6
     """The loss to reach, nats a token."""
+    law: str = "default"
+    """The loss law: default (runs and ablations), paper, points (its runs alone), or a saved fit."""
+
+
+@dataclass(frozen=True)
+class Designs:
+    """Which designs are evaluated."""
+
     count: str = "100M"
     """At least so many designs: the steps of widths that are not given are halved until there are."""
     n_layer: _Range = None
@@ -57,57 +82,53 @@ class Options:
     """d_ff / d_model likewise."""
     family: str = "figure"
     """Depth against width: figure (d_model = 128 n_layer), table, or a ratio."""
-    batch_size: float = 1.0
-    """Sequences served at a time."""
-    generated: str | None = None
-    """Tokens of the context that are generated, for --objective price."""
-    objective: Objective = "z"
-    """What is minimised: the paper's Z in Figure 2's or Figure 1's units, memory or FLOPs; on --hardware also
-    seconds to the first token, seconds per token, or dollars a million requests."""
-    hardware: str = "h100-sxm"
-    """For ttft, tpot and price: an accelerator of the catalogue, or a JSON file with its figures."""
-    weights: float = 0.9
-    """Weight of memory in Z, 0 to 1; FLOPs have the rest."""
-    weight_bits: float = 16.0
-    """Bits a weight."""
-    kv_bits: float = 16.0
-    """Bits a value of the KV cache."""
-    tokens: str | None = None
-    """Training tokens, such as 15T, for laws that see them."""
-    tokens_per_param: float = 20.0
-    """Instead of --tokens: training tokens for each parameter."""
-    flops_per: Literal["sequence", "token"] = "sequence"
-    """Count FLOPs over the whole sequence, or for one token."""
-    causal_halving: Literal["default", "yes", "no"] = "default"
-    """Whether a token attends to half the context on average (default: as the objective's figure)."""
-    context_mix: tuple[str, ...] = ()
-    """Instead of --context: a distribution of lengths, LENGTH:WEIGHT ..., for the expected cost."""
-    law: str = "default"
-    """The loss law: default (runs and ablations), paper, points (its runs alone), or a saved fit."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is kept."""
+
     top: int = 10
     """How many of the best designs to keep."""
     span: float = 0.3
     """The frontier holds losses within this of the target."""
     resolution: float = 0.005
     """One design of the frontier to each so many nats of loss."""
-    checkpoint: _File = None
+
+
+@dataclass(frozen=True)
+class Running:
+    """Interrupts, and several processes."""
+
+    checkpoint: File = None
     """Keep the state of the sweep in this file, and go on from it if it is there."""
     every: float = 5.0
     """Seconds between checkpoints."""
-    save_all: Annotated[str | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """Write every design to this folder as Parquet (some 60 bytes a design)."""
-    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT", help_behavior_hint="")] = None
     """Sweep in several processes: where process 0 listens."""
-    processes: int | None = None
+    processes: Whole = None
     """How many processes there are; every one is started with the same options but --process."""
-    process: int | None = None
+    process: Whole = None
     """Which of them this is, from 0. Process 0 prints the answer."""
-    cluster: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    cluster: Flag = False
     """Sweep in the processes that a cluster started (Slurm, Open MPI, Kubernetes, TPU pods)."""
-    plot: _File = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """How it is shown."""
+
+    save_all: Folder = None
+    """Write every design to this folder as Parquet (some 60 bytes a design)."""
+    plot: File = None
     """Draw the frontiers, with the best marked."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    json: Flag = False
     """Print one JSON object on standard output, and nothing else."""
+
+
+@dataclass(frozen=True)
+class Options(Question, Designs, Cost, Answer, Running, Output):
+    """Evaluate every design of a product of ranges; keep the best and the frontier, in constant memory."""
 
 
 def parse_range(text: str, field: str) -> range | list[int]:
@@ -164,7 +185,7 @@ class _Reporter:
 
 def run(args: list[str]) -> int:
     """Run the command."""
-    options = parse(Options, "sweep", args, _REPEATS)
+    options = parse(Options, "sweep", args, _REPEATS, EXAMPLES)
     _check(options)
     product = _product(options)
     with stdout_kept():

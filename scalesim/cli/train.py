@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from scalesim.cli.common import bar, end_now, parse, print_json
+from scalesim.cli.options import File, Flag, Folder, Whole
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.files import check_writable, read_text
@@ -20,19 +21,39 @@ if TYPE_CHECKING:
 
     from scalesim.training import Corpus, TrainConfig, TrainResult
 
-__all__ = ["Options", "run"]
+__all__ = ["EXAMPLES", "Options", "run"]
+
+
+EXAMPLES = (
+    ("scalesim train --shape 4x128x4x2 --context 256 --tokens 2M", "one model, on the shipped text"),
+    (
+        "scalesim train --corpus texts/ --tokens 100M --export out/model",
+        "on your text, for transformers to read",
+    ),
+    ("scalesim train grid.toml --workers 2", "a grid of models to one run table, for `scalesim fit`"),
+    (
+        "scalesim train --folder /shared/run --coordinator host0:1234 --processes 2 --process 0",
+        "on two hosts; the other one with --process 1",
+    ),
+)
 
 
 @dataclass(frozen=True)
-class Options:
-    """Train one small model, or a grid of them, to a run table that `scalesim fit` reads."""
+class Model:
+    """What is trained: one model, or a grid of them."""
 
-    grid: tyro.conf.Positional[str | None] = None
+    grid: Annotated[File, tyro.conf.Positional, tyro.conf.arg(metavar="[GRID.toml]")] = None
     """A TOML file of runs; without it one model is trained."""
     shape: str = "4x128x4x2"
     """Layers x width x query heads x KV heads, and x FFN width (else 8/3 of the width, a multiple of 8)."""
     head_dim: int = 32
     """Size of one head."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """On what, and how."""
+
     context: str = "256"
     """Tokens of a window; K is 1024."""
     tokens: str = "2M"
@@ -56,27 +77,44 @@ class Options:
     folder of them; or token numbers, .npy or .bin."""
     documents: Literal["auto", "blank", "line", "whole"] = "auto"
     """What separates documents of plain text: blank lines, lines, or nothing (auto: blank lines if any)."""
-    folder: str | None = None
-    """Checkpoints and results; a killed run goes on from there (default: out/train/ and the run's name)."""
-    export: str | None = None
-    """Write the trained model here, as transformers reads it."""
-    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Where it runs."""
+
+    workers: Whole = None
     """Processes of a grid (default: one a core)."""
     tensor: int = 1
     """Devices that split each matrix; the others split the batch."""
-    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT", help_behavior_hint="")] = None
     """Several hosts: where process 0 listens (the command is started on each host)."""
-    processes: int | None = None
+    processes: Whole = None
     """Several hosts: how many."""
-    process: int | None = None
+    process: Whole = None
     """Several hosts: which this one is, from 0."""
-    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+
+
+@dataclass(frozen=True)
+class Output:
+    """How it is shown."""
+
+    folder: Folder = None
+    """Checkpoints and results; a killed run goes on from there (default: out/train/ and the run's name)."""
+    export: Folder = None
+    """Write the trained model here, as transformers reads it."""
+    json: Flag = False
     """Print one JSON object on standard output, and nothing else."""
+
+
+@dataclass(frozen=True)
+class Options(Model, Training, Devices, Output):
+    """Train one small model, or a grid of them, to a run table that `scalesim fit` reads."""
 
 
 def run(args: list[str]) -> int:
     """Run the command."""
-    options = parse(Options, "train", args)
+    options = parse(Options, "train", args, examples=EXAMPLES)
     _check(options)
     use_compilation_cache()
     return _grid(options) if options.grid else _one(options)

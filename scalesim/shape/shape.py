@@ -79,10 +79,11 @@ class Shape:
         final_norm: a norm before the output table.
         order: which block each run of layers belongs to, as (block, layers); empty: one after the other.
         extras: further tensors of the model.
-        n_layer, n_head, n_kv_head, head_dim (64), d_ff, window, gated_ffn (True), qkv_bias, output_bias,
-            ffn_bias, qk_norm, norms_per_layer (2): of the plain decoder (see `Attention`, `Dense`). Beside
-            blocks each replaces what the blocks that have it say: of n_layer all counts in proportion, of
-            d_ff the kind of FFN that comes first; `shape.replace(n_head=8)` works on any.
+        n_layer, n_head, n_kv_head, head_dim, d_ff, window: of the plain decoder (see `Attention`, `Dense`),
+            as are gated_ffn (True), qkv_bias, output_bias, ffn_bias, qk_norm and norms_per_layer (2);
+            head_dim is 64. Beside blocks each replaces what the blocks that have it say: of n_layer all
+            counts in proportion, of d_ff the kind of FFN that comes first; `shape.replace(n_head=8)` works
+            on any.
 
     As attributes these are those of the first block that has them, n_layer that of all.
 

@@ -58,7 +58,8 @@ class Question:
     loss: str = "+0%"
     """Quality against the model's own: +0%, -1% (of loss), or 1.2x (as if on so much more compute)."""
     mixers: Words = ("own",)
-    """What attention may become: own, latent, shared (keys and values of two layers)."""
+    """What attention may become: own, latent, shared (keys and values of two layers), linear (gated delta
+    nets in three layers of four)."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Built:
     """A design with how it is served, and what it costs.
 
     Attributes:
-        mixer: what its attention is: "own", "latent", "shared".
+        mixer: what its attention is: "own", "latent", "shared", "linear".
         heads: as a law sees them.
         shape: whole sizes as floats, of one model.
         way: how it is served.

@@ -21,7 +21,7 @@ __all__ = ["BASES", "NOISE", "Ensemble", "ensemble", "reweighted", "token_ranges
 BASES = ("tokens-chinchilla", "tokens-llama3")
 """Fits of size and tokens to two public sets of runs, between which a model is judged half and half."""
 
-_EFFECTS = {"latent": "latent attention", "shared": "shared keys and values"}
+_EFFECTS = {"latent": "latent attention", "shared": "shared keys and values", "linear": "linear layers"}
 _DRAWS = 200
 NOISE = 0.0017
 """Spread of one training run's loss, relative: what comparisons of single runs differ by for nothing."""
@@ -38,7 +38,7 @@ class Ensemble:
         draws: leaves (R,): each a member with coefficients that the evidence also allows.
         member: of which member each draw is, (R,).
         importance: how much each draw counts, (R,), sum to 1.
-        effects: log effect of each kind of mixer: its mean, and (R,) draws.
+        effects: log effect of each kind of mixer: its mean (0 if within its spread), and (R,) draws.
         fit: the fit of heads.
     """
 
@@ -114,9 +114,11 @@ def ensemble(fit: Fit, *, draws: int = _DRAWS) -> Ensemble:
     importance = shares[who] / each[who]
     total = len(who)
     normal = {kind: effect_of(name) for kind, name in _EFFECTS.items()}
+    # A mean within its own spread is nothing to build on: it is taken as 0, the spread stays.
+    means = {kind: e.percent if abs(e.percent) > e.spread else 0.0 for kind, e in normal.items()}
     effects = {
-        kind: (e.percent / 100, (e.percent + e.spread * rng.standard_normal(total)) / 100)
-        for kind, e in normal.items()
+        kind: (mean / 100, (mean + normal[kind].spread * rng.standard_normal(total)) / 100)
+        for kind, mean in means.items()
     } | {"own": (0.0, np.zeros(total))}
     return Ensemble(
         laws=laws,

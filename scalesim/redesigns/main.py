@@ -124,7 +124,8 @@ def redesign(
         traffic: tokens served in the model's life; a number is divided as the workload is.
         contexts: a mixture of context lengths in place of the workload's.
         max_tpot, max_ttft, max_devices: limits on how it is served, seconds and accelerators.
-        mixers: what attention may become: "own", "latent", "shared" (keys and values of two layers).
+        mixers: what attention may become: "own", "latent", "shared" (keys and values of two layers), "linear"
+            (gated delta nets in three layers of four).
         law: a fit of heads; the shipped default.
         contrasts: comparisons of your own; samples of the laws count by how well they predict them.
         detail: add what other contexts, batches and precisions would change (`what_if`, `over_context`).
@@ -195,6 +196,11 @@ def _asked(
         objective = as_measure(objective)
     choose("same", same, ("flops", "tokens", "free"))
     for kind in mixers:
+        if kind == "window":
+            raise InvalidInput(
+                "mixers 'window' cannot be judged: no published comparison gives its loss, and retrieval "
+                "falls (arXiv 2501.08313, Tables 3-4). 'linear' has some evidence."
+            )
         choose("mixers", kind, MIXERS)
     if not -0.2 < loss < 0.2:
         raise InvalidInput(

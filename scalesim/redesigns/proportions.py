@@ -14,13 +14,22 @@ import numpy as np
 
 from scalesim.errors import InvalidInput
 from scalesim.pytree import register, static
-from scalesim.shape import Attention, Block, LatentAttention, MixtureOfExperts, Shape, parameter_table
+from scalesim.shape import (
+    Attention,
+    Block,
+    DeltaNet,
+    LatentAttention,
+    MixtureOfExperts,
+    Shape,
+    parameter_table,
+)
 from scalesim.types import Num
 
 __all__ = ["Heads", "Proportions", "heads_of", "visited_params", "with_mixer"]
 
-MIXERS = ("own", "latent", "shared")
-"""What attention may become: as the model has it; latent attention; keys and values shared by two layers."""
+MIXERS = ("own", "latent", "shared", "linear")
+"""What attention may become: as the model has it; latent attention; keys and values shared by two layers;
+three layers of four gated delta nets."""
 
 _COUNTS = ("n_k_head", "n_v_head", "n_ssm_head", "n_linear_head")
 """Heads of constant-size mixers, which follow the width."""
@@ -71,7 +80,8 @@ def with_mixer(shape: Shape, kind: str) -> Shape:
     """Return a shape whose full attention is another kind of mixer: sizes of heads stay to be chosen.
 
     "latent": one latent vector of 512 values and 64 rotary ones a layer (DeepSeek-V2's sizes). "shared":
-    every second layer uses the keys and values of the one before.
+    every second layer uses the keys and values of the one before. "linear": three layers of four are gated
+    delta nets, d_model / 256 heads of 128 keys and twice as many of values (Qwen3-Next's proportions).
 
     Raises:
         InvalidInput: the shape has no plain attention to change.
@@ -81,19 +91,25 @@ def with_mixer(shape: Shape, kind: str) -> Shape:
     plain = [
         i for i, b in enumerate(shape.blocks) if isinstance(b.mixer, Attention) and b.mixer.window is None
     ]
-    if not plain or (kind == "shared" and len(shape.blocks) > 1):
+    alike = kind in ("shared", "linear")
+    if not plain or (alike and len(shape.blocks) > 1):
         raise InvalidInput(
-            f"mixer {kind!r} needs layers of full attention"
-            f"{', all alike' if kind == 'shared' else ''}, which the model does not have."
+            f"mixer {kind!r} needs layers of full attention{', all alike' if alike else ''}, which the model "
+            "does not have."
         )
-    if kind == "shared":
+    if alike:
         (block,) = shape.blocks
-        mixer: Any = block.mixer
-        pair = [
-            dataclasses.replace(block, count=1, mixer=dataclasses.replace(mixer, shared=shared))
-            for shared in (False, True)
-        ]
-        layers = [pair[i % 2] for i in range(int(shape.n_layer))]
+        attention: Any = dataclasses.replace(block, count=1)
+        if kind == "shared":
+            mixer: Any = block.mixer
+            turn = [attention, dataclasses.replace(attention, mixer=dataclasses.replace(mixer, shared=True))]
+        else:
+            keys = max(round(shape.d_model / 256), 1)
+            turn = [
+                *[dataclasses.replace(attention, mixer=DeltaNet(n_k_head=keys, n_v_head=2 * keys))] * 3,
+                attention,
+            ]
+        layers = [turn[i % len(turn)] for i in range(int(shape.n_layer))]
         return Shape(**_kept(shape), blocks=layers)
     mixed = list(shape.blocks)
     for i in plain:
@@ -228,10 +244,12 @@ class Proportions:
                 )
             elif mixer is not None:
                 names = [name for name in _COUNTS if hasattr(mixer, name)]
-                grown = {n: getattr(mixer, n) * width for n in names}
-                mixer = dataclasses.replace(
-                    mixer, **({n: jnp.round(v) for n, v in grown.items()} if whole else grown)
-                )
+                if names:  # the first is rounded; the others keep their ratio to it
+                    first = getattr(mixer, names[0])
+                    grown = jnp.maximum(jnp.round(first * width), 1.0) if whole else first * width
+                    mixer = dataclasses.replace(
+                        mixer, **{n: grown * getattr(mixer, n) / first for n in names}
+                    )
             ffn: Any = block.ffn
             if ffn is not None:
                 grown = {

@@ -61,7 +61,7 @@ class Option(Shown):
 
     Attributes:
         name: "own", "best", "safest" or "small_change".
-        mixer: what its attention is: "own" as the model has it, "latent" or "shared".
+        mixer: what its attention is: "own" as the model has it, "latent", "shared" or "linear".
         heads: (n_head, n_kv_head, head_dim), as the law sees them.
         shape: whole sizes.
         n_tokens: training tokens.
@@ -104,7 +104,7 @@ class Option(Shown):
         n_head, n_kv_head, head_dim = self.heads
         if any(isinstance(block.mixer, LatentAttention) for block in self.shape.blocks):
             return f"{n_head} of {head_dim}, latent"
-        shared = ", shared by two layers" if self.mixer == "shared" else ""
+        shared = {"shared": ", shared by two layers", "linear": ", in a layer of four"}.get(self.mixer, "")
         return f"{n_head} : {n_kv_head} of {head_dim}{shared}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from scalesim.redesigns.deciding import contrasts_of_runs, deciding_runs
 from scalesim.redesigns.engine import Engine, lattice
 from scalesim.redesigns.ensemble import ensemble, reweighted
 from scalesim.redesigns.main import _asked
-from scalesim.redesigns.proportions import Heads, Proportions, heads_of, visited_params, with_mixer
+from scalesim.redesigns.proportions import MIXERS, Heads, Proportions, heads_of, visited_params, with_mixer
 
 LONG = ss.Workload(context_length=131072, batch_size=16, kv_bits=8)
 SHORT = ss.Workload(context_length=2048, batch_size=1)
@@ -297,11 +297,27 @@ def test_visited_parameters_are_those_of_a_dense_model_for_a_dense_one() -> None
 
 def test_shared_and_latent_attention_hold_smaller_caches() -> None:
     own = ss.known_model("llama-3.1-8b").shape
-    each = {kind: ss.kv_bytes_per_token(with_mixer(own, kind)) for kind in ("own", "latent", "shared")}
+    each = {kind: ss.kv_bytes_per_token(with_mixer(own, kind)) for kind in MIXERS}
     assert each["shared"] == each["own"] / 2
+    assert each["linear"] == each["own"] / 4
     assert each["latent"] == 32 * (512 + 64) * 2
     with pytest.raises(ss.InvalidInput, match="needs layers of full attention"):
         with_mixer(ss.known_model("deepseek-v3").shape, "latent")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["latent", "shared", "linear"])
+def test_attention_may_become_another_mixer(kind: str) -> None:
+    """Its cache is smaller, and what studies disagree about widens the interval of the loss."""
+    found = ss.redesign("llama-3.1-8b", 15e12, LONG, mixers=(kind,))
+    own = ss.redesign("llama-3.1-8b", 15e12, LONG)
+    assert found.best.mixer == kind
+    assert found.own is not None
+    assert found.best.cost["price"] < found.own.cost["price"]
+    wide, plain = (f.best.loss_percent for f in (found, own))
+    assert kind != "linear" or wide.high - wide.low > 2 * (plain.high - plain.low)
+    both = ss.redesign("llama-3.1-8b", 15e12, LONG, mixers=("own", kind))
+    assert both.best.cost["price"] <= min(found.best.cost["price"], own.best.cost["price"]) * 1.001
 
 
 def test_the_lattice_holds_the_models_own_heads() -> None:
@@ -325,6 +341,7 @@ def test_the_lattice_holds_the_models_own_heads() -> None:
         ({"same": "money"}, ss.InvalidInput, "flops, free, tokens"),
         ({"objective": "lifetime"}, ss.InvalidInput, "needs traffic"),
         ({"objective": "beauty"}, ss.InvalidInput, "'beauty' is not known"),
+        ({"mixers": ("window",)}, ss.InvalidInput, "no published comparison gives its loss"),
         ({"mixers": ("magic",)}, ss.InvalidInput, "'magic' is not known"),
         ({"max_tpot": 1e-6}, ss.Unreachable, "tpot is at least"),
         ({"hardware": "l4", "model": "llama-3.1-405b"}, ss.Unreachable, "usable"),

@@ -39,8 +39,9 @@ class Options:
     default)."""
     law: str | None = None
     """chinchilla, powerofsum, kaplan, power, head, gemstones, ... (any of scalesim.laws; by default
-    chinchilla, and with --contrasts attention); or best: that of the base laws which predicts the largest
-    runs best from the smaller ones."""
+    chinchilla, which sees sizes and tokens, and with --contrasts attention); or best: that of the base laws
+    which predicts the largest runs best from the smaller ones. Heads that runs vary and the law does not see
+    are said."""
     contrasts: Annotated[str | None, tyro.conf.arg(metavar="FILE.csv")] = None
     """Pairs of models, in the columns of scalesim/data/head_contrasts.csv, as evidence beside the published
     ones and the runs."""
@@ -99,6 +100,8 @@ def run(args: list[str]) -> int:
     use_compilation_cache()
     from scalesim.data import load_runs
     from scalesim.fitting import BASE_FORMS, Huber, Squared, compare, fit
+    from scalesim.fitting.setup import the_law
+    from scalesim.fitting.unseen import unseen_heads
 
     if options.runs is None and options.contrasts is None:
         raise InvalidInput("fit needs a table of runs (a file, paper or own), or --contrasts FILE.")
@@ -132,16 +135,21 @@ def run(args: list[str]) -> int:
         try:
             found = fit(law, runs, **how)
         except InvalidInput as error:
-            raise _with_columns(error, options.runs or "") from None
+            told = _with_columns(error, options.runs or "")
+            also = unseen_heads(the_law(law), runs)
+            raise (InvalidInput(f"{told} {also}") if also else told) from None
     if options.bootstrap or budgets:
         found = _with_bootstrap(found, options)
     sizes = _isoflop(found, runs, budgets) if options.isoflop or budgets else {}
+    unseen = unseen_heads(found.law, runs, options.group if options.own else ())
+    if unseen:
+        print(f"scalesim: {unseen}", file=sys.stderr)
     _tell_outliers(found)
     if options.plot:
         _plot(found, options)
     # The answer before the file: a disk that is full must not take it along.
     if options.json:
-        print_json(_json(found, table, sizes))
+        print_json(_json(found, table, sizes, [unseen] if unseen else []))
     else:
         _print(found, table)
         for approach, answer in sizes.items():
@@ -372,11 +380,11 @@ def _plot(found: Fit, options: Options) -> None:
     plot_fit(found, options.plot or "", drawn)
 
 
-def _json(found: Fit, table: Comparison | None, sizes: dict[str, Any]) -> dict[str, Any]:
+def _json(found: Fit, table: Comparison | None, sizes: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     from scalesim.fitting.diagnosis import identification
 
     report = {**found.to_dict(), "outliers": outliers(found)}
-    report["notes"] = list(getattr(found.setup.runs, "notes", ()))
+    report["notes"] = [*getattr(found.setup.runs, "notes", ()), *notes]
     if report["bootstrap"] is not None:
         for bulky in ("samples", "objectives"):
             del report["bootstrap"][bulky]

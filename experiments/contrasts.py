@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -21,7 +21,8 @@ from scalesim.data import paper_runs
 from scalesim.data.contrasts import ContrastTable, load_contrasts
 from scalesim.fitting import Fit
 from scalesim.fitting.contrasts import parts, predict_contrasts
-from scalesim.fitting.forms import FORMS, OWN, Form, Judged, form_of, judge, stack
+from scalesim.fitting.forms import FORMS, LARGEST, OWN, Form, Judged, form_of, judge, stack
+from scalesim.fitting.mixed_setup import MixedSetup
 from scalesim.fitting.mixtures import left_out, mixture
 from scalesim.fitting.result import named_fit
 from scalesim.laws import AdditiveHeadLaw, AttentionLaw, HeadLaw, Law, SeparableHeadLaw, SquashedHeadLaw
@@ -125,7 +126,7 @@ def form_row(name: str, judged: Judged, table: ContrastTable) -> dict[str, Any]:
         **{f"out_{key}": rms(out[rows[key]]) for key in rows if key != "shipped"},
         "out_covered": float(covered[rows["shipped"]].mean()),
         "out_covered_public": float(covered[rows["public_head_dim"]].mean()),
-        "log_density": sum(judged.studies.values()),
+        "log_density": sum(judged.studies.values()) - judged.studies[LARGEST],
         **{f"log_density_{study}": value for study, value in judged.studies.items()},
         **dataclasses.asdict(judged.fitted.spread),
     }
@@ -137,10 +138,14 @@ def mixture_row(mixed: Fit, judged: dict[str, Judged], table: ContrastTable) -> 
     mean, low, high, dense = left_out({name: judged[name] for name in FORMS}, table)
     measured = 100 * table.log_ratio
     out, covered = mean - measured, (low <= measured) & (measured <= high)
+    runs, made_from = paper_runs(), cast(MixedSetup, mixed.setup)
+    deepest = runs["n_layer"] == runs["n_layer"].max()
+    unseen = made_from.predicted_without(deepest[None])[0]
     return {
         "form": "mixture",
         "weight": 1.0,
         "home": home(mixed.law),
+        "largest_left_out": rms((unseen - runs.loss)[deepest]),
         **{key: rms(within[rows[key]]) for key in rows},
         "out_given": rms(out[rows["shipped"]]),
         **{f"out_{key}": rms(out[rows[key]]) for key in rows if key != "shipped"},

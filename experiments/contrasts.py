@@ -1,6 +1,6 @@
 """Every public comparison of heads against the law, form by form, home and away.
 
-`python -m experiments.contrasts` (some ten minutes) fits each form of head law to the paper's 46 runs and
+`python -m experiments.contrasts` (some twelve minutes) fits each form of head law to the paper's 46 runs and
 to the comparisons, leaves every study out in turn and then the largest runs, and writes contrasts.csv (each
 comparison: measured, predicted, the interval when its study was left out) and contrasts_forms.csv (errors
 and coverage of each form, "no effect of heads" among them). `shipped_laws` ships what this judges.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -22,7 +22,9 @@ from scalesim.data.contrasts import ContrastTable, load_contrasts
 from scalesim.fitting import Fit
 from scalesim.fitting.contrast_prediction import predict_contrasts
 from scalesim.fitting.contrasts import parts
-from scalesim.fitting.forms import FORMS, OWN, Form, Judged, form_of, judge, mixture, stack
+from scalesim.fitting.forms import FORMS, LARGEST, OWN, Form, Judged, form_of, judge, stack
+from scalesim.fitting.mixed_setup import MixedSetup
+from scalesim.fitting.mixtures import left_out, mixture
 from scalesim.fitting.result import named_fit
 from scalesim.laws import AdditiveHeadLaw, AttentionLaw, HeadLaw, Law, SeparableHeadLaw, SquashedHeadLaw
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, save
@@ -69,13 +71,15 @@ def report(judged: dict[str, Judged], folder: Path) -> list[Row]:
     rows = [
         {**row, "weight": weight} for row, weight in zip(rows, [*weights, *[0.0] * len(OTHERS)], strict=True)
     ]
-    rows.append(mixture_row(mixed, judged, weights, table))
+    rows += [mixture_row(mixed, judged, table), size_row(mixed, table)]
     write_csv(folder / "contrasts_forms.csv", rows)
-    lines = each_row(mixed, judged, weights, table)
+    lines = each_row(mixed, judged, table)
     write_csv(folder / "contrasts.csv", lines)
     draw(folder / "contrasts.png", lines)
-    shown = ["form", "weight", "home", "largest_left_out", "equal_kv", "others", "out_given", "out_covered"]
-    print_rows("Forms: home in nats, comparisons in % of loss, rms", rows, [*shown, "log_density"])
+    shown = ["form", "weight", "home", "largest_left_out", "out_equal_kv", "out_others", "out_long_text"]
+    print_rows(
+        "Forms: home in nats, comparisons in % of loss, rms", rows, [*shown, "out_covered", "log_density"]
+    )
     return rows
 
 
@@ -108,14 +112,14 @@ def home(law: Law) -> float:
         return rms(np.asarray(law.loss({name: runs[name] for name in law.fields})) - runs.loss)
 
 
-def form_row(name: str, judged: Judged, table: ContrastTable, weight: float = 0.0) -> dict[str, Any]:
+def form_row(name: str, judged: Judged, table: ContrastTable) -> dict[str, Any]:
     """Return a form's figures: fitted to all, and with each study left out."""
     within, rows = errors(judged.fitted.law, table), masks(table)
     out = judged.percent - 100 * table.log_ratio
     covered = np.abs(out) <= 1.645 * judged.deviation
     return {
         "form": name,
-        "weight": weight,
+        "weight": 0.0,
         "home": home(judged.fitted.law),
         "largest_left_out": judged.largest,
         **{key: rms(within[rows[key]]) for key in rows},
@@ -123,47 +127,26 @@ def form_row(name: str, judged: Judged, table: ContrastTable, weight: float = 0.
         **{f"out_{key}": rms(out[rows[key]]) for key in rows if key != "shipped"},
         "out_covered": float(covered[rows["shipped"]].mean()),
         "out_covered_public": float(covered[rows["public_head_dim"]].mean()),
-        "log_density": sum(judged.studies.values()),
+        "log_density": sum(judged.studies.values()) - judged.studies[LARGEST],
         **{f"log_density_{study}": value for study, value in judged.studies.items()},
         **dataclasses.asdict(judged.fitted.spread),
     }
 
 
-def left_out(judged: dict[str, Judged], weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the mixture's mean and 90% interval of each comparison with its study left out, percent.
-
-    The weights are those of all studies; each form's own fit did not see the study.
-    """
-    rng = np.random.default_rng(0)
-    percent = np.array([judged[name].percent for name in FORMS])
-    deviation = np.array([judged[name].deviation for name in FORMS])
-    which = rng.choice(len(weights), p=weights, size=8000)
-    drawn = percent[which] + deviation[which] * rng.normal(size=(8000, percent.shape[1]))
-    low, high = np.quantile(drawn, [0.05, 0.95], axis=0)
-    return weights @ percent, low, high
-
-
-def mixture_row(
-    mixed: Fit, judged: dict[str, Judged], weights: np.ndarray, table: ContrastTable
-) -> dict[str, Any]:
+def mixture_row(mixed: Fit, judged: dict[str, Judged], table: ContrastTable) -> dict[str, Any]:
     """Return the mixture's figures, weights taken anew without the study where it is left out."""
     rows, within = masks(table), errors(mixed.law, table)
-    densities = np.array([list(judged[name].studies.values()) for name in FORMS])
-    studies = list(judged[next(iter(FORMS))].studies)
-    out, covered, dense = np.zeros(len(table)), np.zeros(len(table), bool), 0.0
-    for study in dict.fromkeys(table.study):
-        some, fold = table.study == study, studies.index(str(study))
-        own = stack(np.delete(densities, fold, axis=1).T)
-        mean, low, high = left_out(judged, own)
-        measured = 100 * table.log_ratio
-        out[some] = (mean - measured)[some]
-        covered[some] = ((low <= measured) & (measured <= high))[some]
-        most = densities[:, fold].max()
-        dense += float(np.log(own @ np.exp(densities[:, fold] - most)) + most)
+    mean, low, high, dense = left_out({name: judged[name] for name in FORMS}, table)
+    measured = 100 * table.log_ratio
+    out, covered = mean - measured, (low <= measured) & (measured <= high)
+    runs, made_from = paper_runs(), cast(MixedSetup, mixed.setup)
+    deepest = runs["n_layer"] == runs["n_layer"].max()
+    unseen = made_from.predicted_without(deepest[None])[0]
     return {
         "form": "mixture",
         "weight": 1.0,
         "home": home(mixed.law),
+        "largest_left_out": rms((unseen - runs.loss)[deepest]),
         **{key: rms(within[rows[key]]) for key in rows},
         "out_given": rms(out[rows["shipped"]]),
         **{f"out_{key}": rms(out[rows[key]]) for key in rows if key != "shipped"},
@@ -173,12 +156,17 @@ def mixture_row(
     }
 
 
-def each_row(
-    mixed: Fit, judged: dict[str, Judged], weights: np.ndarray, table: ContrastTable
-) -> list[dict[str, Any]]:
+def size_row(mixed: Fit, table: ContrastTable) -> dict[str, Any]:
+    """Return the figures of the mixture with no effect of heads: what the sizes alone make by it."""
+    size, rows = parts(mixed.law, table)[0], masks(table)
+    off = 100 * (size - table.log_ratio)
+    return {"form": "the mixture's sizes alone", "weight": 0.0, **{key: rms(off[rows[key]]) for key in rows}}
+
+
+def each_row(mixed: Fit, judged: dict[str, Judged], table: ContrastTable) -> list[dict[str, Any]]:
     """Return each shipped comparison: measured, predicted, and predicted with its study left out."""
     found = predict_contrasts(mixed, table)
-    mean, low, high = left_out(judged, weights)
+    mean, low, high, _ = left_out({name: judged[name] for name in FORMS}, table)
     paper = predict_contrasts(named_fit("paper"), table)
     shipped = masks(table)["shipped"]
     return [

@@ -14,11 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import scalesim as ss
 from experiments.contrasts import comparisons, judged_forms
-from scalesim.data import paper_runs
+from scalesim.data import load_contrasts, paper_runs
 from scalesim.design.evidence import paper_evidence, paper_points
-from scalesim.fitting import FORMS, Fit, mixture, rollout
+from scalesim.fitting import FORMS, Fit, mixture, rollout, with_rollout
 from scalesim.fitting.bootstrap import bootstrap
 from scalesim.laws import HeadLaw
 
@@ -36,8 +38,10 @@ def fit_with_doubt(evidence: Any) -> Fit:
 
 
 def mixed() -> Fit:
-    """Judge the forms and mix them."""
-    return mixture(judged_forms(FORMS), paper_runs(), comparisons(), samples=RESAMPLES)
+    """Judge the forms and mix them; comparisons that do not ship are not told row by row."""
+    table = comparisons()
+    tell = np.isin(table.name, load_contrasts().name)
+    return with_rollout(mixture(judged_forms(FORMS), paper_runs(), table, samples=RESAMPLES, tell=tell))
 
 
 def main(names: list[str]) -> None:

@@ -127,6 +127,7 @@ from scalesim.fitting import Profile as Profile
 from scalesim.fitting import Rollout as Rollout
 from scalesim.fitting import Spread as Spread
 from scalesim.fitting import Squared as Squared
+from scalesim.fitting import StudiesLeftOut as StudiesLeftOut
 from scalesim.fitting import Suggestion as Suggestion
 from scalesim.fitting import Validation as Validation
 from scalesim.fitting import bootstrap as bootstrap
@@ -140,6 +141,7 @@ from scalesim.fitting import fit_with_contrasts as fit_with_contrasts
 from scalesim.fitting import isoflop as isoflop
 from scalesim.fitting import leave_largest_out as leave_largest_out
 from scalesim.fitting import leave_one_group_out as leave_one_group_out
+from scalesim.fitting import leave_one_study_out as leave_one_study_out
 from scalesim.fitting import load_fit as load_fit
 from scalesim.fitting import named_fit as named_fit
 from scalesim.fitting import outlier_path as outlier_path

@@ -74,8 +74,9 @@ class Law:
 
     law: Text = None
     """chinchilla, powerofsum, kaplan, power, head, gemstones, ... (any of scalesim.laws; by default
-    chinchilla, and with --contrasts attention); or best: that of the base laws which predicts the largest
-    runs best from the smaller ones."""
+    chinchilla, which sees sizes and tokens, and with --contrasts attention); or best: that of the base laws
+    which predicts the largest runs best from the smaller ones. Heads that runs vary and the law does not see
+    are said."""
     fix: Entries = ()
     """Coefficients held at a value: E=1.97."""
     bound: Entries = ()
@@ -139,6 +140,8 @@ def run(args: list[str]) -> int:
     use_compilation_cache()
     from scalesim.data import load_runs
     from scalesim.fitting import BASE_FORMS, Huber, Squared, compare, fit
+    from scalesim.fitting.setup import the_law
+    from scalesim.fitting.unseen import unseen_heads
 
     if options.runs is None and options.contrasts is None:
         raise InvalidInput("fit needs a table of runs (a file, paper or own), or --contrasts FILE.")
@@ -172,16 +175,21 @@ def run(args: list[str]) -> int:
         try:
             found = fit(law, runs, **how)
         except InvalidInput as error:
-            raise _with_columns(error, options.runs or "") from None
+            told = _with_columns(error, options.runs or "")
+            also = unseen_heads(the_law(law), runs)
+            raise (InvalidInput(f"{told} {also}") if also else told) from None
     if options.bootstrap or budgets:
         found = _with_bootstrap(found, options)
     sizes = _isoflop(found, runs, budgets) if options.isoflop or budgets else {}
+    unseen = unseen_heads(found.law, runs, options.group if options.own else ())
+    if unseen:
+        print(f"scalesim: {unseen}", file=sys.stderr)
     tell_outliers(found)
     if options.plot:
         _plot(found, options)
     # The answer before the file: a disk that is full must not take it along.
     if options.json:
-        print_json(fit_json(found, table, sizes))
+        print_json(fit_json(found, table, sizes, [unseen] if unseen else []))
     else:
         print_fit(found, table)
         for approach, answer in sizes.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from scalesim.faces import plain
@@ -48,12 +49,14 @@ def tell_outliers(found: Fit) -> None:
         )
 
 
-def fit_json(found: Fit, table: Comparison | None, sizes: dict[str, Any]) -> dict[str, Any]:
-    """Return a fit, laws compared with it and sizes for budgets, as `--json` prints them."""
+def fit_json(
+    found: Fit, table: Comparison | None, sizes: dict[str, Any], notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return a fit, laws compared with it, sizes for budgets and notes, as `--json` prints them."""
     from scalesim.fitting.diagnosis import identification
 
     report = {**found.to_dict(), "outliers": outliers(found)}
-    report["notes"] = list(getattr(found.setup.runs, "notes", ()))
+    report["notes"] = [*getattr(found.setup.runs, "notes", ()), *notes]
     if report["bootstrap"] is not None:
         for bulky in ("samples", "objectives"):
             del report["bootstrap"][bulky]

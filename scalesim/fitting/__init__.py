@@ -10,8 +10,9 @@ from scalesim.fitting.contrasts import Contrasts, Spread, contrasts, estimate_sp
 from scalesim.fitting.coordinates import coefficients, with_coefficients
 from scalesim.fitting.engine import fit
 from scalesim.fitting.evidence import Choices, Curves, Evidence, Points
-from scalesim.fitting.forms import FORMS, Form, Judged, fit_form, fit_with_contrasts, judge, mixture, stack
+from scalesim.fitting.forms import FORMS, Form, Judged, fit_form, fit_with_contrasts, judge, stack
 from scalesim.fitting.isoflop import IsoFlop, approach_two_bias, isoflop
+from scalesim.fitting.mixtures import mixture
 from scalesim.fitting.noise import Huber, Noise, Squared
 from scalesim.fitting.predict import Prediction, predict
 from scalesim.fitting.result import Fit, load_fit, named_fit
@@ -25,6 +26,7 @@ from scalesim.fitting.sensitivity import (
     profile,
     suggest_runs,
 )
+from scalesim.fitting.studies import StudiesLeftOut, leave_one_study_out
 from scalesim.fitting.validation import Validation, leave_largest_out, leave_one_group_out
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "Rollout",
     "Spread",
     "Squared",
+    "StudiesLeftOut",
     "Suggestion",
     "Validation",
     "approach_two_bias",
@@ -68,6 +71,7 @@ __all__ = [
     "judge",
     "leave_largest_out",
     "leave_one_group_out",
+    "leave_one_study_out",
     "load_fit",
     "mixture",
     "named_fit",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Bootstrap", "bootstrap", "resample", "with_bootstrap"]
 
-Kind: TypeAlias = Literal["pairs", "cluster", "wild"]
+Kind: TypeAlias = Literal["pairs", "cluster", "wild", "posterior"]
 MEMORY = 1 << 22
 """Values of a chunk's weights: rows times replicas."""
 
@@ -229,7 +229,7 @@ def bootstrap(
     fit: Fit,
     count: int = 4000,
     *,
-    kind: Kind = "pairs",
+    kind: Kind | None = None,
     seed: int = 0,
     starts: int = 64,
     keep: int = 1,
@@ -241,9 +241,11 @@ def bootstrap(
     Args:
         fit: a fit with measured points.
         count: resamples.
-        kind: "pairs" draws rows; "cluster" draws whole groups (rows of one run are correlated); "wild"
-            keeps the design and flips the signs of residuals / (1 - leverage), for uneven noise (Davidson
-            and Flachaire 2008, with the HC3 residuals).
+        kind: "pairs" (the default) draws rows; "cluster" draws whole groups (rows of one run are
+            correlated); "wild" keeps the design and flips the signs of residuals / (1 - leverage), for uneven
+            noise (Davidson and Flachaire 2008, with the HC3 residuals). A mixture of forms
+            has "posterior" alone: a form and its constants for a new corpus, as one corpus's runs do not tell
+            how corpora differ.
         seed: of the resamples.
         starts: drawn once, and ranked for each resample by least squares on its rows.
         keep: how many of them to follow, besides the optimum of the fit.
@@ -262,18 +264,28 @@ def bootstrap(
     >>> 0 < spread.standard_errors["b"] < 0.02
     True
     """
-    setup: Setup = fit.setup
-    choose("kind", kind, get_args(Kind))
     if count < 2:
         raise InvalidInput(f"bootstrap needs at least 2 resamples, but count is {count}.")
-    if kind == "cluster" and (setup.runs.group is None or len(set(setup.runs.group)) < 2):
+    drawn_by = choose("kind", kind or ("posterior" if fit.mixed else "pairs"), get_args(Kind))
+    if fit.mixed != (drawn_by == "posterior"):
+        raise InvalidInput(
+            f"kind {drawn_by!r} is not for a mixture of forms: resampled runs of one corpus do not tell how "
+            "corpora differ. Its samples are of its posterior (kind 'posterior', its default)."
+            if fit.mixed
+            else "kind 'posterior' is for a mixture of forms, as named_fit('default'); this fit can be "
+            "resampled by pairs, cluster or wild."
+        )
+    setup: Setup = fit.setup
+    if fit.mixed:
+        return setup.sampled(count, seed)  # type: ignore[attr-defined]
+    if drawn_by == "cluster" and (setup.runs.group is None or len(set(setup.runs.group)) < 2):
         raise InvalidInput("kind 'cluster' needs at least two groups; name their columns by `by`.")
     chunk = int(np.clip(MEMORY // len(setup.runs), 8, CHUNK))
-    key = "" if path is None else fingerprint((setup.problem, fit.z, kind, seed, starts, keep))
+    key = "" if path is None else fingerprint((setup.problem, fit.z, drawn_by, seed, starts, keep))
     done = _load(path, key, setup.layout.size)
     try:
         while (first := sum(len(part.objective) for part in done)) < count:
-            drawn: dict[str, Any] = resample(fit, min(chunk, count - first), kind, seed, first)
+            drawn: dict[str, Any] = resample(fit, min(chunk, count - first), drawn_by, seed, first)
             done.append(refit(setup, fit.z, **drawn, starts=starts, keep=keep, chunk=chunk))
             _save(path, key, done)
             if progress is not None:
@@ -283,15 +295,15 @@ def bootstrap(
             raise
     z, objective, _ = (np.concatenate(column)[:count] for column in zip(*done, strict=True))
     finite = np.isfinite(objective)
-    drawn_of = _free(fit, kind)
-    return Bootstrap(coefficients_of(setup, z[finite]), objective[finite], kind, seed, count, *drawn_of)
+    drawn_of = _free(fit, drawn_by)
+    return Bootstrap(coefficients_of(setup, z[finite]), objective[finite], drawn_by, seed, count, *drawn_of)
 
 
 def with_bootstrap(
     fit: Fit,
     count: int = 4000,
     *,
-    kind: Kind = "pairs",
+    kind: Kind | None = None,
     seed: int = 0,
     starts: int = 64,
     keep: int = 1,

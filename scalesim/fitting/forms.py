@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -12,8 +12,6 @@ import numpy as np
 
 from scalesim.data.contrasts import ContrastTable
 from scalesim.data.runs import RunTable
-from scalesim.errors import InvalidInput
-from scalesim.fitting.bootstrap import Bootstrap
 from scalesim.fitting.contrasts import (
     Spread,
     contrasts,
@@ -23,14 +21,13 @@ from scalesim.fitting.contrasts import (
     one_corpus,
     sides,
 )
-from scalesim.fitting.coordinates import slots_of
 from scalesim.fitting.diagnosis import local
 from scalesim.fitting.engine import fit
 from scalesim.fitting.evidence import Points
 from scalesim.fitting.noise import Squared
 from scalesim.fitting.result import Fit
 from scalesim.fitting.setup import LawLike, the_law
-from scalesim.laws.attention import AttentionLaw, Mixture
+from scalesim.laws.attention import AttentionLaw
 from scalesim.laws.base import Law
 
 __all__ = [
@@ -42,7 +39,6 @@ __all__ = [
     "fit_form",
     "fit_with_contrasts",
     "judge",
-    "mixture",
     "stack",
 ]
 
@@ -295,81 +291,3 @@ def stack(density: np.ndarray, spare: float = 1.0, steps: int = 2000) -> np.ndar
         votes = (votes / votes.sum(axis=1, keepdims=True)).sum(axis=0) + spare / forms
         weights = votes / votes.sum()
     return weights
-
-
-def mixture(
-    judged: Mapping[str, Judged],
-    runs: RunTable,
-    table: ContrastTable,
-    *,
-    least: float = 0.05,
-    samples: int = 200,
-    seed: int = 0,
-) -> Fit:
-    """Return the fit whose law is the forms' mean, weighted by `stack`, with samples of form and constants.
-
-    A sample is one form (drawn by the weights) at one point of its posterior, for one new corpus: so what
-    is asked of the samples holds the uncertainty within a form, between forms, and between corpora.
-
-    Args:
-        judged: the forms, of one class of law.
-        runs, table: what they were fitted to.
-        least: forms of less weight are left out.
-        samples: how many laws `Fit.bootstrap` holds.
-        seed: of the samples.
-    """
-    names = list(judged)
-    weights = stack(np.array([list(j.studies.values()) for j in judged.values()]).T)
-    weights = np.where(weights >= least, weights, 0.0)
-    kept = [i for i in np.argsort(-weights, kind="stable") if weights[i] > 0]
-    weights = weights[kept] / weights[kept].sum()
-    members = [judged[names[i]].fitted for i in kept]
-    law = Mixture(
-        law=_stacked([member.law for member in members]), weights=weights, names=tuple(names[i] for i in kept)
-    )
-    rng = np.random.default_rng(seed)
-    drawn: list[Law] = []
-    for member, count in zip(members, _shared_out(weights, samples), strict=True):
-        drawn += member.draws(count, rng)
-    # Every member of a sampled mixture is the law drawn, so its weights do not matter.
-    leaves = np.array([jax.tree.leaves(one) for one in drawn])[rng.permutation(samples)]
-    slots = [slot.name for slot in slots_of(law)]
-    wide = [np.repeat(values[:, None], len(kept), axis=1) for values in leaves.T]
-    coefficients = dict(zip(slots, [*wide, np.tile(weights, (samples, 1))], strict=True))
-    spread = _mean_spread([member.spread for member in members], weights)
-    bootstrap = Bootstrap(coefficients, np.zeros(samples), "posterior", seed, samples)
-    with jax.enable_x64(True):
-        miss = np.asarray(law.loss({name: runs[name] for name in law.fields})) - runs.loss
-    comparisons = contrasts(table, members[0].law, spread).describe()
-    return Fit(
-        law=law,
-        objective=float("nan"),
-        gradient_norm=max(member.fit.gradient_norm for member in members),
-        rms=float(np.sqrt(np.mean(miss**2))),
-        starts_agreeing=min(member.fit.starts_agreeing for member in members),
-        starts_polished=members[0].fit.starts_polished,
-        optima=(),
-        status="converged",
-        message=f"A mixture of {len(kept)} forms, weighted by what was left out of their fits.",
-        standard_errors=bootstrap.standard_errors,
-        condition=max(member.fit.condition for member in members),
-        provenance={"evidence": [Points(runs, Squared(HOME, space="log")).describe(), comparisons]},
-        bootstrap=bootstrap,
-    )
-
-
-def _stacked(laws: Sequence[Law]) -> Law:
-    if len({jax.tree.structure(law) for law in laws}) != 1:
-        raise InvalidInput("the forms of a mixture must be of one class of law, with the same options.")
-    return jax.tree.map(lambda *leaves: np.array(leaves, float), *laws)
-
-
-def _shared_out(weights: np.ndarray, count: int) -> list[int]:
-    """Return whole numbers in proportion to the weights, that sum to `count`."""
-    ends = np.round(np.cumsum(weights) * count).astype(int)
-    return np.diff(ends, prepend=0).tolist()
-
-
-def _mean_spread(spreads: Sequence[Spread], weights: np.ndarray) -> Spread:
-    squares = {name: np.dot(weights, [getattr(s, name) ** 2 for s in spreads]) for name in asdict(spreads[0])}
-    return Spread(**{name: float(np.sqrt(v)) for name, v in squares.items()})

@@ -174,7 +174,7 @@ def _notes(fit: Any, far: Mapping[str, np.ndarray]) -> tuple[str, ...]:
 
 def _scatter(fit: Fit, count: int) -> np.ndarray:
     """Return residuals as of new runs, nats (count,): the fit's own, or normal with its rms."""
-    if fit.origin is not None and fit.setup.points is not None:
+    if not fit.mixed and fit.origin is not None and fit.setup.points is not None:
         own = fit.residuals()
         # Fitted residuals are too small: p coefficients have been taken out of them.
         spare = max(len(own) - fit.setup.layout.size, 1)

@@ -8,17 +8,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 
-from scalesim.errors import InvalidInput
+from scalesim.errors import InvalidInput, choose
 from scalesim.faces import Face, Shown, plain
 from scalesim.files import kind_of, write_whole
 from scalesim.fitting.coordinates import coefficients, per_coordinate
-from scalesim.fitting.saved import VERSION, checked_law, read_fit
+from scalesim.fitting.saved import VERSION, law_from_json, law_name, law_to_json, read_fit
 from scalesim.fitting.setup import EvidenceLike, Setup, prepare
+from scalesim.laws.attention import Mixture
 from scalesim.laws.base import Law
 
 if TYPE_CHECKING:
@@ -98,12 +99,6 @@ class Fit(Shown):
 
     @cached_property
     def _made_from(self) -> Origin:
-        if self.origin is None and type(self.law).__name__ == "Mixture":
-            raise InvalidInput(
-                "this fit is a mixture of forms, each fitted for itself: `bootstrap` has its samples, "
-                "but it cannot be resampled, profiled or validated as one law. A fit of one form can, as "
-                "named_fit('paper')."
-            )
         if self.origin is None:
             raise InvalidInput(
                 "this fit was read from a file, which keeps the law and what is known of it, not its runs; "
@@ -122,8 +117,19 @@ class Fit(Shown):
 
     @property
     def z(self) -> np.ndarray:
-        """The optimum in the problem's coordinates, (p,)."""
+        """The optimum in the problem's coordinates, (p,).
+
+        Raises:
+            InvalidInput: the fit is a mixture of forms, each of which has its own.
+        """
+        if self.mixed:
+            _ = self.setup.problem  # raises
         return self._made_from.z
+
+    @property
+    def mixed(self) -> bool:
+        """Whether the law is a mixture of forms, each fitted for itself."""
+        return isinstance(self.law, Mixture)
 
     @property
     def resamples(self) -> Bootstrap:
@@ -141,8 +147,22 @@ class Fit(Shown):
         """The law's coefficients by name."""
         return coefficients(self.law)
 
-    def residuals(self) -> np.ndarray:
-        """Return L - loss of each run, nats (rows,)."""
+    def residuals(self, of: Literal["runs", "comparisons"] = "runs") -> np.ndarray:
+        """Return L - loss of each run, nats (rows,); or of comparisons 100 log(predicted / measured ratio).
+
+        The comparisons, percent of loss, are those of a mixture's that ship: `load_contrasts()`.
+
+        Raises:
+            InvalidInput: the fit was loaded without its runs, or has no comparisons.
+        """
+        choose("of", of, ("runs", "comparisons"))
+        if of == "comparisons":
+            if not self.mixed:
+                raise InvalidInput(
+                    "residuals of comparisons are kept with a mixture of forms, as named_fit('default'); "
+                    "predict_contrasts(fit, table) says what this fit makes of a table of them."
+                )
+            return self.setup.comparison_errors  # type: ignore[attr-defined]
         runs = self.setup.runs
         with jax.enable_x64(True):
             return np.asarray(self.law.loss(self.setup.x)) - runs.loss
@@ -156,6 +176,10 @@ class Fit(Shown):
         return {k: [values[k] - 1.645 * errors[k], values[k] + 1.645 * errors[k]] for k in errors}
 
     def _face(self) -> Face:
+        if self.mixed:
+            from scalesim.fitting.mixed_face import face_of_mixture
+
+            return face_of_mixture(self)
         own = self.standard_errors if self.bootstrap is None else self.bootstrap.standard_errors
         errors, spread = per_coordinate(own), self.intervals
         lows, highs = (per_coordinate({k: v[i] for k, v in spread.items()}) for i in (0, 1))
@@ -195,7 +219,7 @@ class Fit(Shown):
             "bootstrap": self.bootstrap,
             "rollout_errors": self.rollout,
         }
-        if isinstance(self.origin, Origin):
+        if isinstance(self.origin, Origin) and not self.mixed:
             more["asked"] = {**self.setup.asked(), "z": self.z}
         return {"law": law_to_json(self.law), **plain({**kept, **more})}
 
@@ -204,14 +228,6 @@ class Fit(Shown):
         held = {"version": VERSION, **self.to_dict()}
         lines = (f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in held.items())
         write_whole(path, "{\n" + ",\n".join(lines) + "\n}\n", "save")
-
-
-def law_name(law: Law) -> str:
-    """Return a law's name; of a sum or a product its parts'."""
-    parts = [getattr(law, name) for name in ("base", "other") if hasattr(law, name)]
-    if parts:
-        return (" + " if type(law).__name__ == "Sum" else " * ").join(map(law_name, parts))
-    return type(law).__name__
 
 
 def load_fit(path: str | Path, runs: EvidenceLike | None = None) -> Fit:
@@ -243,6 +259,10 @@ def load_fit(path: str | Path, runs: EvidenceLike | None = None) -> Fit:
     found = Fit(law=law, bootstrap=spread, rollout=errors, **kept)
     if runs is None:
         return found
+    if found.mixed:
+        from scalesim.fitting.mixed_setup import origin_of
+
+        return dataclasses.replace(found, origin=origin_of(found, runs))
     try:
         origin = _origin(found, runs, raw.get("asked"))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -298,6 +318,7 @@ def _said(evidence: Mapping[str, Any]) -> str:
 
 
 _SHIPPED = {
+    "default": "scalesim.data:paper_runs",
     "points": "scalesim.design.evidence:paper_points",
     "paper": "scalesim.design.evidence:paper_evidence",
 }
@@ -309,10 +330,10 @@ def named_fit(name: str) -> Fit:
 
     "default" is a mixture of forms of `scalesim.laws.AttentionLaw`, fitted to the paper's 46 measured losses
     and to published comparisons of heads, each form weighted by how it predicts studies left out; its samples
-    hold the uncertainty within a form, between forms and between corpora. "paper" and "points" are the
-    joint head law (`scalesim.laws.HeadLaw`) fitted to the paper alone: to its losses, drawn curves, head
-    laws and table of optima, and to its losses. Their evidence ships too, so these two can be resampled,
-    profiled and validated like a fit just made.
+    hold the uncertainty within a form, between forms and between corpora (`with_bootstrap` draws more), and
+    it is validated on runs and on studies left out. "paper" and "points" are the joint head law
+    (`scalesim.laws.HeadLaw`) fitted to the paper alone: to its losses, drawn curves, head laws and table of
+    optima, and to its losses. Their evidence ships too, so these two can also be resampled and profiled.
 
     Raises:
         InvalidInput: neither is there; the message lists the names.
@@ -336,8 +357,12 @@ def named_fit(name: str) -> Fit:
         def origin() -> Origin:
             from pkgutil import resolve_name
 
-            asked = json.loads(shipped[name].read_text()).get("asked")
-            return _origin(found, resolve_name(_SHIPPED[name])(), asked)
+            evidence = resolve_name(_SHIPPED[name])()
+            if found.mixed:
+                from scalesim.fitting.mixed_setup import origin_of
+
+                return origin_of(found, evidence)
+            return _origin(found, evidence, json.loads(shipped[name].read_text()).get("asked"))
 
         return dataclasses.replace(found, origin=origin)
     if kind_of(name) is not None:
@@ -361,22 +386,3 @@ _KEPT = (
     "unidentified",
     "provenance",
 )
-
-
-def law_to_json(law: Law) -> dict[str, Any]:
-    """Return a law as plain values: its class, options and coefficients, laws within laws nested."""
-    values: dict[str, Any] = {}
-    for f in dataclasses.fields(law):  # type: ignore[arg-type]
-        value = getattr(law, f.name)
-        if isinstance(value, Law):
-            values[f.name] = law_to_json(value)
-        elif "coefficient" in f.metadata:
-            values[f.name] = np.asarray(value, float).tolist()
-        else:
-            values[f.name] = value
-    return {"type": type(law).__name__, **values}
-
-
-def law_from_json(raw: dict[str, Any]) -> Law:
-    """Return the law that `law_to_json` wrote; errors are those of `scalesim.fitting.saved.checked_law`."""
-    return checked_law(raw, "law")

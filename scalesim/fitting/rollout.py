@@ -144,7 +144,7 @@ def cut_masks(fit: Fit) -> tuple[tuple[float, ...], np.ndarray]:
     found: list[tuple[float, np.ndarray]] = []
     for spare in SPARE:
         if size is not None and not found:
-            found = list(_cuts(fit, np.log(size), fit.setup.layout.size + spare))
+            found = list(_cuts(fit, np.log(size), fit.setup.size + spare))
     masks = np.array([out for _, out in found], bool).reshape(-1, len(fit.setup.runs))
     return tuple(share for share, _ in found), masks
 
@@ -197,7 +197,7 @@ def errors_of(fit: Fit, shares: Sequence[float], masks: np.ndarray, predicted: n
             )
         )
     residual = np.log1p(fit.residuals()[own] / runs.loss[own])
-    spare = max(len(residual) - fit.setup.layout.size, 1)
+    spare = max(len(residual) - fit.setup.size, 1)
     scatter = float(np.std(residual) * np.sqrt(len(residual) / spare))
     return Rollout(by, tuple(folds), scatter, _ranges(everything, own))
 
@@ -207,6 +207,8 @@ def predicted_without(fit: Fit, masks: np.ndarray) -> np.ndarray:
     runs = fit.setup.runs
     if not len(masks):
         return np.zeros((0, len(runs)))
+    if fit.mixed:
+        return fit.setup.predicted_without(masks)  # type: ignore[attr-defined]
     weight = np.ones(len(runs)) if runs.weight is None else runs.weight
     ends = refit(fit.setup, fit.z, weight=np.where(masks, 0.0, weight), keep=4)
     return predict_many(fit.setup, ends.z, fit.setup.x)

@@ -29,7 +29,16 @@ from scalesim.schema import (
     whole,
 )
 
-__all__ = ["VERSION", "checked_law", "read_archive", "read_fit", "write_archive"]
+__all__ = [
+    "VERSION",
+    "checked_law",
+    "law_from_json",
+    "law_name",
+    "law_to_json",
+    "read_archive",
+    "read_fit",
+    "write_archive",
+]
 
 VERSION = 1
 """Of saved laws; files without a version are older and read all the same."""
@@ -147,6 +156,33 @@ def _named(law: Law, samples: Mapping[str, Any], count: int, name: str) -> dict[
                 f"but is of shape {own}."
             )
     return {key: samples[key] for key in known}
+
+
+def law_name(law: Law) -> str:
+    """Return a law's name; of a sum or a product its parts'."""
+    parts = [getattr(law, name) for name in ("base", "other") if hasattr(law, name)]
+    if parts:
+        return (" + " if type(law).__name__ == "Sum" else " * ").join(map(law_name, parts))
+    return type(law).__name__
+
+
+def law_to_json(law: Law) -> dict[str, Any]:
+    """Return a law as plain values: its class, options and coefficients, laws within laws nested."""
+    values: dict[str, Any] = {}
+    for f in dataclasses.fields(law):  # type: ignore[arg-type]
+        value = getattr(law, f.name)
+        if isinstance(value, Law):
+            values[f.name] = law_to_json(value)
+        elif "coefficient" in f.metadata:
+            values[f.name] = np.asarray(value, float).tolist()
+        else:
+            values[f.name] = value
+    return {"type": type(law).__name__, **values}
+
+
+def law_from_json(raw: dict[str, Any]) -> Law:
+    """Return the law that `law_to_json` wrote; errors are those of `checked_law`."""
+    return checked_law(raw, "law")
 
 
 def checked_law(raw: Any, name: str, depth: int = 0, groups: int = 0) -> Law:

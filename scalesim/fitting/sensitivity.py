@@ -239,7 +239,7 @@ def suggest_runs(
     """
     if fit.unidentified:
         raise InvalidInput("suggest_runs needs an identified fit. " + " ".join(fit.unidentified))
-    setup = fit.setup
+    setup, _ = fit.setup, fit.z  # a mixture of forms has no one optimum, and says so
     x = {k: np.atleast_1d(np.asarray(v, float)) for k, v in candidates.items()}
     missing = [name for name in fit.law.fields if name not in x]
     if missing:

@@ -53,6 +53,11 @@ class Setup:
         return self.problem.layout
 
     @property
+    def size(self) -> int:
+        """Free coefficients, each group's own counted."""
+        return self.layout.size
+
+    @property
     def x(self) -> dict[str, np.ndarray]:
         """Each field of the runs that the law sees, (rows,)."""
         return {k: v[: len(self.runs)] for k, v in self.rows.x.items()}

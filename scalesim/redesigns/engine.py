@@ -22,7 +22,7 @@ from scalesim.cost.training import training_flops, training_price
 from scalesim.hardware import Hardware
 from scalesim.redesigns import resizing
 from scalesim.redesigns.ensemble import NOISE, Ensemble
-from scalesim.redesigns.proportions import Heads, Proportions, heads_of, visited_params, with_mixer
+from scalesim.redesigns.proportions import Heads, Proportions, heads_of, visited, with_mixer
 from scalesim.redesigns.resizing import Laws
 from scalesim.shape import LatentAttention, Shape
 from scalesim.workload import ContextLengths, Traffic, TrainingPlan, Workload
@@ -161,7 +161,7 @@ class Engine:
         self.own_heads = heads_of(asked.shape)
         self.own_kind = "own"
         self.trained_at = float(asked.plan.context_length)
-        self.own_params = float(visited_params(asked.shape))
+        self.own_params = float(visited(asked.shape))
         self.own_tokens = float(asked.plan.tokens(asked.shape))
         self.budget = float(
             training_flops(asked.shape, dataclasses.replace(asked.plan, n_tokens=self.own_tokens))

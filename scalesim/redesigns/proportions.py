@@ -21,11 +21,11 @@ from scalesim.shape import (
     LatentAttention,
     MixtureOfExperts,
     Shape,
-    parameter_table,
+    count_params,
 )
 from scalesim.types import Num
 
-__all__ = ["Heads", "Proportions", "heads_of", "visited_params", "with_mixer"]
+__all__ = ["Heads", "Proportions", "heads_of", "visited", "with_mixer"]
 
 MIXERS = ("own", "latent", "shared", "linear")
 """What attention may become: as the model has it; latent attention; keys and values shared by two layers;
@@ -36,18 +36,9 @@ _COUNTS = ("n_k_head", "n_v_head", "n_ssm_head", "n_linear_head")
 _LEAD = 4  # layers at the start that may differ from the pattern of the rest
 
 
-def visited_params(shape: Shape) -> Num:
-    """Return the parameters of the paper's convention that one token passes through.
-
-    >>> from scalesim.models import known_model
-    >>> round(visited_params(known_model("mixtral-8x7b").shape) / 1e9, 1)
-    12.6
-    """
-    total: Num = 0.0
-    for p in parameter_table(shape):
-        if p.group in ("attention", "ffn"):
-            total = total + p.active * (1.0 if p.layers is None else p.layers)
-    return total
+def visited(shape: Shape) -> Num:
+    """Return the parameters that laws see: matrices of mixers and FFNs, of experts those a token visits."""
+    return 1.0 * count_params(shape, "paper", visited=True)
 
 
 @register
@@ -208,7 +199,7 @@ class Proportions:
         one model, under `vmap`.
         """
         aim = self.relaxed(scale, heads)
-        wanted = visited_params(aim)
+        wanted = visited(aim)
         depth = jnp.clip(jnp.round(aim.n_layer), 1, len(self.counts) - 1)
         counts = jnp.asarray(self.counts)[depth.astype(int)]
         width = aim.d_model * jnp.sqrt(aim.n_layer / depth) / self.tile
@@ -219,7 +210,7 @@ class Proportions:
             return self._built(ratio, inner, list(counts), heads, whole=True)
 
         # The count is affine in the inner widths.
-        one, two = visited_params(at(jnp.asarray(1.0))), visited_params(at(jnp.asarray(2.0)))
+        one, two = visited(at(jnp.asarray(1.0))), visited(at(jnp.asarray(2.0)))
         inner = jnp.maximum((wanted - (2 * one - two)) / (two - one), 1e-3)
         return self._rounded(at(inner))
 

@@ -13,7 +13,7 @@ from scalesim.cost.training import training_flops
 from scalesim.laws import TokensAndHeads
 from scalesim.numerics.roots import newton_root
 from scalesim.pytree import register
-from scalesim.redesigns.proportions import Heads, Proportions, visited_params
+from scalesim.redesigns.proportions import Heads, Proportions, visited
 from scalesim.shape import Shape
 from scalesim.types import Num
 from scalesim.workload import TrainingPlan
@@ -57,7 +57,7 @@ def _relative(laws: Laws, effect: Num, heads: Heads, n_params: Num, n_tokens: Nu
 
 def _trained(shape: Shape, spend: Num, tokens: Num, trained_at: Num) -> tuple[Num, Num, Num]:
     """Return visited parameters, tokens and FLOPs: a budget of `spend`, or fixed `tokens` (0: none)."""
-    n_params = visited_params(shape)
+    n_params = visited(shape)
     a_token = training_flops(shape, TrainingPlan(n_tokens=jnp.ones(()), context_length=trained_at))
     n_tokens = jnp.where(tokens > 0, tokens, jnp.maximum(spend / a_token, FEWEST * n_params))
     return n_params, n_tokens, n_tokens * a_token

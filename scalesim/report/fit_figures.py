@@ -14,7 +14,16 @@ from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, save, sha
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from scalesim.fitting import Bootstrap, Comparison, Fit, IsoFlop, Prediction, Profile, Validation
+    from scalesim.fitting import (
+        Bootstrap,
+        Comparison,
+        Fit,
+        IsoFlop,
+        Prediction,
+        Profile,
+        StudiesLeftOut,
+        Validation,
+    )
 
 __all__ = [
     "draw_bootstrap",
@@ -23,6 +32,7 @@ __all__ = [
     "draw_isoflop",
     "draw_prediction",
     "draw_profile",
+    "draw_studies",
     "draw_validation",
     "plot_fit",
     "plot_isoflop",
@@ -142,6 +152,22 @@ def draw_validation(found: Validation) -> Figure:
         )
         axis.set(ylabel="predicted - measured (millinats)", title=f"rms {1e3 * found.rms:.1f} millinats")
         axis.set_xticks(range(len(found.labels)), found.labels, rotation=45, ha="right")
+    return drawn
+
+
+def draw_studies(found: StudiesLeftOut) -> Figure:
+    """Draw each comparison as measured, and where a law that had not seen its study expected it."""
+    order = np.arange(len(found.name))
+    with figure(1, 1, (7.0, 1.2 + 0.26 * len(order))) as (drawn, axis):
+        axis.hlines(order, found.low, found.high, color=FAINT, lw=5, label="90% interval, study left out")
+        axis.plot(found.percent, order, "o", color=BEST, ms=4, label="predicted")
+        axis.plot(found.measured, order, "D", color=INK, ms=4, label="measured")
+        axis.axvline(0, color=INK, lw=0.6)
+        axis.set_yticks(order, list(map(str, found.name)), fontsize=7)
+        axis.set(xlabel="loss of b against a, %", title=f"rms {found.rms:.2g}% of loss")
+        axis.invert_yaxis()
+        axis.legend(fontsize=7)
+        axis.grid(False, axis="y")
     return drawn
 
 

@@ -135,14 +135,15 @@ def _widened(value: Num) -> Num:
     return value
 
 
-def count_params(shape: Shape, convention: Convention = "total") -> Num:
+def count_params(shape: Shape, convention: Convention = "total", *, visited: bool = False) -> Num:
     """Count parameters by one of five conventions.
 
     "total" counts everything; "active" what one token passes through (all but the experts that it does not
     visit); "non_embedding" leaves out the embedding, position and output tables, which "embedding" counts;
     "paper" counts the matrices of mixers and FFNs alone, which with d_ff = 8/3 d_model is
     N = n_layer (8 d_model^2 + 2 d_model head_dim (n_head + n_kv_head)) (arXiv 2503.09579, digitised
-    Figure 2: no norms, no embeddings).
+    Figure 2: no norms, no embeddings). With `visited`, routed experts that a token does not visit are left
+    out of any convention, as 6 N D counts training: a plain shape has the same count.
 
     Python integers and NumPy arrays are counted exactly; JAX integer arrays in the default float type
     (a 32-bit integer overflows at 2.1 billion).
@@ -159,7 +160,7 @@ def count_params(shape: Shape, convention: Convention = "total") -> Num:
     for p in parameter_table(wide):
         if p.group not in included:
             continue
-        size = p.active if convention == "active" else p.size
+        size = p.active if visited or convention == "active" else p.size
         if p.layers is None:
             once = once + size
         else:

@@ -177,3 +177,20 @@ def test_the_module_ends_with_the_commands_exit_code():
     found = subprocess.run(run, capture_output=True, text=True, check=False)
     assert found.returncode == 2
     assert "no row has n_head = '999'" in found.stderr
+
+
+def test_heads_that_the_runs_vary_and_the_law_does_not_see_are_said(runs, tmp_path, capsys):
+    assert main(["fit", "paper", "--law", "power", "--starts", "4", "--json"]) == 0
+    told = capsys.readouterr()
+    assert "vary n_head and n_kv_head at one size, which PowerLaw does not see; --law" in told.err
+    assert "does not see" in json.loads(told.out)["notes"][-1]
+    assert main(["fit", "paper", "--law", "separablehead", "--starts", "4"]) == 0
+    assert "does not see" not in capsys.readouterr().err
+    # Heads that grow with the model alone say nothing that its size does not, and tables without are silent.
+    assert main(["fit", runs, "--starts", "4"]) == 0
+    assert "does not see" not in capsys.readouterr().err
+    table = pl.DataFrame({"n_params": [1e8, 1.01e8, 1e9], "n_head": [8, 4, 8], "loss": [3.0, 3.1, 2.5]})
+    table.write_csv(tmp_path / "heads.csv")
+    assert main(["fit", str(tmp_path / "heads.csv")]) == 2
+    assert "needs n_tokens" in (told := capsys.readouterr().err)
+    assert "vary n_head at one size, which Chinchilla does not see, and no law of ours does." in told

@@ -44,12 +44,6 @@ def test_a_shipped_fit_does_what_a_fit_does():
     assert ss.suggest_runs(found, lambda law: law.loss({k: v[0] for k, v in x.items()}), x, flops=1.0)
 
 
-def test_a_mixture_says_that_it_is_not_one_law():
-    for use in (lambda f: f.residuals(), lambda f: ss.bootstrap(f, 4), ss.leave_one_group_out):
-        with pytest.raises(ss.InvalidInput, match=r"mixture of forms.* named_fit\('paper'\)"):
-            use(ss.named_fit("default"))
-
-
 def test_a_loaded_fit_says_what_it_lacks_and_takes_its_runs(tmp_path, grouped):
     grouped.save(tmp_path / "law.json")
     loaded = ss.load_fit(tmp_path / "law.json")

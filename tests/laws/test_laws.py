@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import scalesim as ss
 from scalesim import InvalidInput, Shape
 from scalesim.fitting import coefficients, with_coefficients
 from scalesim.fitting.result import law_from_json, law_to_json
@@ -24,6 +25,7 @@ from scalesim.laws import (
     PowerLaw,
     PowerOfSum,
     PowerTerm,
+    fields_of,
     law_from_function,
 )
 
@@ -194,3 +196,25 @@ def test_a_shape_is_asked_for_what_the_law_sees():
     assert float((Chinchilla() * ConditionalShape())(shape, n_tokens=1e10)) > 2
     with pytest.raises(InvalidInput, match="needs n_tokens"):
         Chinchilla()(shape)
+
+
+def test_of_routed_experts_a_law_counts_those_that_a_token_visits():
+    def shape(ffn):
+        return Shape(d_model=512, vocab_size=1000, blocks=[ss.Block(count=4, mixer=attention, ffn=ffn)])
+
+    def experts(top_k):
+        return ss.MixtureOfExperts(n_expert=16, top_k=top_k, d_ff=1024)
+
+    attention = ss.Attention(n_head=8, n_kv_head=2)
+    dense, routed = shape(ss.Dense(d_ff=2048)), shape(experts(2))
+    router = 4 * 512 * 16
+    for law in (HeadLaw(), Chinchilla()):
+        seen, plain = (fields_of(law, s, 1e9, 8192)["n_params"] for s in (routed, dense))
+        assert seen == plain + router, "two experts of half the width are the dense one, and the router"
+        assert plain == ss.count_params(dense, law.convention), "a plain shape is counted as ever"
+        assert seen < ss.count_params(routed, law.convention)
+    np.testing.assert_allclose(
+        Chinchilla()(routed, 1e9), Chinchilla().loss({"n_params": seen, "n_tokens": 1e9})
+    )
+    slope = jax.grad(lambda k: 1.0 * ss.count_params(shape(experts(k)), "paper", visited=True))(2.0)
+    assert slope == 4 * 3 * 512 * 1024

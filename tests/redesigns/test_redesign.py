@@ -17,7 +17,7 @@ from scalesim.redesigns.deciding import contrasts_of_runs, deciding_runs
 from scalesim.redesigns.engine import Engine, lattice
 from scalesim.redesigns.ensemble import ensemble, reweighted
 from scalesim.redesigns.main import _asked
-from scalesim.redesigns.proportions import MIXERS, Heads, Proportions, heads_of, visited_params, with_mixer
+from scalesim.redesigns.proportions import MIXERS, Heads, Proportions, heads_of, visited, with_mixer
 
 LONG = ss.Workload(context_length=131072, batch_size=16, kv_bits=8)
 SHORT = ss.Workload(context_length=2048, batch_size=1)
@@ -271,12 +271,12 @@ def test_a_model_at_its_own_scale_is_itself(model: str) -> None:
     props, heads = Proportions.of(shape), jax.tree.map(float, heads_of(shape))
     with jax.enable_x64(True):
         whole = props.whole(1.0, heads, 0.0)
-        assert float(visited_params(whole)) == pytest.approx(float(visited_params(shape)), rel=1e-12)
+        assert float(visited(whole)) == pytest.approx(float(visited(shape)), rel=1e-12)
         larger = props.whole(1.3, heads, 0.0)
         real = props.real(larger, shape)
         assert abs(real.n_layer - 1.3 * shape.n_layer) <= 1.5  # layers that lead stay as many
-        assert float(visited_params(real)) >= float(visited_params(props.relaxed(1.3, heads))) * (1 - 1e-9)
-        assert float(visited_params(real)) == pytest.approx(float(visited_params(larger)), rel=1e-12)
+        assert float(visited(real)) >= float(visited(props.relaxed(1.3, heads))) * (1 - 1e-9)
+        assert float(visited(real)) == pytest.approx(float(visited(larger)), rel=1e-12)
     assert [type(b.mixer) for b in real.blocks] == [type(b.mixer) for b in shape.blocks]
 
 
@@ -290,9 +290,9 @@ def test_a_pattern_of_windows_goes_on_in_a_deeper_model() -> None:
 
 def test_visited_parameters_are_those_of_a_dense_model_for_a_dense_one() -> None:
     dense = ss.known_model("llama-3.1-8b").shape
-    assert float(visited_params(dense)) == ss.count_params(dense, "paper")
+    assert float(visited(dense)) == ss.count_params(dense, "paper")
     experts = ss.known_model("qwen3-30b-a3b").shape
-    assert float(visited_params(experts)) < 0.12 * ss.count_params(experts, "paper")
+    assert float(visited(experts)) < 0.12 * ss.count_params(experts, "paper")
 
 
 def test_shared_and_latent_attention_hold_smaller_caches() -> None:

@@ -22,7 +22,7 @@ from scalesim.faces import Face, Shown
 from scalesim.hardware import Hardware
 from scalesim.shape import MixtureOfExperts, Shape
 from scalesim.types import Num
-from scalesim.units import format_bytes, format_context
+from scalesim.units import format_bytes
 from scalesim.workload import ContextLengths, Workload
 
 __all__ = ["OBJECTIVES", "Deployment", "Served", "deployments", "divides", "serve_plan", "served", "value_of"]
@@ -394,11 +394,3 @@ def why_none(
             least = float(figures[name][fits].min())
             said.append(f"{name} is at least {least:.4g}{unit} (asked: {limit:g}{unit})")
     return f"No deployment keeps the limits: {'; '.join(said)}, each by itself. Higher limits would do."
-
-
-def context_text(contexts: ContextLengths | None, workload: Workload) -> str:
-    """Return the context, or the mixture of contexts, as people write it."""
-    if contexts is None:
-        return format_context(int(workload.context_length))
-    pairs = zip(np.asarray(contexts.lengths), np.asarray(contexts.weights), strict=True)
-    return " ".join(f"{format_context(int(length))}:{weight:.2g}" for length, weight in pairs)

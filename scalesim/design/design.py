@@ -11,6 +11,7 @@ import numpy as np
 
 from scalesim.cost.objectives import reported_cost
 from scalesim.cost.paper import Parts
+from scalesim.data.effects import Caution, cautions
 from scalesim.design.problem import NOTHING_FREE, FreeVariables, Priced, Problem, Query
 from scalesim.design.relaxation import DesignSet
 from scalesim.errors import Unreachable
@@ -192,6 +193,11 @@ class Design(Shown):
         return self.best.shape
 
     @property
+    def cautions(self) -> tuple[Caution, ...]:
+        """What published evidence warns of in the best shape, where loss does not tell."""
+        return tuple(cautions(self._best.shape)) if self._best is not None else ()
+
+    @property
     def savings(self) -> dict[str, float]:
         """Savings over the baseline as it stands, as fractions of memory, FLOPs and the objective."""
         return self.best.savings_over(self.baseline)
@@ -246,7 +252,8 @@ class Design(Shown):
         if self.loss_interval:
             low, high = self.loss_interval
             notes.append(f"The loss is predicted to lie between {low:.3f} and {high:.3f} (90%).")
-        return Face(f"Cheapest design for {asked}", columns, rows, (*notes, self.status))
+        warned = [f"Caution: {caution}" for caution in self.cautions]
+        return Face(f"Cheapest design for {asked}", columns, rows, (*notes, self.status, *warned))
 
     def plot(self) -> Figure:
         """Return a figure of loss against memory, FLOPs and the objective: every configuration, and this."""

@@ -8,20 +8,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from scalesim.cost.deployment import context_text, why_none
+from scalesim.cost.deployment import why_none
 from scalesim.data.effects import Caution, cautions
 from scalesim.errors import Unreachable
 from scalesim.fitting.predict import evidence_ranges
-from scalesim.redesigns.engine import Built, Engine, Question
+from scalesim.redesigns.candidates import Built, Question
+from scalesim.redesigns.engine import Engine
 from scalesim.redesigns.ensemble import Ensemble, token_ranges
 from scalesim.redesigns.proportions import heads_of
 from scalesim.redesigns.result import MEASURES, Interval, Option, Redesign, signed
 from scalesim.shape import Shape
 from scalesim.units import format_context
+from scalesim.workload import ContextLengths, Workload
 
 __all__ = ["answer"]
 
-_WORTH = 0.01
+_LEAST_SAVED = 0.01
 """A saving below this is within the rounding of sizes to tiles: the model is then kept as it is."""
 
 
@@ -36,11 +38,11 @@ def answer(name: str, asked: Question, laws: Ensemble, detail: bool) -> Redesign
     objective = asked.objective if isinstance(asked.objective, str) else "objective"
     kept = (
         own is not None
-        and best.figures["objective"] >= own.figures["objective"] * (1 - _WORTH)
+        and best.figures["objective"] >= own.figures["objective"] * (1 - _LEAST_SAVED)
         and asked.loss >= 0
     )
     safest, regret = (own, {}) if kept else engine.safest()
-    if own is not None and (safest is None or not _worth(safest, own)):
+    if own is not None and (safest is None or not _saves(safest, own)):
         safest = own  # nothing is as sure as what is there
     if kept:
         assert own is not None
@@ -81,9 +83,9 @@ def answer(name: str, asked: Question, laws: Ensemble, detail: bool) -> Redesign
     return found
 
 
-def _worth(found: Built, own: Built) -> bool:
+def _saves(found: Built, own: Built) -> bool:
     """Say whether a design saves more than rounding does."""
-    return found.figures["objective"] < own.figures["objective"] * (1 - _WORTH)
+    return found.figures["objective"] < own.figures["objective"] * (1 - _LEAST_SAVED)
 
 
 def _option(engine: Engine, key: str, found: Built) -> Option:
@@ -234,9 +236,17 @@ def _status(name: str, engine: Engine, options: dict[str, Option], kept: bool, o
     return f"{text}, at {size:.2f}x the parameters and {loss}."
 
 
+def _context_text(contexts: ContextLengths | None, workload: Workload) -> str:
+    """Return the context, or the mixture of contexts, as people write it."""
+    if contexts is None:
+        return format_context(int(workload.context_length))
+    pairs = zip(np.asarray(contexts.lengths), np.asarray(contexts.weights), strict=True)
+    return " ".join(f"{format_context(int(length))}:{weight:.2g}" for length, weight in pairs)
+
+
 def _in_words(asked: Question) -> dict[str, Any]:
     w = asked.workload
-    serving = f"context {context_text(asked.contexts, w)}, {float(w.batch_size):g} at a time"
+    serving = f"context {_context_text(asked.contexts, w)}, {float(w.batch_size):g} at a time"
     if w.generated_length is not None:
         serving += f", {format_context(float(w.generated_length))} generated"
     if w.kv_bits != 16:

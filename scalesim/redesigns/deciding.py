@@ -64,7 +64,7 @@ class DecidingRuns(Shown):
         return Face("Three runs that would decide it", head, rows, (self.text(),))
 
     def text(self) -> str:
-        """Say what the runs are worth."""
+        """Say what the runs would tell."""
         now, then = 100 * self.spread, 100 * self.spread_after
         return (
             f"Together they would take the standard deviation of the saving from {now:.1f} to {then:.1f} "

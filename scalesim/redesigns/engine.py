@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -19,138 +18,27 @@ import numpy as np
 from scalesim.cost.capacity import usable_bytes
 from scalesim.cost.deployment import Deployment, deployments, divides, served, value_of, within
 from scalesim.cost.training import training_flops, training_price
-from scalesim.hardware import Hardware
 from scalesim.redesigns import resizing
+from scalesim.redesigns.candidates import (
+    Built,
+    Question,
+    Ranked,
+    fields_of_heads,
+    lattice,
+    rows_of,
+    systematic,
+)
 from scalesim.redesigns.ensemble import NOISE, Ensemble
 from scalesim.redesigns.proportions import Heads, Proportions, heads_of, visited, with_mixer
 from scalesim.redesigns.resizing import Laws
 from scalesim.shape import LatentAttention, Shape
-from scalesim.workload import ContextLengths, Traffic, TrainingPlan, Workload
 
-__all__ = ["Built", "Engine", "Question", "lattice"]
+__all__ = ["Engine"]
 
 _NEAR = 20  # head configurations that are built as whole sizes, and as many that fit with room to spare
 _SAMPLES, _SURE = 24, 0.9  # samples for regret; the share of samples that a safe design must be as good in
 _ROOM = 0.02  # of memory and time: what rounding to whole sizes may take
 _TRIED = np.array([(o, more) for o in range(-2, 3) for more in (0.0, 0.002, 0.006)])  # widths, log scales
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """One question to the engine; see `scalesim.redesign`."""
-
-    shape: Shape
-    plan: TrainingPlan
-    spend: str
-    workload: Workload
-    contexts: ContextLengths | None
-    hardware: Hardware
-    objective: Any
-    traffic: Traffic | None
-    loss: float
-    max_tpot: float | None
-    max_ttft: float | None
-    max_devices: int | None
-    mixers: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Built:
-    """A design with how it is served, and what it costs.
-
-    Attributes:
-        mixer: what its attention is: "own", "latent", "shared", "linear".
-        heads: as a law sees them.
-        shape: whole sizes as floats, of one model.
-        way: how it is served.
-        figures: of `served`, and "training_flops", "n_tokens", "objective", "price", ...
-        scale: log of its depth and width over the model's own, before rounding; None: its very sizes.
-        share: of the training budget that it spends.
-    """
-
-    mixer: str
-    heads: Heads
-    shape: Shape
-    way: Deployment
-    figures: dict[str, float]
-    scale: float | None
-    share: float = 1.0
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """All candidates of one kind of mixer, relaxed, (K,) each.
-
-    Attributes:
-        heads: their heads.
-        share: of the training budget that each may spend.
-        scale: log scale that keeps the loss; nan where none does.
-        value: least objective over all deployments; inf where none will do.
-        spare: the same over deployments with room to spare.
-    """
-
-    heads: Heads
-    share: np.ndarray
-    scale: np.ndarray
-    value: np.ndarray
-    spare: np.ndarray
-
-    def near(self, most: int, *, each_kv: bool = False) -> np.ndarray:
-        """Return the cheapest candidates by either reading: of all, and some that spend each share.
-
-        With `each_kv`, the cheapest of each number of KV heads too.
-        """
-        found = []
-        for value in (self.value, self.spare):
-            order = np.argsort(value)
-            order = order[np.isfinite(value[order])]
-            found.append(order[:most])
-            shares = np.unique(self.share)
-            if len(shares) > 1:
-                found += [order[self.share[order] == share][: most // 3] for share in shares]
-            if each_kv:
-                keys = np.asarray(self.heads.n_kv_head)
-                found += [order[keys[order] == n][:1] for n in np.unique(keys)]
-        return np.unique(np.concatenate(found))
-
-
-def _systematic(weights: np.ndarray, count: int) -> np.ndarray:
-    """Return `count` places drawn evenly along the weights."""
-    return np.searchsorted(np.cumsum(weights), (np.arange(count) + 0.5) / count).clip(0, len(weights) - 1)
-
-
-def lattice(shape: Shape) -> list[tuple[int, int, int]]:
-    """Return the (n_head, n_kv_head, head_dim) looked at for a model.
-
-    Query heads up to 32 or as many as the model has, in steps of a 32nd of those; KV heads that divide them;
-    heads of 64, of 128 and of the model's own size. Of latent attention, whose cache no head moves, query
-    heads alone.
-    """
-    own = heads_of(shape)
-    if any(isinstance(block.mixer, LatentAttention) for block in shape.blocks):
-        most = int(own.n_head)
-        return [
-            (h, max(h // 4, 1), int(own.head_dim))
-            for h in range(max(most // 16, 1), most + 1, max(most // 16, 1))
-        ]
-    most = max(int(own.n_head), 32)
-    step = max(most // 32, 1)
-    sizes = sorted({64, 128, int(own.head_dim)})
-    return [
-        (h, k, size)
-        for size in sizes
-        for h in range(step, most + 1, step)
-        for k in range(1, h + 1)
-        if h % k == 0
-    ]
-
-
-def _rows(tree: Any, index: Any) -> Any:
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[index], tree)
-
-
-def _fields(heads: Heads) -> dict[str, float]:
-    return {f.name: float(getattr(heads, f.name)) for f in dataclasses.fields(Heads)}
 
 
 class Engine:
@@ -167,7 +55,7 @@ class Engine:
             training_flops(asked.shape, dataclasses.replace(asked.plan, n_tokens=self.own_tokens))
         )
         self.tokens = self.own_tokens if asked.spend == "tokens" else 0.0
-        self.x = {"n_params": self.own_params, "n_tokens": self.own_tokens, **_fields(self.own_heads)}
+        self.x = {"n_params": self.own_params, "n_tokens": self.own_tokens, **fields_of_heads(self.own_heads)}
         self.members = np.asarray(laws.laws.loss(self.x))
         self.drawn = np.asarray(laws.draws.loss(self.x))
 
@@ -327,7 +215,7 @@ class Engine:
         values = np.full((2, len(u)), np.inf)
         real = np.flatnonzero(np.isfinite(u))
         if real.size:
-            some = _rows(heads, real)
+            some = rows_of(heads, real)
             shapes, flops = self.relaxed(self.kinds[kind], u[real], some, share[real] * self.budget)
             rows, _, figures, _ = self.paired(shapes, some, flops, whole=False)
             paid = self.paid(flops, share[real])[rows]
@@ -348,7 +236,7 @@ class Engine:
         if not len(u):
             return None
         index, tried = np.divmod(np.arange(len(u) * len(_TRIED)), len(_TRIED))
-        heads, share, u = _rows(heads, index), share[index], u[index] + _TRIED[tried, 1]
+        heads, share, u = rows_of(heads, index), share[index], u[index] + _TRIED[tried, 1]
         shapes = resizing.in_batches(resizing.whole, (self.kinds[kind],), (u, heads, _TRIED[tried, 0]))
         judged = self.judged(shapes, self.mixture(len(u)), heads, np.full(len(u), self.effect(kind)), share)
         good = judged["loss"] <= 1 + self.asked.loss + 1e-9 if strict else np.ones(len(u), bool)
@@ -364,8 +252,8 @@ class Engine:
         at["training_flops"] = float(judged["flops"][row])
         return Built(
             kind,
-            _rows(heads, row),
-            _rows(shapes, row),
+            rows_of(heads, row),
+            rows_of(shapes, row),
             ways[which[pair]],
             at,
             float(u[row]),
@@ -394,7 +282,7 @@ class Engine:
         at = {name: float(values[best]) for name, values in figures.items()}
         at |= {name: float(judged[name][0]) for name in ("loss", "n_params", "n_tokens")}
         at["training_flops"] = float(judged["flops"][0])
-        return Built(kind, heads, _rows(shape, 0), ways[which[best]], at, None)
+        return Built(kind, heads, rows_of(shape, 0), ways[which[best]], at, None)
 
     @cached_property
     def all_ranked(self) -> dict[str, Ranked]:
@@ -406,7 +294,7 @@ class Engine:
         found = []
         for kind, r in self.all_ranked.items():
             near = r.near(_NEAR)
-            found.append(self.built(kind, r.scale[near], _rows(r.heads, near), r.share[near]))
+            found.append(self.built(kind, r.scale[near], rows_of(r.heads, near), r.share[near]))
         return min((f for f in found if f is not None), key=lambda f: f.figures["objective"], default=None)
 
     def safest(self) -> tuple[Built | None, dict[str, float]]:
@@ -415,16 +303,16 @@ class Engine:
         Under each sample every candidate is brought to the loss anew; its regret is what it then costs over
         the cheapest candidate under that sample. Also returned: the mean regret of each head configuration.
         """
-        some = _systematic(self.ensemble.importance, _SAMPLES)
+        some = systematic(self.ensemble.importance, _SAMPLES)
         rows = []
         for kind, r in self.all_ranked.items():
             near = r.near(_NEAR // 2, each_kv=True)
             if not near.size:
                 continue
             k, draw = (part.ravel() for part in np.meshgrid(near, some, indexing="ij"))
-            u = self.scales(kind, self.single(draw, drawn=True), _rows(r.heads, k),
+            u = self.scales(kind, self.single(draw, drawn=True), rows_of(r.heads, k),
                             self.ensemble.effects[kind][1][draw], r.share[k])  # fmt: skip
-            cost = self.relaxed_values(kind, u, _rows(r.heads, k), r.share[k])[0].reshape(-1, len(some))
+            cost = self.relaxed_values(kind, u, rows_of(r.heads, k), r.share[k])[0].reshape(-1, len(some))
             rows += [(kind, i, cost[j]) for j, i in enumerate(near)]
         if not rows:
             return None, {}
@@ -435,7 +323,7 @@ class Engine:
         regret = (np.where(np.isfinite(costs), costs, 2 * dearest) / costs.min(0) - 1).mean(1)
         named = {}
         for (kind, i, _), value in zip(rows, regret, strict=True):
-            h = _rows(self.all_ranked[kind].heads, i)
+            h = rows_of(self.all_ranked[kind].heads, i)
             named[f"{kind} {int(h.n_head)}:{int(h.n_kv_head)}x{int(h.head_dim)}"] = float(value)
         for place in np.argsort(regret):
             found = self._sure(*rows[place][:2])
@@ -447,7 +335,7 @@ class Engine:
         """Return a candidate at the size that is as good as asked in nine of ten samples."""
         r, laws = self.all_ranked[kind], self.ensemble
         every = np.arange(len(laws.member))
-        heads = jax.tree.map(lambda v: np.full(len(every), float(v)), _rows(r.heads, place))
+        heads = jax.tree.map(lambda v: np.full(len(every), float(v)), rows_of(r.heads, place))
         share = np.full(len(every), r.share[place])
         u = self.scales(kind, self.single(every, drawn=True), heads, laws.effects[kind][1], share)
         u = np.where(np.isnan(u), np.inf, u)
@@ -455,7 +343,7 @@ class Engine:
         nine = u[order][np.searchsorted(np.cumsum(laws.importance[order]), _SURE)]
         if not np.isfinite(nine):
             return None
-        return self.built(kind, np.array([nine]), _rows(r.heads, [place]), r.share[[place]])
+        return self.built(kind, np.array([nine]), rows_of(r.heads, [place]), r.share[[place]])
 
     def small_change(self) -> Built | None:
         """Return the cheapest change of KV heads alone that costs no more loss than a run's noise."""
@@ -484,7 +372,7 @@ class Engine:
     def losses(self, found: Built) -> tuple[np.ndarray, np.ndarray]:
         """Return a design's loss over the model's own under each member and each draw, at its own sizes."""
         tokens = found.figures["n_tokens"]
-        x = {"n_params": found.figures["n_params"], "n_tokens": tokens, **_fields(found.heads)}
+        x = {"n_params": found.figures["n_params"], "n_tokens": tokens, **fields_of_heads(found.heads)}
         mean, drawn = self.ensemble.effects[found.mixer]
         members = np.asarray(self.ensemble.laws.loss(x)) * np.exp(mean) / self.members
         return members, np.asarray(self.ensemble.draws.loss(x)) * np.exp(drawn) / self.drawn

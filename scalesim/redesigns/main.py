@@ -17,7 +17,8 @@ from scalesim.fitting.result import Fit, named_fit
 from scalesim.hardware import Hardware, load_hardware
 from scalesim.models import known_model
 from scalesim.redesigns.answer import answer
-from scalesim.redesigns.engine import Engine, Question
+from scalesim.redesigns.candidates import Question
+from scalesim.redesigns.engine import Engine
 from scalesim.redesigns.ensemble import Ensemble, ensemble, reweighted
 from scalesim.redesigns.proportions import MIXERS, heads_of
 from scalesim.redesigns.result import MEASURES, Redesign

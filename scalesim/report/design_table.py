@@ -92,6 +92,7 @@ def design_json(
         "evaluations": design.evaluations,
         "starts_agreeing": design.starts_agreeing,
         "extrapolation": design.extrapolation,
+        "cautions": [str(caution) for caution in design.cautions],
         "status": design.status,
         **({} if spread is None else {"distribution": spread.to_dict()}),
         **({} if moves is None else {"sensitivity": [dataclasses.asdict(move) for move in moves]}),
@@ -197,6 +198,7 @@ def _remarks(designs: Sequence[Design]) -> list[str]:
         low, high = first.loss_interval
         remarks.append(f"The loss is predicted to lie between {low:.3f} and {high:.3f} (90%).")
     remarks.append(first.status)
+    remarks += dict.fromkeys(f"Caution: {caution}" for design in designs for caution in design.cautions)
     return remarks
 
 

@@ -264,3 +264,12 @@ def test_float32_callers_get_the_same_answer(designs, float32):
     design = ss.search(FIT, LONG, 2.615)
     assert design.shape == designs[131072.0, 2.615].shape
     assert not jax.config.jax_enable_x64
+
+
+def test_a_design_says_what_loss_does_not_tell():
+    """Few KV heads carry their cautions into the answer, its face and its JSON."""
+    design = ss.search(ss.named_fit("default"), ss.Workload(context_length=131072), 2.615, lattice=ss.PAPER)
+    assert design.best.shape.n_head >= 4 * design.best.shape.n_kv_head
+    assert any("Laboratories disagree" in str(caution) for caution in design.cautions)
+    assert [str(caution) for caution in design.cautions] == design.to_dict()["cautions"]
+    assert "Caution:" in repr(design)

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import scalesim as ss
+from scalesim.redesigns.candidates import lattice
 from scalesim.redesigns.deciding import contrasts_of_runs, deciding_runs
-from scalesim.redesigns.engine import Engine, lattice
+from scalesim.redesigns.engine import Engine
 from scalesim.redesigns.ensemble import ensemble, reweighted
 from scalesim.redesigns.main import _asked
 from scalesim.redesigns.proportions import MIXERS, Heads, Proportions, heads_of, visited, with_mixer

@@ -120,13 +120,17 @@ def deployments(
     `most_devices`. Whether a shape divides so is `divides`' to say, and whether it fits in memory `served`'s.
     """
     domain = int(hardware.scaleup_size or 8)
-    experts = [b.ffn.n_expert for b in shape.blocks if isinstance(b.ffn, MixtureOfExperts)]
-    most_expert = min(most_devices, int(min(experts))) if experts else 1
+    experts = [int(b.ffn.n_expert) for b in shape.blocks if isinstance(b.ffn, MixtureOfExperts)]
+    over = (
+        [e for e in _powers(min(most_devices, *experts)) if not any(n % e for n in experts)]
+        if experts
+        else [1]
+    )
     alone = hardware.interconnect_gbs is None
     near = [1] if alone else _powers(min(domain, 16))
     stages = [1] if alone else [1, 2, 4]
     found = []
-    for tensor, pipeline, expert in itertools.product(near, stages, [1] if alone else _powers(most_expert)):
+    for tensor, pipeline, expert in itertools.product(near, stages, [1] if alone else over):
         one = tensor * pipeline * expert
         beyond = one > domain and hardware.scaleout_gbs is None
         if one > most_devices or beyond or (pipeline > 1 and tensor < near[-1] and tensor < 8):

@@ -140,7 +140,10 @@ class Engine:
         n = len(flops)
         d_ff = np.asarray(shapes.d_ff) * np.ones(n) if whole else np.zeros(n)
         depth = np.asarray(shapes.n_layer) * np.ones(n)
-        split = np.stack([divides(w.parallel, heads.n_head, heads.n_kv_head, d_ff, depth) for w in ways], 1)
+        # A latent cache has no heads that must divide: every accelerator holds all of it.
+        latent = any(isinstance(block.mixer, LatentAttention) for block in shapes.blocks)
+        keys = np.ones(n) if latent else heads.n_kv_head
+        split = np.stack([divides(w.parallel, heads.n_head, keys, d_ff, depth) for w in ways], 1)
         rows, which = np.nonzero(split)
         spread = jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (n,))[rows], shapes)
         return rows, which, self.costs(spread, ways, which, flops[rows]), ways

@@ -110,6 +110,13 @@ def test_what_fits_nowhere_says_how_much_is_needed() -> None:
         ss.serve_plan(ss.known_model("llama-3.1-405b").shape, JOB, ss.load_hardware("l4"))
 
 
+def test_experts_are_split_over_what_divides_them() -> None:
+    ffn = ss.MixtureOfExperts(n_expert=60, top_k=4, d_ff=512)
+    block = ss.Block(count=4, mixer=ss.Attention(n_head=8, n_kv_head=2), ffn=ffn)
+    ways = deployments(ss.Shape(d_model=512, blocks=[block]), 64, H100)
+    assert {way.parallel.expert for way in ways} == {1, 2, 4}
+
+
 def test_ways_are_powers_of_two_within_the_fast_domain() -> None:
     ways = deployments(SMALL, 8, H100)
     assert {way.parallel.tensor for way in ways} == {1, 2, 4, 8}

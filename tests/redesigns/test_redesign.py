@@ -321,6 +321,16 @@ def test_attention_may_become_another_mixer(kind: str) -> None:
     assert both.best.cost["price"] <= min(found.best.cost["price"], own.best.cost["price"]) * 1.001
 
 
+def test_latent_attention_is_split_by_its_query_heads_alone() -> None:
+    """24 query heads over 8 accelerators: the groups of four that a law counts have nothing to divide."""
+    with jax.enable_x64(True):
+        made = engine("deepseek-v3", 14.8e12, LONG, hardware="h200-sxm")
+        shape = jax.tree.map(lambda v: np.array([float(v)]), dataclasses.replace(made.asked.shape, order=()))
+        heads = Heads(np.array([24.0]), np.array([6.0]), np.array([128.0]))
+        _, which, _, ways = made.paired(shape, heads, np.ones(1), whole=True)
+    assert 8 in {ways[i].parallel.tensor for i in which}
+
+
 def test_the_lattice_holds_the_models_own_heads() -> None:
     for model in ("llama-3.1-8b", "llama-3.1-405b", "qwen3-30b-a3b", "gemma-3-27b", "deepseek-v3"):
         shape = ss.known_model(model).shape

@@ -8,16 +8,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from scalesim.programs import keep_programs
+
 __all__ = ["quick_jit", "use_compilation_cache"]
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs between runs, in the user's cache folder unless JAX is given another.
+    """Keep traced and compiled programs between runs, in the user's cache folder unless JAX is given another.
 
-    Programs are kept per host and jaxlib version: they hold machine code for one processor. Where the
-    folder cannot be written the command works all the same, only slower.
+    The commands do so; in Python it is asked for. Programs are kept per host and jaxlib version: they hold
+    machine code for one processor. Where the folder cannot be written all works the same, only slower.
+    SCALESIM_CACHE=off keeps nothing.
     """
     import platform
+
+    if os.environ.get("SCALESIM_CACHE") == "off":
+        return
 
     import jax
     import jaxlib
@@ -28,6 +34,8 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    kept = jax.config.values["jax_compilation_cache_dir"]
+    keep_programs(None if kept is None else Path(kept) / "programs")
 
 
 # XLA's newer fusion emitters make faster code on CPUs, and take half as long again to do so.

@@ -20,6 +20,7 @@ from scalesim.cost.parallel import Parallel
 from scalesim.errors import InvalidInput, Unreachable, choose
 from scalesim.faces import Face, Shown
 from scalesim.hardware import Hardware
+from scalesim.programs import kept_jit
 from scalesim.shape import MixtureOfExperts, Shape
 from scalesim.types import Num
 from scalesim.units import format_bytes
@@ -151,7 +152,7 @@ def divides(parallel: Any, n_head: Num, n_kv_head: Num, d_ff: Num, n_layer: Num)
     return (n_head % t == 0) & kv & (d_ff % t == 0) & (parallel.pipeline <= n_layer)
 
 
-@jax.jit
+@kept_jit
 def _figures(
     shapes: Shape,
     parallel: Parallel,

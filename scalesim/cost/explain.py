@@ -19,6 +19,7 @@ from scalesim.cost.price import PerMillion, token_energy, token_price
 from scalesim.cost.spread import Interval, pass_interval
 from scalesim.cost.training import Band
 from scalesim.hardware import Hardware
+from scalesim.programs import kept_jit
 from scalesim.shape import Shape
 from scalesim.workload import Workload
 
@@ -58,7 +59,7 @@ class ServingCost:
     tpot_interval: Interval
 
 
-@partial(jax.jit, static_argnames="parallel")
+@partial(kept_jit, static_argnums=3)
 def _times(shape: Shape, workload: Workload, hardware: Hardware, parallel: Parallel) -> Any:
     # One compiled call: op by op, the first answer would take seconds.
     alone = replace(workload, batch_size=1.0)

@@ -31,6 +31,7 @@ from scalesim.fitting.result import Fit
 from scalesim.hardware import Hardware
 from scalesim.laws.base import Law
 from scalesim.numerics.pareto import non_dominated
+from scalesim.programs import kept_jit
 from scalesim.shape import Shape
 from scalesim.workload import TrainingPlan, Workload
 
@@ -274,7 +275,7 @@ def _losses(target: float | tuple[float, float], traded: bool, points: int) -> n
     return np.concatenate([low - step * np.arange(MARGIN, 0, -1), np.linspace(low, high, points)])
 
 
-@partial(jax.jit, static_argnums=2)
+@partial(kept_jit, static_argnums=2)
 def _compared(problem: Problem, queries: Query, lattice: Lattice, measures: tuple[Measure, ...]) -> Any:
     """Return every design of the lattice at every loss, [Q, K], and its measures; nan where there is none."""
     heads = tuple(map(jnp.asarray, lattice.arrays()))
@@ -364,7 +365,7 @@ def _middle(measure: Measure, values: np.ndarray) -> np.ndarray:
     return np.sqrt(values[1:] * values[:-1])
 
 
-@partial(jax.jit, static_argnums=2)
+@partial(kept_jit, static_argnums=2)
 def _least(
     problem: Problem,
     queries: Query,

@@ -25,6 +25,7 @@ from scalesim.design.rounding import Found, evaluate, evaluate_at, least, round_
 from scalesim.errors import InvalidInput, choose
 from scalesim.families import HeadRule, ShapeFamily
 from scalesim.laws.base import Law
+from scalesim.programs import kept_jit
 from scalesim.shape import Shape
 from scalesim.types import Num
 
@@ -292,7 +293,7 @@ def gradient_search(problem: Problem, queries: Query, lattice: Lattice) -> tuple
     return jax.vmap(one)(queries)
 
 
-@partial(jax.jit, static_argnums=(2, 3))
+@partial(kept_jit, static_argnums=(2, 3))
 def _under_all(
     problem: Problem, query: Query, lattice: Lattice, rule: HeadRule | None, laws: Any
 ) -> tuple[Priced, Shape | None]:

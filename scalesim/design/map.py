@@ -23,6 +23,7 @@ from scalesim.families import FIGURE, ShapeFamily
 from scalesim.fitting.predict import evidence_ranges
 from scalesim.fitting.result import Fit
 from scalesim.laws.base import Law
+from scalesim.programs import kept_jit
 from scalesim.shape import count_params
 from scalesim.units import format_context, format_count
 from scalesim.workload import TrainingPlan, Workload
@@ -248,7 +249,7 @@ def _chosen(
     )
 
 
-@partial(jax.jit, static_argnums=2)
+@partial(kept_jit, static_argnums=2)
 def _under(problem: Problem, row: Query, lattice: Lattice, laws: Any) -> Any:
     """Return the index of the best at each query of a row under each law, (R, C)."""
 

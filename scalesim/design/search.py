@@ -26,6 +26,7 @@ from scalesim.families import FIGURE, HeadRule, ShapeFamily, named_baseline
 from scalesim.fitting.result import Fit
 from scalesim.laws.base import Law
 from scalesim.laws.grouped import Grouped
+from scalesim.programs import kept_jit
 from scalesim.shape import Shape
 from scalesim.workload import TrainingPlan, Workload
 
@@ -180,7 +181,7 @@ def _padded(queries: list[Query]) -> list[Query]:
     return queries + queries[-1:] * ((1 if n == 1 else max(16, 1 << (n - 1).bit_length())) - n)
 
 
-@partial(jax.jit, static_argnums=(2, 3, 5, 6))
+@partial(kept_jit, static_argnums=(2, 3, 5, 6))
 def _solved(
     problem: Problem,
     queries: Query,

@@ -17,6 +17,7 @@ from scalesim.design.problem import NOTHING_FREE, Problem, Query
 from scalesim.design.relaxation import DesignSet
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.numerics.roots import newton_system
+from scalesim.programs import kept_jit
 from scalesim.types import Num
 
 __all__ = ["Choice", "Optimum", "Sensitivity", "choices_over_context", "polished", "sensitivity"]
@@ -272,7 +273,7 @@ def _residual(problem: Problem, query: Query, designs: DesignSet, z: Num, sets: 
     return jnp.concatenate(conditions), (limits, slope)
 
 
-@partial(jax.jit, static_argnums=2)
+@partial(kept_jit, static_argnums=2)
 def _solved(problem: Problem, query: Query, designs: DesignSet, z: Num, sets: Any) -> Any:
     """Return where Newton's method ends with these limits and coordinates held, and the conditions there."""
 
@@ -282,7 +283,7 @@ def _solved(problem: Problem, query: Query, designs: DesignSet, z: Num, sets: An
     return z, value, limits, slope, inverse
 
 
-@partial(jax.jit, static_argnums=2)
+@partial(kept_jit, static_argnums=2)
 def _logs(problem: Problem, query: Query, designs: DesignSet, at: Num) -> Any:
     return _logs_and_limits(problem, query, designs, at)
 
@@ -359,7 +360,7 @@ def derivatives(
     return jax.device_get(_derivatives(problem, query, designs, z, sets, inverse))
 
 
-@partial(jax.jit, static_argnums=2)
+@partial(kept_jit, static_argnums=2)
 def _derivatives(problem: Problem, query: Query, designs: DesignSet, z: Num, sets: Any, inverse: Num) -> Any:
     axes = len(sets[1])
     slopes = jax.jacfwd(lambda at: _logs_and_limits(problem, query, designs, at)[0])(z[:axes])

@@ -23,6 +23,7 @@ from scalesim.families import HeadRule
 from scalesim.numerics.best_first import best_first
 from scalesim.numerics.penalty import ITERATIONS
 from scalesim.numerics.roots import newton_root
+from scalesim.programs import kept_jit
 from scalesim.shape import Shape
 from scalesim.types import Num
 
@@ -183,7 +184,7 @@ def _or_relaxed(less: Num, whole: Priced, relaxed: Priced) -> Priced:
     )
 
 
-@partial(jax.jit, static_argnums=(2, 3))
+@partial(kept_jit, static_argnums=(2, 3))
 def _searched(problem: Problem, queries: Query, space: DesignSpace, gradient: bool) -> Priced:
     found = search_space(problem, queries, space, None, gradient).designs
     return jax.tree.map(lambda leaf: leaf[:, 0], found)
@@ -237,7 +238,7 @@ def what_binds(problem: Problem, query: Query, space: DesignSpace, gradient: boo
     return f"{said} {contradiction(query, nearest_to)} A higher target_loss, or that much more, would do."
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4))
+@partial(kept_jit, static_argnums=(2, 3, 4))
 def _under_all(
     problem: Problem, query: Query, space: DesignSpace, rule: HeadRule | None, gradient: bool, laws: Any
 ) -> Any:

@@ -13,6 +13,7 @@ from scalesim.cost.objectives import reported_cost
 from scalesim.design.design import Candidate, Design
 from scalesim.design.lattice import PAPER
 from scalesim.design.problem import Problem, Query
+from scalesim.programs import kept_jit
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, axis_of, figure, plain_log_axis
 from scalesim.units import format_context
 
@@ -26,7 +27,7 @@ POINTS = 120
 """Sizes along each line."""
 
 
-@jax.jit
+@kept_jit
 def _curves(problem: Problem, query: Query, n_head: Any, n_kv_head: Any, log_n: Any) -> tuple[Any, Any]:
     """Return the losses (K, P) of K head configurations at P sizes, and their costs (3, K, P)."""
     shape = problem.family.at(jnp.exp(log_n), n_head, n_kv_head)

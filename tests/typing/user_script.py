@@ -214,6 +214,8 @@ plan_: ss.Served = ss.serve_plan(shape, job, ss.load_hardware("h100-sxm"))
 way: ss.Deployment = plan_.deployment
 joined = ss.TokensAndHeads()
 
+ss.use_compilation_cache()
+
 # Sweeps.
 product: ss.Product = ss.default_product(1e6)
 swept: ss.Sweep = ss.sweep(fit, product, job, 2.6, progress=lambda now: print(now.rate))

@@ -2,7 +2,7 @@
 
     python -m experiments.benchmarks.redesign_check [--questions 100] [--seed 0]
 
-A redesign looks at all head configurations relaxed and builds the 24 cheapest as whole sizes. Here every
+A redesign looks at all head configurations relaxed and builds the 20 cheapest by either of two readings. Here every
 configuration is built, at five widths each, and costed on every deployment. Writes
 results/redesign_check.csv.
 """
@@ -61,8 +61,10 @@ def question(rng: np.random.Generator) -> dict[str, Any]:
 
 def check(asked: dict[str, Any], laws: Any) -> Row:
     """Return what the search and the exhaustive evaluation find for a question."""
-    parts = (asked[n] for n in ("model", "plan", "job", "place", "objective", "same", "loss", "traffic"))
-    _, one = _asked(*parts, None, ("own",))
+    _, one = _asked(
+        asked["model"], asked["plan"], asked["job"], asked["place"], asked["objective"], asked["same"],
+        asked["loss"], asked["traffic"], None, ("own",),
+    )  # fmt: skip
     engine = Engine(one, laws)
     start = time.perf_counter()
     best = engine.best()

@@ -145,12 +145,8 @@ def _quantile(values: np.ndarray, weights: np.ndarray, q: float) -> float:
 def _interval(value: float, members: np.ndarray, drawn: np.ndarray, laws: Ensemble) -> Interval:
     """Return a value's 90% interval over draws, and its parts within and between the laws."""
     low, high = (_quantile(drawn, laws.importance, q) for q in (0.05, 0.95))
-    down = up = 0.0
-    for m, weight in enumerate(laws.weights):
-        of = laws.member == m
-        if weight > 0 and of.any():
-            down += weight * (_quantile(drawn[of], laws.importance[of], 0.05) - members[m])
-            up += weight * (_quantile(drawn[of], laws.importance[of], 0.95) - members[m])
+    # Samples less their own form's best fit, all together: by themselves small forms have few.
+    down, up = (_quantile(drawn - members[laws.member], laws.importance, q) for q in (0.05, 0.95))
     seen = members[laws.weights > 0.01]
     within = (value + min(down, 0.0), value + max(up, 0.0))
     between = (min(value, float(seen.min())), max(value, float(seen.max())))

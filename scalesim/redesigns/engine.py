@@ -32,6 +32,7 @@ __all__ = ["Built", "Engine", "Question", "lattice"]
 _NEAR = 20  # head configurations that are built as whole sizes, and as many that fit with room to spare
 _SAMPLES, _SURE = 24, 0.9  # samples for regret; the share of samples that a safe design must be as good in
 _ROOM = 0.02  # of memory and time: what rounding to whole sizes may take
+_OVER = 0.005  # of the training budget: what a relaxed shape may be beyond it, where its whole one is not
 _TRIED = np.array([(o, more) for o in range(-2, 3) for more in (0.0, 0.002, 0.006)])  # widths, log scales
 
 
@@ -298,9 +299,9 @@ class Engine:
             resizing.relaxed, (props,), (u, heads, spend), (self.tokens, self.trained_at)
         )
 
-    def paid(self, flops: np.ndarray, share: np.ndarray) -> np.ndarray:
+    def paid(self, flops: np.ndarray, share: np.ndarray, over: float = 0.001) -> np.ndarray:
         """Say which designs keep the training budget: where few tokens are left, the floor exceeds it."""
-        return (flops <= share * self.budget * 1.001) | (self.asked.spend == "tokens")
+        return (flops <= share * self.budget * (1 + over)) | (self.asked.spend == "tokens")
 
     def judged(
         self, shapes: Shape, laws: Any, heads: Heads, effect: np.ndarray, share: np.ndarray
@@ -330,8 +331,9 @@ class Engine:
             some = _rows(heads, real)
             shapes, flops = self.relaxed(self.kinds[kind], u[real], some, share[real] * self.budget)
             rows, _, figures, _ = self.paired(shapes, some, flops, whole=False)
-            paid = self.paid(flops, share[real])[rows]
-            for value, room in zip(values, (0.0, _ROOM), strict=True):
+            # A whole shape may keep a budget that its relaxed one is just beyond: the first reading lets it.
+            for value, room, over in zip(values, (0.0, _ROOM), (_OVER, 0.001), strict=True):
+                paid = self.paid(flops, share[real], over)[rows]
                 best = self.least(rows, figures, self.allowed(figures, room) & paid, len(real))
                 has = best >= 0
                 value[real[has]] = figures["objective"][best[has]]

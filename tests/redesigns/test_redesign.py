@@ -157,6 +157,31 @@ def test_nothing_cheaper_is_left_out() -> None:
             assert best.figures["objective"] <= 1.005 * every.figures["objective"]
 
 
+def test_a_whole_size_within_a_budget_that_its_relaxed_one_exceeds_is_found() -> None:
+    """At 20 tokens a parameter and a lower loss the budget leaves few: 30 : 10 keeps it only as built."""
+    job = ss.Workload(
+        context_length=524288, batch_size=8, generated_length=225895, kv_bits=8, weight_bits=8
+    )
+    how = {"objective": "memory", "loss": -0.005, "hardware": "a100"}
+    with jax.enable_x64(True):
+        made = engine("qwen3-8b", 435142076614.4451, job, **how)
+        best = made.best()
+        r = made.all_ranked["own"]
+        real = np.flatnonzero(np.isfinite(r.scale))
+        some = jax.tree.map(lambda v: v[real], r.heads)
+        every = made.built("own", r.scale[real], some, r.share[real])
+    assert best is not None
+    assert every is not None
+    assert best.figures["objective"] <= 1.005 * every.figures["objective"]
+
+
+def test_within_a_form_less_is_open_than_in_all() -> None:
+    """Forms of few samples made this part wider than the whole where some samples have no answer."""
+    found = ss.redesign("llama-3.1-70b", 15e12, LONG)
+    saved = found.savings["price"]
+    assert saved.within[1] - saved.within[0] <= 1.2 * (saved.high - saved.low)
+
+
 def test_many_questions_in_one_call_are_the_single_ones() -> None:
     jobs = [LONG, dataclasses.replace(LONG, context_length=32768)]
     found = ss.redesign("llama-3.1-8b", 15e12, jobs, hardware=["h100-sxm", "mi300x"])

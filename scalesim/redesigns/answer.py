@@ -34,11 +34,7 @@ def answer(name: str, asked: Question, laws: Ensemble, detail: bool) -> Redesign
     if best is None:
         raise Unreachable(f"{name}: {_why_no_size(engine)}")
     objective = asked.objective if isinstance(asked.objective, str) else "objective"
-    kept = (
-        own is not None
-        and best.figures["objective"] >= own.figures["objective"] * (1 - _WORTH)
-        and asked.loss >= 0
-    )
+    kept = own is not None and asked.loss >= 0 and (not _worth(best, own) or _rounded(best, own))
     safest, regret = (own, {}) if kept else engine.safest()
     if own is not None and (safest is None or not _worth(safest, own)):
         safest = own  # nothing is as sure as what is there
@@ -84,6 +80,14 @@ def answer(name: str, asked: Question, laws: Ensemble, detail: bool) -> Redesign
 def _worth(found: Built, own: Built) -> bool:
     """Say whether a design saves more than rounding does."""
     return found.figures["objective"] < own.figures["objective"] * (1 - _WORTH)
+
+
+def _rounded(found: Built, own: Built) -> bool:
+    """Say whether a design is the model itself, its sizes rounded another way."""
+    h, o = found.heads, own.heads
+    alike = (h.n_head, h.n_kv_head, h.head_dim) == (o.n_head, o.n_kv_head, o.head_dim)
+    same = found.mixer == own.mixer and found.share == 1.0 and found.scale is not None
+    return bool(alike and same and abs(found.scale or 0.0) < _WORTH)
 
 
 def _option(engine: Engine, key: str, found: Built) -> Option:
@@ -215,7 +219,9 @@ def _beyond_text(beyond: dict[str, float]) -> list[str]:
 def _status(name: str, engine: Engine, options: dict[str, Option], kept: bool, objective: str) -> str:
     label = MEASURES[objective][0] if objective in MEASURES else objective
     if kept:
-        return f"{name} as it is: no redesign saves 1% of {label} or more."
+        return (
+            f"{name} as it is: no redesign saves 1% of {label} or more, but for what rounding its sizes does."
+        )
     best, own = options["best"], options.get("own")
     if own is None:
         cost = f"{best.cost['objective']:.4g}"

@@ -215,5 +215,5 @@ def _timing(row: Mapping[str, str]) -> Timing:
         workload=workload,
         seconds=number("seconds"),
         what=row.get("what") or default,
-        parallel=Parallel(**split),  # type: ignore[arg-type]
+        parallel=Parallel(**split),
     )

@@ -206,7 +206,7 @@ def _longest(asked: Question) -> float:
 
 def _beyond_text(beyond: dict[str, float]) -> list[str]:
     words = {
-        "n_params": "parameters over the largest model whose heads were compared",
+        "n_params": "parameters over the largest run behind the law of heads",
         "n_head": "query heads", "head_dim": "head size",
         "n_tokens": "training tokens over the largest run",
         "tokens_per_param": "tokens a parameter over the 20 at which heads were compared",

@@ -32,6 +32,7 @@ __all__ = ["Built", "Engine", "Question", "lattice"]
 _NEAR = 20  # head configurations that are built as whole sizes, and as many that fit with room to spare
 _SAMPLES, _SURE = 24, 0.9  # samples for regret; the share of samples that a safe design must be as good in
 _ROOM = 0.02  # of memory and time: what rounding to whole sizes may take
+_CLOSE = 0.005  # of the objective: how near to the best of all candidates a search ends
 _OVER = 0.005  # of the training budget: what a relaxed shape may be beyond it, where its whole one is not
 _TRIED = np.array([(o, more) for o in range(-2, 3) for more in (0.0, 0.002, 0.006)])  # widths, log scales
 
@@ -400,12 +401,23 @@ class Engine:
         return {kind: self.ranked(kind) for kind in self.kinds}
 
     def best(self) -> Built | None:
-        """Return the cheapest redesign."""
-        found = []
+        """Return the cheapest redesign.
+
+        Candidates are built in the order of what they cost relaxed, until none that is left could be half a
+        per cent cheaper than the cheapest that was built: near a limit many cannot be built at all.
+        """
+        best: Built | None = None
         for kind, r in self.all_ranked.items():
-            near = r.near(_NEAR)
-            found.append(self.built(kind, r.scale[near], _rows(r.heads, near), r.share[near]))
-        return min((f for f in found if f is not None), key=lambda f: f.figures["objective"], default=None)
+            some, order = r.near(_NEAR), np.argsort(r.value)
+            rest = order[np.isfinite(r.value[order]) & ~np.isin(order, some)]
+            while some.size:
+                found = self.built(kind, r.scale[some], _rows(r.heads, some), r.share[some])
+                both = [f for f in (best, found) if f is not None]
+                best = min(both, key=lambda f: f.figures["objective"], default=None)
+                limit = np.inf if best is None else best.figures["objective"] * (1 - _CLOSE)
+                some, rest = rest[:_NEAR], rest[_NEAR:]
+                some = some[r.value[some] < limit]
+        return best
 
     def safest(self) -> tuple[Built | None, dict[str, float]]:
         """Return the design of least mean regret over samples of the laws, as good as asked in nine of ten.

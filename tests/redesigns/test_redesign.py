@@ -289,6 +289,9 @@ def test_weights_of_samples_are_those_of_the_likelihood() -> None:
     assert found.importance.sum() == pytest.approx(1.0)
     assert len(found.weights) == len(laws().weights)
     assert (found.importance**2).sum() > (laws().importance ** 2).sum()  # fewer samples count
+    assert (np.diff(found.member) >= 0).all()
+    shares = np.bincount(found.member, found.importance, minlength=len(found))
+    assert shares.max() < 2 / len(found) + found.importance.max()
 
 
 def test_runs_of_one_size_are_compared_with_the_first_of_them(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from scalesim.pytree import register, static
 from scalesim.shape import Attention, Block, LatentAttention, MixtureOfExperts, Shape, parameter_table
 from scalesim.types import Num
 
-__all__ = ["Heads", "Proportions", "heads_of", "visited_params", "with_mixer"]
+__all__ = ["Heads", "Proportions", "heads_of", "visited_params", "whole_inner", "with_mixer"]
 
 MIXERS = ("own", "latent", "shared")
 """What attention may become: as the model has it; latent attention; keys and values shared by two layers."""
@@ -31,7 +31,7 @@ def visited_params(shape: Shape) -> Num:
     """Return the parameters of the paper's convention that one token passes through.
 
     >>> from scalesim.models import known_model
-    >>> round(visited_params(known_model("mixtral-8x7b").shape) / 1e9, 1)
+    >>> round(visited_params(known_model("mixtral-8x7b-v0.1").shape) / 1e9, 1)
     12.6
     """
     total: Num = 0.0
@@ -65,6 +65,28 @@ def heads_of(shape: Shape) -> Heads:
         if isinstance(block.mixer, LatentAttention):
             return Heads(block.mixer.n_head, max(block.mixer.n_head / 4, 1), block.mixer.v_head_dim)
     raise InvalidInput("the model has no layer of attention whose heads the law could see.")
+
+
+def whole_inner(shape: Shape) -> Shape:
+    """Return a shape whose inner widths are whole: of the paper's shapes they are 8/3 of the width.
+
+    What is not whole becomes the nearest multiple of 64.
+
+    >>> s = Shape(n_layer=16, d_model=2048, n_head=32, n_kv_head=8, d_ff=2048 * 8 / 3)
+    >>> whole_inner(s).d_ff
+    5440
+    """
+
+    def whole(size: Num) -> Num:
+        return size if float(size).is_integer() else max(round(float(size) / 64), 1) * 64
+
+    blocks = []
+    for block in shape.blocks:
+        ffn: Any = block.ffn
+        names = [n for n in ("d_ff", "d_ff_shared", "d_expert") if getattr(ffn, n, None) is not None]
+        ffn = ffn if ffn is None else dataclasses.replace(ffn, **{n: whole(getattr(ffn, n)) for n in names})
+        blocks.append(dataclasses.replace(block, ffn=ffn))
+    return Shape(**_kept(shape), blocks=blocks, order=shape.order)
 
 
 def with_mixer(shape: Shape, kind: str) -> Shape:

@@ -26,3 +26,12 @@ def test_the_blocks_of_the_page_run_in_order(tmp_path, monkeypatch, capsys):
     for line in str(made["found"]).splitlines()[1:16]:
         assert " ".join(line.split()) in shown
     assert made["served"].devices == 8
+
+
+def test_the_readme_shows_rows_of_the_page():
+    readme = (PAGE.parents[1] / "README.md").read_text()
+    (table,) = re.findall(r"Redesign of meta-llama.*?\n(.*?)\n\.\.\.", readme, re.S)
+    page = {" ".join(line.split()) for line in PAGE.read_text().splitlines()}
+    rows = [" ".join(line.split()) for line in table.splitlines()]
+    assert len(rows) >= 8
+    assert set(rows) <= page

@@ -2,8 +2,8 @@
 
     python -m experiments.benchmarks.redesign_check [--questions 100] [--seed 0]
 
-A redesign looks at all head configurations relaxed and builds the 24 cheapest as whole sizes. Here every
-configuration is built, at five widths each, and costed on every deployment. Writes
+A redesign looks at all head configurations relaxed and builds some 40 of them as whole sizes. Here every
+configuration is built, at five widths and three sizes each, and costed on every deployment. Writes
 results/redesign_check.csv.
 """
 

@@ -36,11 +36,7 @@ def answer(name: str, asked: Question, laws: Ensemble, detail: bool) -> Redesign
     if best is None:
         raise Unreachable(f"{name}: {_why_no_size(engine)}")
     objective = asked.objective if isinstance(asked.objective, str) else "objective"
-    kept = (
-        own is not None
-        and best.figures["objective"] >= own.figures["objective"] * (1 - _LEAST_SAVED)
-        and asked.loss >= 0
-    )
+    kept = own is not None and asked.loss >= 0 and (not _saves(best, own) or _rounded(best, own))
     safest, regret = (own, {}) if kept else engine.safest()
     if own is not None and (safest is None or not _saves(safest, own)):
         safest = own  # nothing is as sure as what is there
@@ -86,6 +82,14 @@ def answer(name: str, asked: Question, laws: Ensemble, detail: bool) -> Redesign
 def _saves(found: Built, own: Built) -> bool:
     """Say whether a design saves more than rounding does."""
     return found.figures["objective"] < own.figures["objective"] * (1 - _LEAST_SAVED)
+
+
+def _rounded(found: Built, own: Built) -> bool:
+    """Say whether a design is the model itself, its sizes rounded another way."""
+    h, o = found.heads, own.heads
+    alike = (h.n_head, h.n_kv_head, h.head_dim) == (o.n_head, o.n_kv_head, o.head_dim)
+    same = found.mixer == own.mixer and found.share == 1.0 and found.scale is not None
+    return bool(alike and same and abs(found.scale or 0.0) < _LEAST_SAVED)
 
 
 def _option(engine: Engine, key: str, found: Built) -> Option:
@@ -147,12 +151,8 @@ def _quantile(values: np.ndarray, weights: np.ndarray, q: float) -> float:
 def _interval(value: float, members: np.ndarray, drawn: np.ndarray, laws: Ensemble) -> Interval:
     """Return a value's 90% interval over draws, and its parts within and between the laws."""
     low, high = (_quantile(drawn, laws.importance, q) for q in (0.05, 0.95))
-    down = up = 0.0
-    for m, weight in enumerate(laws.weights):
-        of = laws.member == m
-        if weight > 0 and of.any():
-            down += weight * (_quantile(drawn[of], laws.importance[of], 0.05) - members[m])
-            up += weight * (_quantile(drawn[of], laws.importance[of], 0.95) - members[m])
+    # Samples less their own form's best fit, all together: by themselves small forms have few.
+    down, up = (_quantile(drawn - members[laws.member], laws.importance, q) for q in (0.05, 0.95))
     seen = members[laws.weights > 0.01]
     within = (value + min(down, 0.0), value + max(up, 0.0))
     between = (min(value, float(seen.min())), max(value, float(seen.max())))
@@ -208,7 +208,7 @@ def _longest(asked: Question) -> float:
 
 def _beyond_text(beyond: dict[str, float]) -> list[str]:
     words = {
-        "n_params": "parameters over the largest model whose heads were compared",
+        "n_params": "parameters over the largest run behind the law of heads",
         "n_head": "query heads", "head_dim": "head size",
         "n_tokens": "training tokens over the largest run",
         "tokens_per_param": "tokens a parameter over the 20 at which heads were compared",
@@ -221,7 +221,9 @@ def _beyond_text(beyond: dict[str, float]) -> list[str]:
 def _status(name: str, engine: Engine, options: dict[str, Option], kept: bool, objective: str) -> str:
     label = MEASURES[objective][0] if objective in MEASURES else objective
     if kept:
-        return f"{name} as it is: no redesign saves 1% of {label} or more."
+        return (
+            f"{name} as it is: no redesign saves 1% of {label} or more, but for what rounding its sizes does."
+        )
     best, own = options["best"], options.get("own")
     if own is None:
         cost = f"{best.cost['objective']:.4g}"

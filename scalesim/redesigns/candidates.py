@@ -105,9 +105,9 @@ def systematic(weights: np.ndarray, count: int) -> np.ndarray:
 def lattice(shape: Shape) -> list[tuple[int, int, int]]:
     """Return the (n_head, n_kv_head, head_dim) looked at for a model.
 
-    Query heads up to 32 or as many as the model has, in steps of a 32nd of those; KV heads that divide them;
-    heads of 64, of 128 and of the model's own size. Of latent attention, whose cache no head moves, query
-    heads alone.
+    Heads of 64, of 128 and of the model's own size; query heads up to 32, or to as many as have the model's
+    own attention width, in steps of a 32nd of those; KV heads that divide them. Of latent attention, whose
+    cache no head moves, query heads alone.
     """
     own = heads_of(shape)
     if any(isinstance(block.mixer, LatentAttention) for block in shape.blocks):
@@ -116,16 +116,12 @@ def lattice(shape: Shape) -> list[tuple[int, int, int]]:
             (h, max(h // 4, 1), int(own.head_dim))
             for h in range(max(most // 16, 1), most + 1, max(most // 16, 1))
         ]
-    most = max(int(own.n_head), 32)
-    step = max(most // 32, 1)
-    sizes = sorted({64, 128, int(own.head_dim)})
-    return [
-        (h, k, size)
-        for size in sizes
-        for h in range(step, most + 1, step)
-        for k in range(1, h + 1)
-        if h % k == 0
-    ]
+    found = []
+    for size in sorted({64, 128, int(own.head_dim)}):
+        most = max(int(own.n_head * own.head_dim) // size, 32)
+        step = max(most // 32, 1)
+        found += [(h, k, size) for h in range(step, most + 1, step) for k in range(1, h + 1) if h % k == 0]
+    return found
 
 
 def rows_of(tree: Any, index: Any) -> Any:

@@ -38,6 +38,8 @@ __all__ = ["Engine"]
 _NEAR = 20  # head configurations that are built as whole sizes, and as many that fit with room to spare
 _SAMPLES, _SURE = 24, 0.9  # samples for regret; the share of samples that a safe design must be as good in
 _ROOM = 0.02  # of memory and time: what rounding to whole sizes may take
+_CLOSE = 0.005  # of the objective: how near to the best of all candidates a search ends
+_OVER = 0.005  # of the training budget: what a relaxed shape may be beyond it, where its whole one is not
 _TRIED = np.array([(o, more) for o in range(-2, 3) for more in (0.0, 0.002, 0.006)])  # widths, log scales
 
 
@@ -189,9 +191,9 @@ class Engine:
             resizing.relaxed, (props,), (u, heads, spend), (self.tokens, self.trained_at)
         )
 
-    def paid(self, flops: np.ndarray, share: np.ndarray) -> np.ndarray:
+    def paid(self, flops: np.ndarray, share: np.ndarray, over: float = 0.001) -> np.ndarray:
         """Say which designs keep the training budget: where few tokens are left, the floor exceeds it."""
-        return (flops <= share * self.budget * 1.001) | (self.asked.spend == "tokens")
+        return (flops <= share * self.budget * (1 + over)) | (self.asked.spend == "tokens")
 
     def judged(
         self, shapes: Shape, laws: Any, heads: Heads, effect: np.ndarray, share: np.ndarray
@@ -221,8 +223,9 @@ class Engine:
             some = rows_of(heads, real)
             shapes, flops = self.relaxed(self.kinds[kind], u[real], some, share[real] * self.budget)
             rows, _, figures, _ = self.paired(shapes, some, flops, whole=False)
-            paid = self.paid(flops, share[real])[rows]
-            for value, room in zip(values, (0.0, _ROOM), strict=True):
+            # A whole shape may keep a budget that its relaxed one is just beyond: the first reading lets it.
+            for value, room, over in zip(values, (0.0, _ROOM), (_OVER, 0.001), strict=True):
+                paid = self.paid(flops, share[real], over)[rows]
                 best = self.least(rows, figures, self.allowed(figures, room) & paid, len(real))
                 has = best >= 0
                 value[real[has]] = figures["objective"][best[has]]
@@ -293,12 +296,23 @@ class Engine:
         return {kind: self.ranked(kind) for kind in self.kinds}
 
     def best(self) -> Built | None:
-        """Return the cheapest redesign."""
-        found = []
+        """Return the cheapest redesign.
+
+        Candidates are built in the order of what they cost relaxed, until none that is left could be half a
+        per cent cheaper than the cheapest that was built: near a limit many cannot be built at all.
+        """
+        best: Built | None = None
         for kind, r in self.all_ranked.items():
-            near = r.near(_NEAR)
-            found.append(self.built(kind, r.scale[near], rows_of(r.heads, near), r.share[near]))
-        return min((f for f in found if f is not None), key=lambda f: f.figures["objective"], default=None)
+            some, order = r.near(_NEAR), np.argsort(r.value)
+            rest = order[np.isfinite(r.value[order]) & ~np.isin(order, some)]
+            while some.size:
+                found = self.built(kind, r.scale[some], rows_of(r.heads, some), r.share[some])
+                both = [f for f in (best, found) if f is not None]
+                best = min(both, key=lambda f: f.figures["objective"], default=None)
+                limit = np.inf if best is None else best.figures["objective"] * (1 - _CLOSE)
+                some, rest = rest[:_NEAR], rest[_NEAR:]
+                some = some[r.value[some] < limit]
+        return best
 
     def safest(self) -> tuple[Built | None, dict[str, float]]:
         """Return the design of least mean regret over samples of the laws, as good as asked in nine of ten.

@@ -20,7 +20,7 @@ from scalesim.redesigns.answer import answer
 from scalesim.redesigns.candidates import Question
 from scalesim.redesigns.engine import Engine
 from scalesim.redesigns.ensemble import Ensemble, ensemble, reweighted
-from scalesim.redesigns.proportions import MIXERS, heads_of
+from scalesim.redesigns.proportions import MIXERS, heads_of, whole_inner
 from scalesim.redesigns.result import MEASURES, Redesign
 from scalesim.shape import Attention, LatentAttention, Shape
 from scalesim.units import format_count
@@ -178,6 +178,7 @@ def _asked(
     shape = known_model(model).shape if isinstance(model, str) else model
     name = known_model(model).name if isinstance(model, str) else _sizes(shape)
     _check_seen(name, shape)
+    shape = whole_inner(shape)
     if not isinstance(plan, TrainingPlan):
         plan = TrainingPlan(n_tokens=float(plan))
     hardware = load_hardware(place) if isinstance(place, str) else place

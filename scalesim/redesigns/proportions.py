@@ -25,7 +25,7 @@ from scalesim.shape import (
 )
 from scalesim.types import Num
 
-__all__ = ["Heads", "Proportions", "heads_of", "visited", "with_mixer"]
+__all__ = ["Heads", "Proportions", "heads_of", "visited", "whole_inner", "with_mixer"]
 
 MIXERS = ("own", "latent", "shared", "linear")
 """What attention may become: as the model has it; latent attention; keys and values shared by two layers;
@@ -65,6 +65,28 @@ def heads_of(shape: Shape) -> Heads:
         if isinstance(block.mixer, LatentAttention):
             return Heads(block.mixer.n_head, max(block.mixer.n_head / 4, 1), block.mixer.v_head_dim)
     raise InvalidInput("the model has no layer of attention whose heads the law could see.")
+
+
+def whole_inner(shape: Shape) -> Shape:
+    """Return a shape whose inner widths are whole: of the paper's shapes they are 8/3 of the width.
+
+    What is not whole becomes the nearest multiple of 64.
+
+    >>> s = Shape(n_layer=16, d_model=2048, n_head=32, n_kv_head=8, d_ff=2048 * 8 / 3)
+    >>> whole_inner(s).d_ff
+    5440
+    """
+
+    def whole(size: Num) -> Num:
+        return size if float(size).is_integer() else max(round(float(size) / 64), 1) * 64
+
+    blocks = []
+    for block in shape.blocks:
+        ffn: Any = block.ffn
+        names = [n for n in ("d_ff", "d_ff_shared", "d_expert") if getattr(ffn, n, None) is not None]
+        ffn = ffn if ffn is None else dataclasses.replace(ffn, **{n: whole(getattr(ffn, n)) for n in names})
+        blocks.append(dataclasses.replace(block, ffn=ffn))
+    return Shape(**_kept(shape), blocks=blocks, order=shape.order)
 
 
 def with_mixer(shape: Shape, kind: str) -> Shape:

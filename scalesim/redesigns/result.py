@@ -44,7 +44,7 @@ class Interval:
     Attributes:
         value: of the weighted mean of the laws.
         low, high: over samples of all laws.
-        within: [low, high] over samples within a form of the law, averaged over forms.
+        within: [low, high] over samples of each form of the law about that form's best fit.
         between: [low, high] from form to form, each at its best fit.
     """
 

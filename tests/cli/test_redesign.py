@@ -62,6 +62,15 @@ def test_a_config_a_mixture_of_contexts_and_traffic(capsys, tmp_path: Path):
     assert (out / "report.html").exists()
 
 
+def test_sizes_alone_are_a_model(capsys):
+    """The paper's FFN of 8/3 of the width is no whole size: it is made one."""
+    found = answer(
+        capsys, "redesign", "16x2048x32x8", "--tokens", "100B", "--context", "32K", "--kv-bits", "8"
+    )
+    assert found["own"]["shape"]["d_ff"] == 5440
+    assert found["best"]["n_params_total"] > 0
+
+
 def test_budgets_in_flops_and_dollars_are_those_in_tokens(capsys):
     by_tokens = answer(capsys, *FIRST)
     flops = by_tokens["own"]["training_flops"]

@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scalesim.caching import fingerprint
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.files import write_whole
@@ -74,29 +76,41 @@ def kept_jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]
         dynamic = tuple(arg for i, arg in enumerate(args) if i not in statics)
         fixed = tuple(arg for i, arg in enumerate(args) if i in statics)
         leaves, tree = jax.tree.flatten(dynamic)
-        if jax.numpy.result_type(float).itemsize != 8 or not all(map(_is_number, leaves)):
+        kinds = tuple(map(_kind, leaves))
+        if None in kinds or not _in_float64():
             return plain()(*args)
-        arrays = [jax.numpy.asarray(leaf) for leaf in leaves]
-        kinds = tuple((a.shape, a.dtype.str) for a in arrays)
         key = (tree, fixed, kinds)
         if key not in ready:
+            arrays = [jax.numpy.asarray(leaf) for leaf in leaves]
             ready[key] = _program(function, plain(), statics, args, arrays, tree, kinds, fixed)
         if ready[key] is None:
             return plain()(*args)
         run, skeleton = ready[key]
-        return _filled(skeleton, run(*arrays))
+        return _filled(skeleton, run(*leaves))
 
     call.jitted = plain  # type: ignore[attr-defined]
     return call
 
 
-def _is_number(leaf: Any) -> bool:
-    import jax
-    import numpy as np
+def _kind(leaf: Any) -> tuple[tuple[int, ...], str] | None:
+    """Return the shape and type of a number or an array; None for anything else, a tracer among it."""
+    kind = _OF_NUMBERS.get(type(leaf))
+    if kind is not None:
+        return (), kind
+    if isinstance(leaf, np.ndarray | np.generic):
+        return leaf.shape, leaf.dtype.str
+    if type(leaf).__name__ == "ArrayImpl":  # an array that exists
+        return leaf.shape, leaf.dtype.str
+    return None
 
-    if isinstance(leaf, jax.core.Tracer):
-        return False
-    return isinstance(leaf, bool | int | float | np.ndarray | np.generic | jax.Array)
+
+_OF_NUMBERS = {float: "<f8", int: "<i8", bool: "|b1"}
+
+
+def _in_float64() -> bool:
+    import jax
+
+    return jax.numpy.result_type(float).itemsize == 8
 
 
 def _program(

@@ -50,6 +50,8 @@ class Question:
     """Instead of --tokens: its training FLOPs, such as 7.7e23."""
     training_dollars: Number = None
     """Instead of --tokens: the $ of its training on --hardware."""
+    free_kv_bits: tuple[float, ...] = ()
+    """Precisions in which a redesign may keep its cache beside --kv-bits, such as 8 4."""
     training_context: str = "8K"
     """Tokens of a training sequence."""
     same: Literal["flops", "tokens", "free"] = "flops"
@@ -131,7 +133,7 @@ class Options(Question, Serving, Cost, Evidence, Output):
 
 def run(args: list[str]) -> int:
     """Run the command."""
-    options = parse(Options, "redesign", args, repeats=("--context", "--mixers"))
+    options = parse(Options, "redesign", args, repeats=("--context", "--mixers", "--free-kv-bits"))
     use_compilation_cache()
     from scalesim.fitting import named_fit
     from scalesim.redesigns import redesign
@@ -155,6 +157,7 @@ def run(args: list[str]) -> int:
             max_ttft=options.max_ttft,
             max_devices=options.max_devices,
             mixers=options.mixers,
+            kv_bits=options.free_kv_bits,
             law=named_fit(options.law),
             contrasts=_contrasts(options),
             detail=contexts is None,

@@ -29,12 +29,19 @@ _LEAST_SAVED = 0.01
 
 def answer(name: str, asked: Question, laws: Ensemble, detail: bool) -> Redesign:
     """Return the answer to one question about a model called `name`; see `scalesim.redesign`."""
-    engine = Engine(asked, laws)
-    own, best = engine.own, engine.best()
+    first = Engine(asked, laws)
+    own = first.own
+    engine, best = first, first.best()
+    others = [Engine(asked, laws, bits) for bits in asked.kv_bits if bits != float(asked.workload.kv_bits)]
+    for other in others:
+        other.own = own  # the model is served with the cache that was asked
+        found = other.best()
+        if found is not None and (best is None or found.figures["objective"] < best.figures["objective"]):
+            engine, best = other, found
     if best is None and own is None:
-        raise Unreachable(f"{name}: {_why_unserved(engine)}")
+        raise Unreachable(f"{name}: {_why_unserved(first)}")
     if best is None:
-        raise Unreachable(f"{name}: {_why_no_size(engine)}")
+        raise Unreachable(f"{name}: {_why_no_size(first)}")
     objective = asked.objective if isinstance(asked.objective, str) else "objective"
     kept = own is not None and asked.loss >= 0 and (not _saves(best, own) or _rounded(best, own))
     safest, regret = (own, {}) if kept else engine.safest()
@@ -43,22 +50,21 @@ def answer(name: str, asked: Question, laws: Ensemble, detail: bool) -> Redesign
     if kept:
         assert own is not None
         best = own
-    small = engine.small_change()
-    if (
-        small is not None
-        and own is not None
-        and small.figures["objective"] >= own.figures["objective"] * (1 - 1e-9)
-    ):
-        small = own
-    options = {
-        key: _option(engine, key, found)
-        for key, found in (("own", own), ("best", best), ("safest", safest or best), ("small_change", small))
-        if found is not None
-    }
+    changes = [(e, change) for e in (first, *others) if (change := e.small_change()) is not None]
+    by, small = min(changes, key=lambda c: c[1].figures["objective"], default=(first, None))
+    if own is not None and small is not None and not _saves(small, own, 1e-9):
+        by, small = first, own
+    chosen = (
+        ("own", first, own),
+        ("best", first if best is own else engine, best),
+        ("safest", first if safest is own else engine, safest or best),
+        ("small_change", by, small),
+    )
+    options = {key: _option(e, key, built) for key, e, built in chosen if built is not None}
     top = options["best"]
     beyond = _extrapolation(engine, best)
     said = [_status(name, engine, options, kept, objective), *_beyond_text(beyond)]
-    found = Redesign(
+    redesigned = Redesign(
         model=name,
         question=_in_words(asked),
         objective=asked.objective,
@@ -75,13 +81,14 @@ def answer(name: str, asked: Question, laws: Ensemble, detail: bool) -> Redesign
     if detail:
         from scalesim.redesigns.variations import over_contexts, what_if
 
-        found = dataclasses.replace(found, what_if=what_if(found), over_context=over_contexts(found))
-    return found
+        asked_otherwise, curve = what_if(redesigned), over_contexts(redesigned)
+        redesigned = dataclasses.replace(redesigned, what_if=asked_otherwise, over_context=curve)
+    return redesigned
 
 
-def _saves(found: Built, own: Built) -> bool:
+def _saves(found: Built, own: Built, least: float = _LEAST_SAVED) -> bool:
     """Say whether a design saves more than rounding does."""
-    return found.figures["objective"] < own.figures["objective"] * (1 - _LEAST_SAVED)
+    return found.figures["objective"] < own.figures["objective"] * (1 - least)
 
 
 def _rounded(found: Built, own: Built) -> bool:
@@ -114,6 +121,7 @@ def _option(engine: Engine, key: str, found: Built) -> Option:
     return Option(
         name=key,
         mixer=found.mixer,
+        kv_bits=engine.kv_bits,
         heads=(int(h.n_head), int(h.n_kv_head), int(h.head_dim)),
         shape=shape,
         n_tokens=float(found.figures["n_tokens"]),

@@ -35,6 +35,7 @@ class Question:
     max_ttft: float | None
     max_devices: int | None
     mixers: tuple[str, ...]
+    kv_bits: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 from scalesim.cost.capacity import usable_bytes
 from scalesim.cost.deployment import Deployment, deployments, divides, served, value_of, within
 from scalesim.cost.training import training_flops, training_price
+from scalesim.laws import Precision
 from scalesim.redesigns import resizing
 from scalesim.redesigns.candidates import (
     Built,
@@ -46,8 +47,10 @@ _TRIED = np.array([(o, more) for o in range(-2, 3) for more in (0.0, 0.002, 0.00
 class Engine:
     """What one question's candidates share: the model's proportions, laws, ways to serve and own figures."""
 
-    def __init__(self, asked: Question, laws: Ensemble) -> None:
-        self.asked, self.ensemble = asked, laws
+    def __init__(self, asked: Question, laws: Ensemble, kv_bits: float | None = None) -> None:
+        self.asked = asked
+        self.kv_bits = float(asked.workload.kv_bits if kv_bits is None else kv_bits)
+        self.job = asked.workload if kv_bits is None else dataclasses.replace(asked.workload, kv_bits=kv_bits)
         self.own_heads = heads_of(asked.shape)
         self.own_kind = "own"
         self.trained_at = float(asked.plan.context_length)
@@ -58,8 +61,16 @@ class Engine:
         )
         self.tokens = self.own_tokens if asked.spend == "tokens" else 0.0
         self.x = {"n_params": self.own_params, "n_tokens": self.own_tokens, **fields_of_heads(self.own_heads)}
+        self.ensemble = laws if kv_bits is None else laws.moved(self._precision())
         self.members = np.asarray(laws.laws.loss(self.x))
         self.drawn = np.asarray(laws.draws.loss(self.x))
+
+    def _precision(self) -> float:
+        """Return the log effect of this cache's precision over the asked one's, by arXiv 2411.04330."""
+        size = {"n_params": self.own_params, "n_tokens": self.own_tokens, "weight_bits": 16.0}
+        both = (self.kv_bits, float(self.asked.workload.kv_bits))
+        mine, asked = (float(Precision().loss({**size, "activation_bits": 16.0, "kv_bits": b})) for b in both)
+        return float(np.log(mine / asked))
 
     # Laws in batches: the mixture, one member, or one draw, each as M columns.
 
@@ -99,7 +110,7 @@ class Engine:
     ) -> dict[str, np.ndarray]:
         """Return the figures of pairs of a shape and a way, with the objective of the question."""
         a = self.asked
-        found = served(shapes, ways, which, a.workload, a.hardware, a.contexts)
+        found = served(shapes, ways, which, self.job, a.hardware, a.contexts)
         if a.hardware.price_typical is not None:
             found["training"] = flops * self.dollars_a_flop
             found["price"] = value_of("price", found, a.hardware)
@@ -117,7 +128,7 @@ class Engine:
         else:
             plan = dataclasses.replace(a.plan, n_tokens=self.own_tokens)
             found["objective"] = np.broadcast_to(
-                np.asarray(a.objective(shapes, a.workload, plan), float), which.shape
+                np.asarray(a.objective(shapes, self.job, plan), float), which.shape
             )
         return found
 
@@ -278,8 +289,8 @@ class Engine:
         props = Proportions.of(self.asked.shape)
         one = jax.tree.map(lambda v: np.array([float(v)]), heads)
         shape, _ = self.relaxed(props, np.zeros(1), one, np.array([self.budget]))
-        laws, zero = self.mixture(1), np.zeros(1)
-        batched = (shape, laws, one, zero, np.array([self.budget]))
+        laws, effect = self.mixture(1), np.array([self.effect("own")])
+        batched = (shape, laws, one, effect, np.array([self.budget]))
         judged = resizing.in_batches(resizing.judged, (), batched, (self.own_tokens, self.trained_at))
         rows, which, figures, ways = self.paired(shape, one, judged["flops"], whole=True)
         best = self.least(rows, figures, self.allowed(figures), 1)[0]

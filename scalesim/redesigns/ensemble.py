@@ -54,6 +54,12 @@ class Ensemble:
     def __len__(self) -> int:
         return len(self.weights)
 
+    def moved(self, by: float) -> Ensemble:
+        """Return the laws with another log effect on every kind of mixer: that of a precision."""
+        return replace(
+            self, effects={kind: (mean + by, draws + by) for kind, (mean, draws) in self.effects.items()}
+        )
+
 
 @cache
 def _bases() -> tuple[Fit, ...]:

@@ -48,6 +48,7 @@ def redesign(  # type: ignore[overload-overlap]
     max_ttft: float | None = ...,
     max_devices: int | None = ...,
     mixers: Sequence[str] = ...,
+    kv_bits: Sequence[float] = ...,
     law: Fit | None = ...,
     contrasts: ContrastTable | None = ...,
     detail: bool = ...,
@@ -72,6 +73,7 @@ def redesign(
     max_ttft: float | None = ...,
     max_devices: int | None = ...,
     mixers: Sequence[str] = ...,
+    kv_bits: Sequence[float] = ...,
     law: Fit | None = ...,
     contrasts: ContrastTable | None = ...,
     detail: bool = ...,
@@ -95,6 +97,7 @@ def redesign(
     max_ttft: float | None = None,
     max_devices: int | None = None,
     mixers: Sequence[str] = ("own",),
+    kv_bits: Sequence[float] = (),
     law: Fit | None = None,
     contrasts: ContrastTable | None = None,
     detail: bool = False,
@@ -127,6 +130,8 @@ def redesign(
         max_tpot, max_ttft, max_devices: limits on how it is served, seconds and accelerators.
         mixers: what attention may become: "own", "latent", "shared" (keys and values of two layers), "linear"
             (gated delta nets in three layers of four).
+        kv_bits: precisions in which a redesign may keep its cache beside the workload's; what they cost in
+            loss is Kumar et al.'s law (arXiv 2411.04330, fitted up to 1.7B; `scalesim.laws.Precision`).
         law: a fit of heads; the shipped default.
         contrasts: comparisons of your own; samples of the laws count by how well they predict them.
         detail: add what other contexts, batches and precisions would change (`what_if`, `over_context`).
@@ -156,6 +161,7 @@ def redesign(
         for one, plan, job, place in itertools.product(*lists):
             called, asked = _asked(one, plan, job, place, objective, same, loss, traffic, contexts, mixers)
             asked = dataclasses.replace(asked, max_tpot=max_tpot, max_ttft=max_ttft, max_devices=max_devices)
+            asked = dataclasses.replace(asked, kv_bits=tuple(_checked_bits(bits) for bits in kv_bits))
             if equivalent_compute is not None:
                 asked = dataclasses.replace(asked, loss=_loss_of(equivalent_compute, asked, laws))
             found.append(answer(name or called, asked, laws, detail))
@@ -213,6 +219,12 @@ def _asked(
         objective=objective, traffic=traffic, loss=float(loss), max_tpot=None, max_ttft=None,
         max_devices=None, mixers=tuple(dict.fromkeys(mixers)),
     )  # fmt: skip
+
+
+def _checked_bits(bits: float) -> float:
+    if not 2 <= bits <= 32:
+        raise InvalidInput(f"kv_bits must be between 2 and 32, but one is {bits:g}.")
+    return float(bits)
 
 
 def _loss_of(factor: float, asked: Question, laws: Ensemble) -> float:

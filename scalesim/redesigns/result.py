@@ -62,6 +62,7 @@ class Option(Shown):
     Attributes:
         name: "own", "best", "safest" or "small_change".
         mixer: what its attention is: "own" as the model has it, "latent", "shared" or "linear".
+        kv_bits: bits of a cached key or value.
         heads: (n_head, n_kv_head, head_dim), as the law sees them.
         shape: whole sizes.
         n_tokens: training tokens.
@@ -75,6 +76,7 @@ class Option(Shown):
 
     name: str
     mixer: str
+    kv_bits: float
     heads: tuple[int, int, int]
     shape: Shape
     n_tokens: float
@@ -117,6 +119,7 @@ class Option(Shown):
         return {
             "shape": shape_json(self.shape),
             "mixer": self.mixer,
+            "kv_bits": self.kv_bits,
             "n_params_total": self.n_params_total,
             "n_params_active": int(self.shape.n_params_active),
             "n_tokens": self.n_tokens,
@@ -196,6 +199,8 @@ class Redesign(Shown):
         row("layers x width", lambda o: f"{o.shape.n_layer} x {o.shape.d_model}")
         row("parameters", lambda o: format_count(o.n_params_total))
         row("training tokens", lambda o: format_count(o.n_tokens))
+        if len({o.kv_bits for o in found.values()}) > 1:
+            row("bits of the cache", lambda o: f"{o.kv_bits:g}")
         row("served on", lambda o: str(o.plan))
         for name, (label, _, text) in MEASURES.items():
             if (
@@ -295,13 +300,13 @@ def signed(percent: float) -> str:
 
 
 def _percent(found: Interval) -> str:
-    if found.low == found.high:
+    if found.high - found.low < 1e-6:
         return signed(found.value)
     return f"{signed(found.value)} ({found.low:+.2f} .. {found.high:+.2f})"
 
 
 def _times(found: Interval) -> str:
-    if found.low == found.high:
+    if found.high - found.low < 1e-6:
         return f"{found.value:.2f}x"
     return f"{found.value:.2f}x ({found.low:.2f} .. {found.high:.2f})"
 
@@ -313,5 +318,7 @@ def _saved(option: Option, objective: str | Measure) -> str:
         return ""
     low, high = 100 * saved.low, 100 * saved.high
     return (
-        f"{100 * saved.value:.0f}% ({low:.0f} .. {high:.0f})" if low != high else f"{100 * saved.value:.0f}%"
+        f"{100 * saved.value:.0f}% ({low:.0f} .. {high:.0f})"
+        if high - low > 1e-6
+        else f"{100 * saved.value:.0f}%"
     )

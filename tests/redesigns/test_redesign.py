@@ -208,6 +208,27 @@ def test_many_questions_in_one_call_are_the_single_ones() -> None:
     assert found[1].question["serving"].endswith("MI300X")
 
 
+def test_a_cache_of_fewer_bits_may_be_chosen_and_its_loss_is_paid_for() -> None:
+    """At 128K a cache of half the bits costs less; the model itself keeps the cache that was asked."""
+    job = dataclasses.replace(LONG, kv_bits=16)
+    plain, free = (ss.redesign("llama-3.1-8b", 15e12, job, kv_bits=bits) for bits in ((), (8, 4, 16)))
+    assert plain.best.kv_bits == 16
+    assert free.best.kv_bits < 16
+    assert free.best.cost["price"] < plain.best.cost["price"]
+    assert free.own == plain.own
+    assert free.best.loss_percent.value <= 1e-6
+    assert free.small_change is not None
+    assert free.small_change.kv_bits < 16
+    with jax.enable_x64(True):
+        made = Engine(engine(job=job).asked, laws(), 4.0)
+        x = {"n_params": made.own_params, "n_tokens": 15e12, "weight_bits": 16.0, "activation_bits": 16.0}
+        ratio = ss.Precision().loss({**x, "kv_bits": 4.0}) / ss.Precision().loss({**x, "kv_bits": 16.0})
+    assert made.effect("own") == pytest.approx(float(np.log(ratio)))
+    assert 0 < made.effect("own") < 0.002
+    assert "bits of the cache" in repr(free)
+    assert free.to_dict()["best"]["kv_bits"] == free.best.kv_bits
+
+
 def test_another_measure_is_an_objective() -> None:
     layers = ss.Measure(function=lambda shape, workload: 1.0 * shape.n_layer, name="depth", unit="layers")
     found = ss.redesign("llama-3.1-8b", 15e12, LONG, objective=layers)
@@ -404,6 +425,7 @@ def test_smaller_heads_may_make_up_the_models_own_attention_width() -> None:
         ({"objective": "lifetime"}, ss.InvalidInput, "needs traffic"),
         ({"objective": "beauty"}, ss.InvalidInput, "'beauty' is not known"),
         ({"mixers": ("window",)}, ss.InvalidInput, "no published comparison gives its loss"),
+        ({"kv_bits": (0.5,)}, ss.InvalidInput, "between 2 and 32"),
         ({"mixers": ("magic",)}, ss.InvalidInput, "'magic' is not known"),
         ({"max_tpot": 1e-6}, ss.Unreachable, "tpot is at least"),
         ({"hardware": "l4", "model": "llama-3.1-405b"}, ss.Unreachable, "usable"),

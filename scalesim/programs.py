@@ -142,7 +142,7 @@ def _program(
     try:
         exported = export.export(jax.jit(flat))(*arrays)
         content = exported.serialize()
-    except (ImportError, NotImplementedError, _NotKept, ValueError):
+    except (ImportError, _NotKept, RuntimeError, ValueError):
         return None  # a plain call says what is wrong, if anything is
     head = json.dumps(held[-1]).encode()
     _write(path, len(head).to_bytes(8, "little") + head + bytes(content))

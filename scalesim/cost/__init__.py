@@ -36,7 +36,6 @@ from scalesim.cost.objectives import (
     named_measure,
     reported_cost,
 )
-from scalesim.cost.operators import Operator
 from scalesim.cost.paper import (
     FIGURE_1,
     FIGURE_2,
@@ -49,6 +48,7 @@ from scalesim.cost.paper import (
     paper_training_memory,
 )
 from scalesim.cost.parallel import Parallel
+from scalesim.cost.passes import Operator
 from scalesim.cost.price import PerMillion, lifetime_price, token_energy, token_price
 from scalesim.cost.speculative import speculative_step_time
 from scalesim.cost.training import (

@@ -122,11 +122,8 @@ def deployments(
     """
     domain = int(hardware.scaleup_size or 8)
     experts = [int(b.ffn.n_expert) for b in shape.blocks if isinstance(b.ffn, MixtureOfExperts)]
-    over = (
-        [e for e in _powers(min(most_devices, *experts)) if not any(n % e for n in experts)]
-        if experts
-        else [1]
-    )
+    most = min([most_devices, *experts]) if experts else 1
+    over = [e for e in _powers(most) if not any(n % e for n in experts)]
     alone = hardware.interconnect_gbs is None
     near = [1] if alone else _powers(min(domain, 16))
     stages = [1] if alone else [1, 2, 4]

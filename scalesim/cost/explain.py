@@ -13,8 +13,8 @@ from scalesim.cost.capacity import largest_batch, largest_context, usable_bytes
 from scalesim.cost.latency import RESERVE, Serving, decode_operators, prefill_operators, serving
 from scalesim.cost.memory import MemoryUse, serving_memory, weight_bytes
 from scalesim.cost.numbers import to_float
-from scalesim.cost.operators import Operator
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
+from scalesim.cost.passes import Operator
 from scalesim.cost.price import PerMillion, token_energy, token_price
 from scalesim.cost.spread import Interval, pass_interval
 from scalesim.cost.training import Band

@@ -10,8 +10,9 @@ import numpy as np
 from scalesim.cost.cache import kv_cache_bytes
 from scalesim.cost.memory import serving_memory
 from scalesim.cost.numbers import larger, to_float
-from scalesim.cost.operators import Operator, forward_operators
+from scalesim.cost.operators import forward_operators
 from scalesim.cost.parallel import ONE_DEVICE, Parallel, split
+from scalesim.cost.passes import Operator
 from scalesim.errors import InvalidInput
 from scalesim.hardware import Hardware
 from scalesim.pytree import register

@@ -6,18 +6,16 @@ This is to time what `parameter_table` is to size: latency sums it, reports prin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from operator import add as operator_add
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from scalesim.cost.cache import kv_cache_bytes
-from scalesim.cost.chosen import cache_constants, format_of, product_constants
+from scalesim.cost.chosen import cache_constants
 from scalesim.cost.flops import attended_pairs, score_flops
-from scalesim.cost.fused import Bytes, Part, delta_parts, experts_part, latent_parts
-from scalesim.cost.kernels import decode_attention_time, gemm_time, p_norm, prefill_attention_time
+from scalesim.cost.fused import Part, delta_parts, experts_part, latent_parts
+from scalesim.cost.kernels import decode_attention_time, p_norm, prefill_attention_time
 from scalesim.cost.memory import weight_bytes
 from scalesim.cost.numbers import larger, smaller, to_float
 from scalesim.cost.parallel import (
@@ -29,13 +27,13 @@ from scalesim.cost.parallel import (
     send_time,
     split,
 )
+from scalesim.cost.passes import Operator, Pass
 from scalesim.hardware import Hardware
-from scalesim.pytree import register, static
-from scalesim.shape import Mixer, MixtureOfExperts, Parameter, Shape
+from scalesim.shape import Mixer, MixtureOfExperts, Shape
 from scalesim.shape.ffn import FFN
 from scalesim.shape.mixers import DeltaNet, LatentAttention, Scores
 from scalesim.types import Num
-from scalesim.workload import Compute, Workload
+from scalesim.workload import Workload
 
 __all__ = ["Operator", "elementwise_values", "forward_operators"]
 
@@ -43,138 +41,6 @@ __all__ = ["Operator", "elementwise_values", "forward_operators"]
 # Reads and writes of a sampler as engines have it (vLLM's `Sampler`): to float32 1.5, temperature 2,
 # softmax 2, log-softmax 2, exponential noise 1, the division by it 3, argmax 1.
 _SAMPLING_PASSES = 12.5
-
-
-@register
-@dataclass(frozen=True, kw_only=True)
-class Operator:
-    """One operator of a forward pass: all its layers together, on one device.
-
-    Attributes:
-        name: what it is.
-        flops: floating-point operations.
-        n_bytes: bytes to and from memory.
-        compute_s, memory_s: seconds at the data sheet's peaks.
-        link_s: seconds of communication.
-        time_s: predicted seconds.
-        launches: kernels that are launched.
-        kind: which constants price it, as a kind and format of kernel; "" for what lies between kernels.
-    """
-
-    name: str = static("")
-    kind: str = static("")
-    flops: Num = 0.0
-    n_bytes: Num = 0.0
-    compute_s: Num = 0.0
-    memory_s: Num = 0.0
-    link_s: Num = 0.0
-    time_s: Num
-    launches: Num = 0.0
-
-    def bound(self) -> str:
-        """Say what bounds it: "compute", "memory", "link", or "overhead" if none takes 40% of the time."""
-        resources = {"compute": self.compute_s, "memory": self.memory_s, "link": self.link_s}
-        name = max(resources, key=lambda key: float(resources[key]))
-        return name if float(resources[name]) > 0.4 * float(self.time_s) else "overhead"
-
-
-class _Pass(NamedTuple):
-    """What every operator of one pass needs to know."""
-
-    shape: Shape
-    hardware: Hardware
-    parallel: Parallel
-    peak: Num
-    bandwidth: Num  # at which the pass's weights and caches come, bytes a second
-    tokens: Num  # of all sequences on this device, in all its sub-passes
-    chunks: Num  # sub-passes that the tokens are computed in
-    weight: Num  # bytes a value
-    act: Num
-    kv: Num
-    compute: Compute
-
-    def gemm(
-        self,
-        name: str,
-        layers: Num,
-        tokens: Num,
-        width: Num,
-        depth: Num,
-        weights: Num,
-        value: Num,
-        compute: Compute | None = None,
-    ) -> Operator:
-        """A product [tokens, depth] x [depth, width], `layers` times; `weights` matrices are read."""
-        compute = compute or self.compute
-        peak = self.peak if compute == self.compute else self.hardware.peak_flops(compute)
-        e = self.hardware.efficiency
-        rows = tokens / self.chunks
-        flops = 2.0 * rows * width * depth
-        matrix = value * weights * width * depth
-        constants = product_constants(e, compute)
-        # In a narrow format activations are rounded before a product reads them.
-        narrow = None if compute == "bf16" else format_of(compute).weight_bytes
-        inputs = self.act if narrow is None else smaller(self.act, narrow)
-        n_bytes = rows * (inputs * depth + self.act * width) + matrix
-        more = {
-            "packed": matrix * (1 - 1 / rows),
-            "launch": e.engine.launch,
-            "host": e.engine.host,
-            "rows": rows,
-            "value_bytes": inputs,
-        }
-        once = gemm_time(flops, n_bytes, depth, peak, self.bandwidth, constants, **more)
-        return self.times(layers * self.chunks, Part(name, f"gemm {compute}", flops, n_bytes, once))
-
-    def gemms(self, layers: Num, tensors: Sequence[Parameter]) -> list[Operator]:
-        """The products that tensors are read for; those of one name, side by side, are one."""
-        named: dict[str, list[Parameter]] = {}
-        for tensor in tensors:
-            if tensor.operator:
-                named.setdefault(tensor.operator, []).append(tensor)
-        return [self._side_by_side(name, layers, parts) for name, parts in named.items()]
-
-    def _side_by_side(self, name: str, layers: Num, tensors: Sequence[Parameter]) -> Operator:
-        width: Num = 0.0
-        for p in tensors:
-            depth, wide = p.product
-            inputs = p.axes[int(p.axes[0] == "expert") :][: p.n_in]
-            if "kv_heads" in p.axes:
-                heads = p.shape[p.axes.index("kv_heads")]
-                wide = wide / heads * held_heads(heads, self.parallel)
-            elif _SPLIT.intersection(inputs):
-                depth = depth / self.parallel.tensor
-            elif _SPLIT.intersection(p.axes):
-                wide = wide / self.parallel.tensor
-            width = width + wide
-        tokens, copies, first = self.tokens, 1.0, tensors[0]
-        if first.visited is not None:
-            # All replicas' tokens meet at the experts; a device has its share of the experts and the visits.
-            n, expert = first.shape[0], self.parallel.expert
-            everyone = tokens / self.chunks * expert
-            share = jnp.minimum(first.visited / n, 1 - 1e-6)
-            copies = n / expert * -jnp.expm1(everyone * jnp.log1p(-share))
-            tokens = tokens * first.visited
-        return self.gemm(name, layers, tokens, width, depth, copies, self.weight)
-
-    def times(self, layers: Num, part: Part) -> Operator:
-        """An operator of one layer, as often as it is launched."""
-        hw = self.hardware
-        flops, n_bytes = layers * part.flops, layers * part.n_bytes
-        return Operator(
-            name=part.name,
-            kind=part.kind,
-            flops=flops,
-            n_bytes=n_bytes,
-            compute_s=flops / self.peak,
-            memory_s=n_bytes / self.bandwidth,
-            time_s=layers * part.seconds * hw.efficiency.engine.scale,
-            launches=layers * 1.0,
-        )
-
-    @property
-    def formats(self) -> Bytes:
-        return Bytes(self.compute, self.weight, self.act, self.kv)
 
 
 def forward_operators(
@@ -204,7 +70,7 @@ def forward_operators(
     parallel.check(shape)
     s, w, batch, new, past = to_float((shape, workload, batch_size, new, past))
     tokens = batch * new
-    p = _Pass(
+    p = Pass(
         s,
         hardware,
         parallel,
@@ -236,7 +102,7 @@ def forward_operators(
 
 
 def _mix(
-    p: _Pass, mixer: Mixer | None, layers: Num, batch: Num, new: Num, past: Num, *, decode: bool
+    p: Pass, mixer: Mixer | None, layers: Num, batch: Num, new: Num, past: Num, *, decode: bool
 ) -> list[Operator]:
     """A mixer's operators: as one measured block where there is one, else matrix by matrix."""
     if mixer is None:
@@ -260,7 +126,7 @@ def _mix(
     return found + p.gemms(layers, [t for t in tensors if t.operator == "output projection"])
 
 
-def _ffn(p: _Pass, ffn: FFN | None, layers: Num) -> list[Operator]:
+def _ffn(p: Pass, ffn: FFN | None, layers: Num) -> list[Operator]:
     """A feed-forward block's operators: routed experts as one, where they were measured."""
     if ffn is None:
         return []
@@ -272,9 +138,6 @@ def _ffn(p: _Pass, ffn: FFN | None, layers: Num) -> list[Operator]:
             others = p.gemms(layers, [t for t in tensors if t.visited is None])
             return [*others, p.times(layers * p.chunks, routed)]
     return p.gemms(layers, tensors)
-
-
-_SPLIT = frozenset({"heads", "mlp", "vocab"})
 
 
 def _merged(operators: Sequence[Operator]) -> tuple[Operator, ...]:
@@ -298,7 +161,7 @@ def _bandwidth(
 
 
 def _attend(
-    p: _Pass, score: Scores, layers: Num, batch: Num, new: Num, past: Num, *, decode: bool
+    p: Pass, score: Scores, layers: Num, batch: Num, new: Num, past: Num, *, decode: bool
 ) -> Operator:
     e, t, window = p.hardware.efficiency, p.parallel.tensor, score.window
     pairs = attended_pairs(new, past, window=window) / score.every
@@ -351,7 +214,7 @@ def _attend(
     return p.times(layers, Part(score.name, f"{kind} bf16", flops, n_bytes, once))
 
 
-def _recurrence(p: _Pass, mixer: Mixer, layers: Num, batch: Num) -> Operator:
+def _recurrence(p: Pass, mixer: Mixer, layers: Num, batch: Num) -> Operator:
     """Recurrences and filters: by the roofline of matrix products, whose constants stand for measured ones.
 
     The state is read and written once a pass, what goes in and comes out once.
@@ -365,7 +228,7 @@ def _recurrence(p: _Pass, mixer: Mixer, layers: Num, batch: Num) -> Operator:
     return p.times(layers, Part("recurrence", "", flops, n_bytes, seconds))
 
 
-def _elementwise(p: _Pass) -> Operator:
+def _elementwise(p: Pass) -> Operator:
     """Norms, residuals, rotary embeddings and activation functions: read and written once each."""
     n_bytes = p.act * p.tokens * elementwise_values(p.shape, p.parallel.tensor)
     at_once = n_bytes / p.chunks / p.shape.n_layer
@@ -386,7 +249,7 @@ def elementwise_values(shape: Shape, tensor: Num = 1) -> Num:
     return values
 
 
-def _sampling(p: _Pass, batch: Num) -> Operator:
+def _sampling(p: Pass, batch: Num) -> Operator:
     """Temperature, softmax, log-softmax and the draw: passes over each sequence's logits in float32."""
     n_bytes = 4.0 * _SAMPLING_PASSES * batch * p.shape.vocab_size
     stream = p.hardware.efficiency.engine.stream
@@ -394,7 +257,7 @@ def _sampling(p: _Pass, batch: Num) -> Operator:
     return p.times(1.0, Part("sampling", "", 0.0 * n_bytes, n_bytes, seconds))
 
 
-def _communication(p: _Pass) -> list[Operator]:
+def _communication(p: Pass) -> list[Operator]:
     s, parallel, hw = p.shape, p.parallel, p.hardware
     residual = p.act * p.tokens / p.chunks * s.d_model
     parts: dict[str, Num] = {}
@@ -416,7 +279,7 @@ def _communication(p: _Pass) -> list[Operator]:
     ]
 
 
-def _engine(p: _Pass, batch: Num, *, decode: bool) -> Operator:
+def _engine(p: Pass, batch: Num, *, decode: bool) -> Operator:
     """What the engine adds beyond its kernels: launches between layers, scheduling, sampling."""
     engine = p.hardware.efficiency.engine
     micro = p.chunks * (engine.layer_us * p.shape.n_layer + engine.step_us) + engine.sequence_us * batch

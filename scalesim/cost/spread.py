@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from scalesim.constants import kind_class
-from scalesim.cost.operators import Operator
 from scalesim.cost.parallel import Parallel
+from scalesim.cost.passes import Operator
 from scalesim.efficiency import Efficiency
 from scalesim.hardware import Hardware
 

@@ -12,10 +12,11 @@ from scalesim.cost.deployment import why_none
 from scalesim.data.effects import Caution, cautions
 from scalesim.errors import Unreachable
 from scalesim.fitting.predict import evidence_ranges
+from scalesim.redesigns import resizing
 from scalesim.redesigns.candidates import Built, Question
 from scalesim.redesigns.engine import Engine
 from scalesim.redesigns.ensemble import Ensemble, token_ranges
-from scalesim.redesigns.proportions import heads_of
+from scalesim.redesigns.proportions import heads_of, with_mixer
 from scalesim.redesigns.result import MEASURES, Interval, Option, Redesign, signed
 from scalesim.shape import Shape
 from scalesim.units import format_context
@@ -105,11 +106,16 @@ def _option(engine: Engine, key: str, found: Built) -> Option:
     kind = "own" if found.mixer == "own" else found.mixer
     props = engine.kinds.get(kind) or next(iter(engine.kinds.values()))
     h = found.heads
-    shape = engine.asked.shape if found is own else props.real(found.shape, engine.built_from(kind))
+    shape = (
+        engine.asked.shape if found is own else props.real(found.shape, with_mixer(engine.asked.shape, kind))
+    )
     fixed = found.scale is None
     members, drawn = engine.losses(found)
     loss = _interval(float(found.figures["loss"]), members, drawn, laws)
-    by_member, by_draw = engine.compute_factor(members, drawn=False), engine.compute_factor(drawn, drawn=True)
+    by_member, by_draw = (
+        _compute_factors(engine, members, drawn=False),
+        _compute_factors(engine, drawn, drawn=True),
+    )
     typical = float(np.exp((laws.weights * np.log(by_member)).sum()))
     savings: dict[str, Interval] = {}
     if own is not None:
@@ -132,6 +138,16 @@ def _option(engine: Engine, key: str, found: Built) -> Option:
         equivalent_compute=_interval(typical, by_member, by_draw, laws),
         savings=savings,
     )  # fmt: skip
+
+
+def _compute_factors(engine: Engine, relative: np.ndarray, *, drawn: bool) -> np.ndarray:
+    """Return how many times the training compute of the model itself has a relative loss, for each law.
+
+    Parameters and tokens both grow with the root of the compute.
+    """
+    laws = engine.ensemble.draws if drawn else engine.ensemble.laws
+    own = engine.drawn if drawn else engine.members
+    return np.exp(np.asarray(resizing.compute_factors(laws, own * relative, engine.x)))
 
 
 def _exact(value: float) -> Interval:

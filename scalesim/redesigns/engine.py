@@ -52,7 +52,6 @@ class Engine:
         self.kv_bits = float(asked.workload.kv_bits if kv_bits is None else kv_bits)
         self.job = asked.workload if kv_bits is None else dataclasses.replace(asked.workload, kv_bits=kv_bits)
         self.own_heads = heads_of(asked.shape)
-        self.own_kind = "own"
         self.trained_at = float(asked.plan.context_length)
         self.own_params = float(visited(asked.shape))
         self.own_tokens = float(asked.plan.tokens(asked.shape))
@@ -94,10 +93,6 @@ class Engine:
     def kinds(self) -> dict[str, Proportions]:
         """The model's proportions with each kind of mixer."""
         return {kind: Proportions.of(with_mixer(self.asked.shape, kind)) for kind in self.asked.mixers}
-
-    def built_from(self, kind: str) -> Shape:
-        """Return the model with a kind of mixer, whole."""
-        return with_mixer(self.asked.shape, kind)
 
     def ways(self, shape: Shape) -> list[Deployment]:
         """Return the deployments looked at."""
@@ -404,11 +399,3 @@ class Engine:
         mean, drawn = self.ensemble.effects[found.mixer]
         members = np.asarray(self.ensemble.laws.loss(x)) * np.exp(mean) / self.members
         return members, np.asarray(self.ensemble.draws.loss(x)) * np.exp(drawn) / self.drawn
-
-    def compute_factor(self, relative: np.ndarray, *, drawn: bool) -> np.ndarray:
-        """Return how many times the training compute of the model itself has a relative loss, for each law.
-
-        Parameters and tokens both grow with the root of the compute.
-        """
-        laws, own = (self.ensemble.draws, self.drawn) if drawn else (self.ensemble.laws, self.members)
-        return np.exp(np.asarray(resizing.compute_factors(laws, own * relative, self.x)))

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from scalesim.cost.counts import Counts
 from scalesim.cost.explain import ServingCost
-from scalesim.cost.operators import Operator
+from scalesim.cost.passes import Operator
 from scalesim.cost.spread import Interval
 from scalesim.hardware import Hardware
 from scalesim.report.console import table_console

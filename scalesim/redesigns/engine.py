@@ -98,8 +98,6 @@ class Engine:
         """Return the deployments looked at."""
         return deployments(shape, float(self.asked.workload.batch_size), self.asked.hardware)
 
-    # Costs.
-
     def costs(
         self, shapes: Shape, ways: Sequence[Deployment], which: np.ndarray, flops: np.ndarray
     ) -> dict[str, np.ndarray]:

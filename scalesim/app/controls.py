@@ -62,6 +62,12 @@ _MIXERS = {
 _SAME = {"flops": "its own FLOPs", "tokens": "its own tokens, at any FLOPs", "free": "any part of its FLOPs"}
 
 
+class _Slider(ui.slider):
+    """A slider whose handle obeys the hand at once, and not the server's echo: no key press is lost."""
+
+    LOOPBACK = False
+
+
 def controls(view: View, ask: Callable[..., None], current: Callable[[], View]) -> None:
     """Build the controls of one kind of question; `ask` changes fields of the current view."""
 
@@ -121,7 +127,7 @@ def controls(view: View, ask: Callable[..., None], current: Callable[[], View]) 
                 entry = ui.input(value=text(at), validation=says(name, read), on_change=entered).mark(name)
                 entry.props(f'dense borderless debounce=250 hide-bottom-space aria-label="{label}, typed"')
 
-            slider = ui.slider(min=0, max=len(stops) - 1, step=1, value=nearest(at), on_change=moved)
+            slider = _Slider(min=0, max=len(stops) - 1, step=1, value=nearest(at), on_change=moved)
             slider.props(f'aria-label="{label}" aria-valuetext="{text(at)}" color=primary').mark(
                 f"{name} slider"
             )

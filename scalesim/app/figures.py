@@ -248,9 +248,10 @@ def sure_figure(found: Answer) -> str:
                 )
             )
     parts.append(f"<h3>How good they are</h3><table class='sure'>{''.join(rows)}</table>")
-    parts.append(
-        _legend([("outer", "90% of all samples of the laws"), ("inner", "from form to form of the law")])
-    )
+    shown = [("outer", "90% of all samples of the laws")]
+    if best.loss.between is not None:
+        shown.append(("inner", "from form to form of the law"))
+    parts.append(_legend(shown))
     if found.regret:
         most = max(found.regret.values()) or 1.0
         rows = [

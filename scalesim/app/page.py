@@ -31,6 +31,7 @@ __all__ = ["Page", "application"]
 VISITORS = 64
 """Pages open at a time; each holds one answer."""
 _WORKERS = 3
+_ANSWER = 'id=answer tabindex=-1 aria-label="The answer"'
 _STILL = 0.3
 """Seconds without a move after which figures are drawn."""
 
@@ -238,7 +239,7 @@ class Page:
                 self.panel = ui.element("div")
             with self.panel:
                 controls(self.view, self.ask, lambda: self.view)
-            with ui.element("main").classes("main").props("id=answer tabindex=-1"):
+            with ui.element("section").classes("main").props(_ANSWER):
                 self.asked = ui.html("", sanitize=False, tag="p").classes("asked")
                 first = "<span class='wait'>The first answer compiles for some seconds…</span>"
                 self.headline = (
@@ -278,12 +279,14 @@ class Page:
                 ("Link to this view", self._link),
             )
             for title, take in takes:
-                ui.button(title, on_click=take).props("outline no-caps dense padding='4px 10px'").mark(title)
+                ui.button(title, on_click=take, color=None).props(
+                    "outline no-caps dense padding='4px 10px'"
+                ).mark(title)
         for title, name in (("The same on the command line", "line"), ("The same in Python", "python")):
             with ui.element("section").classes("say"):
                 with ui.element("div").classes("title"):
                     ui.html(title, tag="h2")
-                    ui.button("Copy", on_click=partial(self._copy, name)).props(
+                    ui.button("Copy", on_click=partial(self._copy, name), color=None).props(
                         f'flat no-caps dense size=sm aria-label="Copy: {title}"'
                     )
                 setattr(self, name, ui.html("", sanitize=False).mark(name))
@@ -346,7 +349,7 @@ async def _page(request: Request) -> None:
     except InvalidInput as error:
         view, wrong = View(), f"{error} The default question is shown."
     ui.dark_mode(None)
-    ui.colors(primary="#17647f")
+    ui.colors(primary="#1b7a99")
     Page(view, ui.context.client, wrong)
 
 

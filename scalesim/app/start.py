@@ -123,6 +123,7 @@ def _server(port: int) -> tuple[Any, int]:
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         taken.bind((HOST, port))
+        taken.listen(128)  # who comes before the server is ready waits, and is not refused
     except OSError as error:
         taken.close()
         raise InvalidInput(f"port {port} cannot be had: {error.strerror}. 0 takes a free one.") from None

@@ -120,7 +120,9 @@ class Plot:
         )
         return (
             f'<svg class="plot" viewBox="0 0 {self.width} {self.height}" role="img" '
-            f'aria-label="{_e(self.title)}"><title>{_e(self.title)}</title>{"".join(parts)}{"".join(self.marks)}{names}</svg>'
+            f'aria-label="{_e(self.title)}"><title>{_e(self.title)}</title>'
+            + "".join((*parts, *self.marks, names))
+            + "</svg>"
         )
 
 

@@ -76,6 +76,8 @@ class Options:
     """Write config.json of the best design, a report (HTML and Markdown), a figure, and runs that decide."""
     plot: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Draw the savings over context with both intervals."""
+    report: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write the one-page report with the figure within, readable without a server."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object on standard output, and nothing else."""
 
@@ -117,11 +119,15 @@ def run(args: list[str]) -> int:
         from scalesim.report import save
 
         save(found.plot(), options.plot)
+    if options.report is not None:
+        from scalesim.report.web import write_page
+
+        write_page(found.report(html=True), options.report)
     if options.json:
         print_json(found.to_dict())
         return 0
     _print(found)
-    for path in (*written, *(() if options.plot is None else (options.plot,))):
+    for path in (*written, *(name for name in (options.plot, options.report) if name is not None)):
         print(f"Written: {path}")
     return 0
 

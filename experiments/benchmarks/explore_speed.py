@@ -62,7 +62,7 @@ def opened(browser: Any, url: str) -> Any:
 def press(page: Any, i: int) -> None:
     """Move the context's slider by one stop, to and fro."""
     page.get_by_role("slider", name="Context, tokens").locator("[tabindex='0']").focus()
-    page.keyboard.press("ArrowRight" if (i // 10) % 2 == 0 else "ArrowLeft")
+    page.keyboard.press("ArrowRight" if (i // 5) % 2 == 0 else "ArrowLeft")
 
 
 def moves(page: Any, count: int, pause: float) -> list[float]:
@@ -86,6 +86,7 @@ def resident(pid: int) -> float:
 def row(what: str, values: list[float], unit: str) -> Row:
     """Return a line of the table: the median and the spread of some values."""
     ordered = sorted(values)
+    print(f"{what}: {statistics.median(ordered):.4g} {unit}, {machine_load()}", flush=True)
     return {"what": what, "median": statistics.median(ordered), "tenth": ordered[len(ordered) // 10],
             "ninetieth": ordered[(9 * len(ordered)) // 10], "count": len(ordered), "unit": unit,
             "machine": machine_load()}  # fmt: skip
@@ -157,7 +158,7 @@ def main(arguments: list[str] | None = None, folder: Path = RESULTS) -> list[Row
                 moves(page, min(options.memory_moves, 100), 0.0)
                 held.append(resident(pid))
             for at in sorted({1, len(held) // 2, len(held) - 1}):
-                rows.append(row(f"memory after {at * 100} moves", [held[at]], "MiB"))  # noqa: PERF401
+                rows.append(row(f"memory after {at * 100} moves", [held[at]], "MiB"))
         browser.close()
     print_rows("The page of scalesim explore", rows)
     write_csv(folder / "explore_speed.csv", rows)

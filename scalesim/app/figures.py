@@ -12,6 +12,7 @@ import scalesim as ss
 from scalesim.app.answers import CONTEXTS
 from scalesim.app.parts import Answer, Column, Value
 from scalesim.app.svg import Axis, Plot, decades, interval
+from scalesim.redesigns.result import signed
 from scalesim.report.figure import axis_of
 from scalesim.units import format_bytes, format_context
 
@@ -234,7 +235,7 @@ def sure_figure(found: Answer) -> str:
             if nats
             else (-span, span)
         )
-        write = "{:.3f}".format if nats else "{:+.2f}%".format
+        write = "{:.3f}".format if nats else signed
         rows.append(_sure_row(f"{column.title}: loss", column.loss, ends, write, zero=None if nats else 0.0))
         if column.compute is not None:
             most = max(c.compute.high for c in found.columns if c.compute is not None)

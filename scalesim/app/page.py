@@ -123,6 +123,8 @@ class Page:
         self.failed = _question(view)
         self.wrong.text = sentence
         self.wrong.set_visibility(True)
+        if self.found is None:
+            self.headline.content = self.brief.content = "This question has no answer."
         for part in (self.answer, self.figure):
             part.classes(add="stale")
 

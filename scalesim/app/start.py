@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import html
 import socket
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,7 @@ def serve(view: View, *, port: int = 0, opened: bool = True) -> None:
         InvalidInput: the page's library is not installed, or the port is not free.
     """
     server, port = _server(port)
+    sys.setswitchinterval(0.001)  # the page's loop is not to wait behind an answer that is being computed
     url = address(port, view)
     print(f"scalesim explore: {url} (Ctrl-C ends it)", flush=True)
     if opened:

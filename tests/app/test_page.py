@@ -128,6 +128,16 @@ def test_a_config_is_redesigned_and_its_link_holds_it(page: Any, address: str, t
     assert heads(page) == found.best.heads_text
 
 
+def test_a_program_serves_the_page_beside_itself(page: Any) -> None:
+    found = ss.redesign("llama-3.2-1b", 9e12, ss.Workload(context_length=65536, batch_size=8))
+    shown = found.explore()
+    assert shown.url in shown._repr_html_().replace("&amp;", "&")
+    opened(page, shown.url)
+    assert heads(page) == found.best.heads_text
+    design = ss.search(ss.named_fit("default"), ss.Workload(context_length=131072), 2.615)
+    assert design.explore().url.split("/?")[0] == shown.url.split("/?")[0]
+
+
 def test_words_of_an_address_are_no_markup(page: Any, address: str) -> None:
     opened(page, f"{address}?model=<img src=x onerror=document.title='taken'>")
     assert "is not known" in page.locator(".wrong").inner_text()

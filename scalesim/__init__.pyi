@@ -4,6 +4,9 @@ from scalesim import cost as cost
 from scalesim import laws as laws
 from scalesim import model as model
 from scalesim import numerics as numerics
+from scalesim.app import Explorer as Explorer
+from scalesim.app import View as View
+from scalesim.app import explore as explore
 from scalesim.compilation import use_compilation_cache as use_compilation_cache
 from scalesim.cost import FIGURE_1 as FIGURE_1
 from scalesim.cost import FIGURE_2 as FIGURE_2

@@ -10,6 +10,7 @@ __all__ = ["COMMANDS", "main"]
 COMMANDS: dict[str, str] = {
     "design": "the cheapest shape for a context length and a target loss, beside a baseline",
     "redesign": "what to build instead of a model that one would copy, at its training budget",
+    "explore": "a page on this machine: sliders move the best design (needs scalesim-jax[app])",
     "sweep": "a billion designs, each evaluated: the best, and the frontier of loss against cost",
     "cost": "what one shape costs to serve and to train, on named hardware",
     "compare": "designs side by side over context lengths: loss, memory, latency, dollars",

@@ -131,6 +131,8 @@ class Output:
     """Draw the answer: loss against memory, FLOPs and the objective; the frontier; or the map."""
     plot_uncertainty: File = None
     """Draw the distribution of designs and savings under the bootstrap (implies --uncertainty)."""
+    report: File = None
+    """Write the answer as one self-contained page, with its figures within."""
     json: Flag = False
     """Print one JSON object on standard output, and nothing else."""
 
@@ -273,6 +275,8 @@ def _report(law: Any, answers: list[tuple[Design, ...]], options: Options) -> No
     for path, draw in drawn.items():
         with working("drawing"):
             save(draw(), path)
+    if options.report is not None:
+        _write_report(answers, spreads, options.report)
     if options.json:
         rows = [design_json(d, spreads.get(id(d)), moves.get(id(d))) for d in designs]
         print_json(rows[0] if len(rows) == 1 else {"designs": rows})
@@ -286,3 +290,23 @@ def _report(law: Any, answers: list[tuple[Design, ...]], options: Options) -> No
             print_sensitivity(moves[id(design)])
     for path in drawn:
         print(f"Figure: {path}")
+    if options.report is not None:
+        print(f"Report: {options.report}")
+
+
+def _write_report(answers: list[tuple[Design, ...]], spreads: dict[int, Any], path: str) -> None:
+    """Write the answers as one page: the figure beside the first design of each question."""
+    from scalesim.report import draw_designs
+    from scalesim.report.web import results_page, write_page
+
+    parts: list[tuple[str, Any, Any]] = []
+    for answer in answers:
+        reached = [design for design in answer if design.reached]
+        for i, design in enumerate(reached):
+            heading = f"{design._face().title}, {design.lattice.name} lattice"
+            parts.append((heading, design, draw_designs([reached]) if i == 0 else None))
+            if id(design) in spreads:
+                parts.append(("", spreads[id(design)], spreads[id(design)].plot()))
+    statuses = [design.status for answer in answers for design in answer if not design.reached]
+    with working("writing the report"):
+        write_page(results_page("The cheapest designs", " ".join(statuses), parts), path)

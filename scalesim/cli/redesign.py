@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -122,6 +121,8 @@ class Output:
     """Write config.json of the best design, a report (HTML and Markdown), a figure, and runs that decide."""
     plot: File = None
     """Draw the savings over context with both intervals."""
+    report: File = None
+    """Write the one-page report with the figure within, readable without a server."""
     json: Flag = False
     """Print one JSON object on standard output, and nothing else."""
 
@@ -137,10 +138,11 @@ def run(args: list[str]) -> int:
     use_compilation_cache()
     from scalesim.fitting import named_fit
     from scalesim.redesigns import redesign
+    from scalesim.redesigns.asked import quality_of
 
     given = given_shape(options.model)
     workload, contexts = _serving(options, given)
-    loss, factor = _quality(options.loss)
+    loss, factor = quality_of(options.loss)
     with working("redesigning (the first call compiles)"):
         found = redesign(
             given.shape,
@@ -168,11 +170,15 @@ def run(args: list[str]) -> int:
         from scalesim.report import save
 
         save(found.plot(), options.plot)
+    if options.report is not None:
+        from scalesim.report.web import write_page
+
+        write_page(found.report(html=True), options.report)
     if options.json:
         print_json(found.to_dict())
         return 0
     _print(found)
-    for path in (*written, *(() if options.plot is None else (options.plot,))):
+    for path in (*written, *(name for name in (options.plot, options.report) if name is not None)):
         print(f"Written: {path}")
     return 0
 
@@ -228,27 +234,11 @@ def _plan(options: Options, given: Given) -> TrainingPlan:
 
 def _serving(options: Options, given: Given) -> tuple[Workload, ContextLengths | None]:
     """Return the workload, and the mixture of contexts if one is given."""
+    from scalesim.redesigns.asked import contexts_of
     from scalesim.units import parse_context
-    from scalesim.workload import ContextLengths, Workload
+    from scalesim.workload import Workload
 
-    contexts, lengths = None, []
-    if any(":" in text for text in options.context):
-        parts = [text.partition(":") for text in options.context]
-        if not all(weight for _, _, weight in parts):
-            raise InvalidInput(
-                "--context has a weight for some lengths but not for all: LENGTH:WEIGHT for each."
-            )
-        lengths = [parse_context(length) for length, _, _ in parts]
-        try:
-            weights = [float(weight) for _, _, weight in parts]
-        except ValueError:
-            raise InvalidInput(
-                f"--context {' '.join(options.context)!r} has a weight that is no number."
-            ) from None
-        contexts = ContextLengths.from_histogram(lengths, weights)
-    elif len(options.context) > 1:
-        raise InvalidInput("--context takes one length, or a mixture of them as LENGTH:WEIGHT ...")
-    context = float(contexts.mean) if contexts is not None else parse_context(options.context[0])
+    context, contexts = contexts_of(options.context)
     bits = given.weight_bits if options.weight_bits is None else options.weight_bits
     workload = Workload(
         context_length=context,
@@ -260,15 +250,6 @@ def _serving(options: Options, given: Given) -> tuple[Workload, ContextLengths |
         compute=options.compute,
     )
     return workload, contexts
-
-
-def _quality(text: str) -> tuple[float, float | None]:
-    """Return the relative loss, and the equivalent compute, of which one is asked."""
-    if times := re.fullmatch(r"\+?(\d+(\.\d+)?)x", text.strip()):
-        return 0.0, float(times[1])
-    if part := re.fullmatch(r"([+-]?\d+(\.\d+)?)%", text.strip()):
-        return float(part[1]) / 100, None
-    raise InvalidInput(f"loss must be as +0%, -1% or 1.2x (of training compute), but is {text!r}.")
 
 
 def _traffic(options: Options) -> float | None:

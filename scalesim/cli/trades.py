@@ -57,6 +57,10 @@ def report_frontiers(
     if options.plot is not None:
         with working("drawing"):
             save(found[0].plot(picks[0]), options.plot)
+    if options.report is not None:
+        _write_report(
+            [("", front, front.plot(picked)) for front, picked in zip(found, picks, strict=True)], options
+        )
     if options.json:
         answers = [frontier_json(front, picked) for front, picked in zip(found, picks, strict=True)]
         print_json(answers[0] if len(answers) == 1 else {"frontiers": answers})
@@ -65,6 +69,14 @@ def report_frontiers(
         print_frontier(front, picked)
     if options.plot is not None:
         print(f"Figure: {options.plot}")
+
+
+def _write_report(results: list[tuple[str, Any, Any]], options: Any) -> None:
+    """Write frontiers or a map as one page."""
+    from scalesim.report.web import results_page, write_page
+
+    with working("writing the report"):
+        write_page(results_page("What a design trades", "", results), options.report)
 
 
 def _picks(front: Frontier, losses: list[float], marginal_value: float | None) -> list[Pick]:
@@ -107,6 +119,8 @@ def report_map(law: Any, workload: Any, lattices: list[Lattice], options: Any, h
     if options.plot is not None:
         with working("drawing"):
             save(found.plot(), options.plot)
+    if options.report is not None:
+        _write_report([("", found, found.plot())], options)
     if options.json:
         print_json(map_json(found))
         return

@@ -261,6 +261,22 @@ class Design(Shown):
 
         return draw_designs([[self]])
 
+    def report(self, *, html: bool = False) -> str:
+        """Return the answer as text, or in HTML as one self-contained page with the figure within."""
+        from scalesim.report.web import results_page
+
+        if not html:
+            return repr(self) + "\n"
+        return results_page(
+            f"Cheapest design for loss {self.target_loss:g}", self.status, [("", self, self.plot())]
+        )
+
+    def explore(self, **how: Any) -> Any:
+        """Show the question on a page beside the notebook, with sliders; see `scalesim.explore`."""
+        import scalesim
+
+        return scalesim.explore(self, **how)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as plain values that JSON can hold, as `scalesim design --json` prints it."""
         from scalesim.report.design_table import design_json

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -228,6 +228,24 @@ class Redesign(Shown):
         if flips:
             return f"The choice flips {', '.join(flips)}."
         return "The choice of KV heads and their size is the same at every context shown." if rows else ""
+
+    def at_contexts(self, contexts: Sequence[float]) -> tuple[dict[str, Any], ...]:
+        """Return the best design of the same question at other contexts, with its savings, a row each.
+
+        Contexts that nothing can serve are left out. `over_context` holds these rows from 2K to 1M.
+        """
+        import jax
+
+        from scalesim.redesigns.variations import over_contexts
+
+        with jax.enable_x64(True):
+            return over_contexts(self, tuple(int(context) for context in contexts))
+
+    def explore(self, **how: Any) -> Any:
+        """Show the question on a page beside the notebook, with sliders; see `scalesim.explore`."""
+        import scalesim
+
+        return scalesim.explore(self, **how)
 
     def deciding_runs(self) -> DecidingRuns | None:
         """Return three small runs that would decide it; None where nothing is saved."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
-import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalesim.errors import InvalidInput
 from scalesim.redesigns.result import signed
+from scalesim.report.web import face_rows, html_page, svg_of
 from scalesim.units import format_context, format_count
 
 if TYPE_CHECKING:
@@ -17,18 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["page", "write_folder"]
 
-_CSS = (
-    "body{font:15px/1.5 system-ui,sans-serif;color:#22303c;max-width:60em;margin:2em auto;padding:0 1em}"
-    "table{border-collapse:collapse;margin:1em 0}td,th{padding:.25em .8em;border-bottom:1px solid #dde3e8;"
-    "text-align:left;vertical-align:top}th{font-weight:600}h1{font-size:1.4em}h2{font-size:1.1em}"
-    "svg{max-width:100%;height:auto}@media(prefers-color-scheme:dark){body{background:#fff}}"
-)
-
 
 def _tables(found: Redesign) -> list[tuple[str, list[list[str]], list[str]]]:
     """Return the page's parts: a heading, a table (its first row the head), and sentences."""
-    face = found._face()
-    main = [list(map(str, face.columns)), *([str(cell) for cell in row] for row in face.rows)]
+    main = face_rows(found._face())
     parts: list[tuple[str, list[list[str]], list[str]]] = [("Side by side", main, [found.status])]
     changed = [["question", "heads", "parameters over its own", "accelerators", "saved (90%)"]]
     for row in found.what_if:
@@ -59,8 +50,7 @@ def _tables(found: Redesign) -> list[tuple[str, list[list[str]], list[str]]]:
     runs = found.deciding_runs()
     if runs is not None:
         face = runs._face()
-        rows = [list(map(str, face.columns)), *([str(cell) for cell in row] for row in face.rows)]
-        parts.append(("Three runs that would decide it", rows, list(face.notes)))
+        parts.append(("Three runs that would decide it", face_rows(face), list(face.notes)))
     return parts
 
 
@@ -87,31 +77,9 @@ def _markdown(title: str, asked: str, found: Redesign) -> str:
 
 
 def _html(title: str, asked: str, found: Redesign) -> str:
-    def cells(row: list[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row) + "</tr>"
-
-    body = [f"<h1>{html.escape(title)}</h1><p>{html.escape(asked)}</p>"]
-    for i, (heading, rows, said) in enumerate(_tables(found)):
-        body.append(f"<h2>{html.escape(heading)}</h2>")
-        if rows:
-            body.append(
-                f"<table>{cells(rows[0], 'th')}{''.join(cells(row, 'td') for row in rows[1:])}</table>"
-            )
-        body += [f"<p>{html.escape(sentence)}</p>" for sentence in said]
-        if i == 0:
-            body.append(_svg(found))
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_CSS}</style></head>'
-        f"<body>{''.join(body)}</body></html>\n"
-    )
-
-
-def _svg(found: Redesign) -> str:
-    out = io.StringIO()
-    found.plot().savefig(out, format="svg")
-    text = out.getvalue()
-    return text[text.index("<svg") :]
+    figures = [svg_of(found.plot())]
+    parts = [(*part, figures.pop() if figures else "") for part in _tables(found)]
+    return html_page(title, asked, parts)
 
 
 def write_folder(found: Redesign, folder: Path) -> list[Path]:

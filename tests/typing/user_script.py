@@ -215,6 +215,8 @@ way: ss.Deployment = plan_.deployment
 joined = ss.TokensAndHeads()
 
 ss.use_compilation_cache()
+view: ss.View = ss.View(model="llama-3.1-8b")
+shown: ss.Explorer = ss.explore("llama-3.1-8b")
 
 # Sweeps.
 product: ss.Product = ss.default_product(1e6)

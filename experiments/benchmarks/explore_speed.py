@@ -145,7 +145,7 @@ def main(arguments: list[str] | None = None, folder: Path = RESULTS) -> list[Row
             page = opened(browser, f"{url}?show=context")
             moves(page, 4, 0.0)
             rows.append(row("a move, while dragging", moves(page, options.moves, 0.1), "ms"))
-            rows.append(row("a move, once figures are drawn", moves(page, options.moves, 2.0), "ms"))
+            rows.append(row("a move, once figures are drawn", moves(page, options.moves, 1.2), "ms"))
             page.close()
             page = opened(browser, f"{url}?asks=loss&batch_size=1&show=context")
             moves(page, 4, 0.0)

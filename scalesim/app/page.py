@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import html
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
@@ -36,6 +36,7 @@ _STILL = 0.3
 """Seconds without a move after which figures are drawn."""
 
 _pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="answer")
+_drawers = ThreadPoolExecutor(2, thread_name_prefix="figure")  # no answer waits for a figure
 _log = logging.getLogger("scalesim.app")
 
 
@@ -53,16 +54,22 @@ class Page:
         self.found: Answer | None = None
         self.failed: View | None = None
         self.data: dict[str, Any] = {}
-        self.working = False
-        self.wanted_map = False
+        self.working, self.wanted_map = False, False
+        self.moved = asyncio.Event()
         self._build(wrong)
         self.ask()
 
     # What is asked.
 
     def ask(self, **fields: Any) -> None:
-        """Change fields of the view, and answer it."""
-        self.view = self.view.changed(**fields)
+        """Change fields of the view, and answer it; fields that do not go together are said."""
+        try:
+            self.view = self.view.changed(**fields)
+        except InvalidInput as error:
+            self.wrong.text = str(error)
+            self.wrong.set_visibility(True)
+            return
+        self.moved.set()
         if "show" in fields:
             self.wanted_map = False
         if not self.working:
@@ -70,32 +77,40 @@ class Page:
             background_tasks.create(self._work(), name="explore")
 
     async def _run(self, call: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(_pool, call, *args)
+        return await asyncio.get_running_loop().run_in_executor(_drawers, call, *args)
 
     async def _work(self) -> None:
         """Answer until nothing newer is asked, then draw the open figure."""
         try:
             while not self.client.is_deleted:
                 view = self.view
+                self.moved.clear()
                 if _question(view) not in (self.found and _question(self.found.view), self.failed):
                     await self._answer(view)
                 if self.view is not view:
                     continue
-                await asyncio.sleep(_STILL)
-                if self.view is not view:
+                if await self._moved_before(asyncio.sleep(_STILL)):
                     continue
                 self._say(view)
-                await self._figure(view)
-                if self.view is view:
+                if not await self._moved_before(self._figure(view)):
                     return
         finally:
             self.working = False
+
+    async def _moved_before(self, other: Coroutine[Any, Any, None]) -> bool:
+        """Do something until the question changes; say whether it did."""
+        doing, moved = asyncio.ensure_future(other), asyncio.ensure_future(self.moved.wait())
+        await asyncio.wait({doing, moved}, return_when=asyncio.FIRST_COMPLETED)
+        changed = moved.done()
+        for task in (doing, moved):
+            task.cancel()
+        return changed
 
     async def _answer(self, view: View) -> None:
         waiting = asyncio.get_running_loop().call_later(0.6, partial(self.busy.set_visibility, True))
         try:
             await asyncio.wrap_future(_warm()) if self.found is None else None
-            found = await self._run(answer, view)
+            found = await asyncio.get_running_loop().run_in_executor(_pool, answer, view)
         except (InvalidInput, Unreachable) as error:
             self._wrong(view, str(error))
             return

@@ -19,6 +19,7 @@ import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -123,10 +124,11 @@ def _program(
     assert _folder is not None
     try:
         kind = jax.tree.unflatten(tree, [str(kind) for kind in kinds])
-        made_by = (_source(), _versions(), function.__module__, function.__qualname__, fixed, kind)
-        path = _folder / f"{fingerprint(made_by)}.program"
-    except InvalidInput:
+        asked = _described((fixed, kind))
+    except (InvalidInput, RecursionError):  # nothing tells what defines it, or only an endless walk would
         return None
+    made_by = repr((_source(), _versions(), function.__module__, function.__qualname__, asked))
+    path = _folder / f"{hashlib.sha256(made_by.encode()).hexdigest()[:32]}.program"
     found = _read(path)
     if found is not None:
         return found
@@ -147,6 +149,33 @@ def _program(
     head = json.dumps(held[-1]).encode()
     _write(path, len(head).to_bytes(8, "little") + head + bytes(content))
     return jax.jit(exported.call), held[-1]
+
+
+def _described(value: Any) -> Any:
+    """Return what defines a value, for a digest: this package's own classes and functions by their names.
+
+    The digest of the source stands for what those are; a user's are walked (`fingerprint`).
+    """
+    if isinstance(value, _PLAIN):
+        return (type(value).__name__, value)
+    if isinstance(value, tuple | list):
+        return (type(value).__name__, [_described(part) for part in value])
+    if isinstance(value, dict):
+        return ("dict", [(name, _described(value[name])) for name in sorted(value)])
+    if isinstance(value, functools.partial):
+        return ("partial", _described((value.func, value.args, value.keywords)))
+    if isinstance(value, type | FunctionType) and _is_ours(value):
+        return ("named", f"{value.__module__}:{value.__qualname__}")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = [_described(getattr(value, field.name, None)) for field in dataclasses.fields(value)]
+        return ("dataclass", _described(type(value)), parts)
+    return ("other", fingerprint(value))
+
+
+def _is_ours(value: Any) -> bool:
+    """Say whether a class or function is this package's own, and there by its name."""
+    ours = value.__module__.partition(".")[0] == _PACKAGE and not getattr(value, "__closure__", None)
+    return ours and "<" not in value.__qualname__
 
 
 def _read(path: Path) -> tuple[Any, Any] | None:

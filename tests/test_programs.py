@@ -64,6 +64,31 @@ def test_what_is_asked_is_in_the_name(folder: Path) -> None:
     assert len(kept(folder)) == 5
 
 
+def test_the_digest_walks_no_code_of_ours(folder: Path) -> None:
+    """A problem and a lattice are described within a few calls, however deep the caller is."""
+
+    def deep(n: int) -> ss.Design:
+        if n:
+            return deep(n - 1)
+        law = ss.HeadLaw(E=1.97, A=0.8, b=0.196, C=0.1, k=2.0, F=0.0165, m=10.0, g=0.667)
+        return ss.search(law, ss.Workload(context_length=131072), 2.615, lattice=ss.PAPER)
+
+    assert deep(600).best.shape.n_head == 8
+    assert len(kept(folder)) == 1
+
+
+def test_other_functions_are_other_programs(folder: Path) -> None:
+    """Two objectives that a person wrote, alike but for a number, have a program each."""
+    law = ss.HeadLaw(E=1.97, A=0.8, b=0.196, C=0.1, k=2.0, F=0.0165, m=10.0, g=0.667)
+    job = ss.Workload(context_length=131072)
+    found = []
+    for power in (0.5, 2.0):
+        cost = ss.Measure(function=lambda s, w, power=power: s.n_head**power * s.d_model, name="mine")
+        found.append(ss.search(law, job, 2.615, lattice=ss.PAPER, objective=cost).best.objective)
+    assert found[0] != found[1]
+    assert len(kept(folder)) == 2
+
+
 def test_other_code_is_another_program(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept_jit(twice_as_wide)(SHAPE, 2.0)
     monkeypatch.setattr(programs, "_source", lambda: "an upgrade")

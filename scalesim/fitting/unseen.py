@@ -53,7 +53,8 @@ def unseen_heads(law: Law, runs: RunTable, by: Sequence[str] = ()) -> str | None
     missed = [name for name in varied_heads(runs) if name not in law.fields and name not in by]
     if not missed:
         return None
-    fields = {name: getattr(kind, "fields", None) for name, kind in REGISTRY.items()}
+    ours = {name: kind for name, kind in REGISTRY.items() if kind.__module__.startswith("scalesim.")}
+    fields = {name: getattr(kind, "fields", None) for name, kind in ours.items()}
     seeing = [
         name.lower().removesuffix("law")
         for name, own in fields.items()

@@ -83,7 +83,7 @@ def test_other_functions_are_other_programs(folder: Path) -> None:
     job = ss.Workload(context_length=131072)
     found = []
     for power in (0.5, 2.0):
-        cost = ss.Measure(function=lambda s, w, power=power: s.n_head**power * s.d_model, name="mine")
+        cost = ss.Measure(function=lambda s, w, power=power: (s.n_head + 1) ** power * s.d_model, name="mine")
         found.append(ss.search(law, job, 2.615, lattice=ss.PAPER, objective=cost).best.objective)
     assert found[0] != found[1]
     assert len(kept(folder)) == 2

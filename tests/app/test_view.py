@@ -56,6 +56,7 @@ def test_an_address_reproduces_its_view(view: View) -> None:
 
 
 @given(views)
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 def test_the_command_line_asks_what_the_view_asks(view: View) -> None:
     program, command, *args = shlex.split(command_line(view))

@@ -71,6 +71,7 @@ def test_sizes_alone_are_a_model(capsys):
     assert found["best"]["n_params_total"] > 0
 
 
+@pytest.mark.slow
 def test_budgets_in_flops_and_dollars_are_those_in_tokens(capsys):
     by_tokens = answer(capsys, *FIRST)
     flops = by_tokens["own"]["training_flops"]
@@ -88,6 +89,7 @@ def test_equivalent_compute_asks_for_a_lower_loss(capsys):
     assert found["best"]["equivalent_compute"] == pytest.approx(1.5, rel=0.1)
 
 
+@pytest.mark.slow
 def test_runs_of_ones_own_sharpen_it(capsys, tmp_path: Path):
     runs = tmp_path / "runs.csv"
     runs.write_text(

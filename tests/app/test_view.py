@@ -55,8 +55,8 @@ def test_an_address_reproduces_its_view(view: View) -> None:
     assert again.changed(batch_size=1.0, max_tpot=None) == view.changed(batch_size=1.0, max_tpot=None)
 
 
-@given(views)
 @pytest.mark.slow
+@given(views)
 @settings(max_examples=100, deadline=None)
 def test_the_command_line_asks_what_the_view_asks(view: View) -> None:
     program, command, *args = shlex.split(command_line(view))

@@ -7,6 +7,8 @@ import jax
 import pytest
 from hypothesis import settings
 
+from scalesim.programs import keep_programs
+
 collect_ignore = ["typing/user_script.py"]  # read by type checkers, never run
 
 jax.config.update("jax_enable_x64", True)
@@ -44,6 +46,13 @@ def float32():
 def natural_width(monkeypatch):
     """Tables take the width they need, whatever the terminal or a test runner says of its own."""
     monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_kept_programs():
+    """A command run within a test keeps programs; the tests after it trace theirs, as if it had not been."""
+    yield
+    keep_programs(None)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -43,7 +44,7 @@ class Checkpoints:
         logging.getLogger("absl").setLevel(logging.ERROR)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._digests = self._check_identity()
+            self._values, self._files = self._check_identity()
             self._orbax = v1.training.Checkpointer(
                 self.folder,
                 preservation_policy=v1.training.preservation_policies.LatestN(_KEPT),
@@ -59,7 +60,11 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._orbax.close()
+            try:
+                self._orbax.wait()
+                self._note_files()
+            finally:
+                self._orbax.close()
         except _FAILURES as failed:
             if error is None:
                 raise _told(failed, self.folder) from failed
@@ -67,7 +72,8 @@ class Checkpoints:
     def save(self, step: int, state: Any, *, wait: bool = False) -> None:
         """Begin to write the state after `step` steps; the values are copied before this returns.
 
-        A digest of the values is kept beside it: a checkpoint of which a bit has turned is not gone on from.
+        A digest of the values is kept beside it, and one of its files once they are written: a checkpoint of
+        which a bit has turned is not gone on from.
 
         Raises:
             Unreachable: the disk is full, or the folder cannot be written; earlier checkpoints stay.
@@ -75,14 +81,12 @@ class Checkpoints:
         try:
             self._orbax.wait()
             if self._orbax.latest is None or self._orbax.latest.step != step:
-                kept = [str(c.step) for c in self._orbax.checkpoints]
-                self._digests = {k: v for k, v in self._digests.items() if k in kept}
-                self._digests[str(step)] = digest(state)
-                if jax.process_index() == 0:
-                    write_json(self.folder / _RUN, {**self._identity, "digests": self._digests}, "checkpoint")
+                self._values[str(step)] = digest(state)
+                self._note_files()
                 self._orbax.save_async(step, state, force=True)
             if wait:
                 self._orbax.wait()
+                self._note_files()
         except _FAILURES as error:
             raise _told(error, self.folder) from error
 
@@ -94,10 +98,13 @@ class Checkpoints:
         """
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
         for checkpoint in reversed(list(self._orbax.checkpoints)):
+            name = str(checkpoint.step)
             try:
+                # Asked first: tensorstore leaves reads of files that it cannot read behind, to fail later.
+                if name in self._files and self._files[name] != files_digest(self.folder / name):
+                    raise ValueError("its files are not those that were written")
                 found = self._orbax.load(checkpoint.step, abstract)
-                written = self._digests.get(str(checkpoint.step))
-                if written is not None and written != digest(found):
+                if name in self._values and self._values[name] != digest(found):
                     raise ValueError("its values are not those that were written")
                 return checkpoint.step, found
             except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
@@ -111,13 +118,24 @@ class Checkpoints:
         """The steps after which there is a checkpoint."""
         return [checkpoint.step for checkpoint in self._orbax.checkpoints]
 
-    def _check_identity(self) -> dict[str, str]:
-        """Return the digests by step of this run's checkpoints; older files have none."""
+    def _note_files(self) -> None:
+        """Keep the digests of the checkpoints that are there, whole, and of the values to be written."""
+        steps = [str(step) for step in self.steps]
+        before = (dict(self._values), dict(self._files))
+        newest = list(self._values)[-1:]
+        self._values = {k: v for k, v in self._values.items() if k in {*steps, *newest}}
+        self._files = {k: self._files.get(k) or files_digest(self.folder / k) for k in steps}
+        if jax.process_index() == 0 and before != (self._values, self._files):
+            notes = {"digests": self._values, "file_digests": self._files}
+            write_json(self.folder / _RUN, {**self._identity, **notes}, "checkpoint")
+
+    def _check_identity(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the digests by step of this run's checkpoints: of values, of files; older runs have none."""
         path = self.folder / _RUN
         begun = any(p.name.isdigit() and p.is_dir() for p in self.folder.iterdir())
         if not begun and (not path.exists() or not path.stat().st_size):
             write_json(path, self._identity, "checkpoint")
-            return {}
+            return {}, {}
         advice = "Give another folder, or delete that one."
         try:
             held = read_json(path, "checkpoint's")
@@ -127,13 +145,14 @@ class Checkpoints:
             raise InvalidInput(
                 f"{self.folder.parent} holds checkpoints, but not of which run: {error} {advice}"
             ) from None
-        digests = held.pop("digests", {})
+        notes = {name: held.pop(name, {}) for name in ("digests", "file_digests")}
         for name, was, now in _differences(held, self._identity):
             raise InvalidInput(
                 f"{self.folder.parent} holds checkpoints of another run: its {name} is {was!r}, this one's "
                 f"{now!r}. {advice}"
             )
-        return mapping(text)(digests, f"{path}: digests")
+        values, files = (mapping(text)(held, f"{path}: {name}") for name, held in notes.items())
+        return values, files
 
 
 @jax.jit
@@ -155,6 +174,17 @@ def _sums(state: Any) -> jax.Array:
 def digest(state: Any) -> str:
     """Return hexadecimal digits that differ where one bit does, and all but surely where more do."""
     return "".join(f"{int(word):08x}" for word in np.asarray(_sums(state)))
+
+
+def files_digest(folder: Path) -> str:
+    """Return hexadecimal digits of the names and contents of all files in a folder."""
+    found = hashlib.blake2b(digest_size=16)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        found.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                found.update(block)
+    return found.hexdigest()
 
 
 def _differences(a: Any, b: Any, name: str = "") -> list[tuple[str, Any, Any]]:

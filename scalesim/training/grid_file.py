@@ -44,6 +44,7 @@ class Grid:
         pack: train runs that differ in seed and learning rate alone side by side in one program (None: on an
             accelerator, which one small model does not fill; on a CPU processes side by side are faster).
         documents: what separates documents of the corpus, as `load_corpus` takes it.
+        keep: keep each run's trained tensors too, as finished/RUN_ID.npz.
     """
 
     runs: tuple[TrainConfig, ...]
@@ -51,6 +52,7 @@ class Grid:
     folder: Path
     pack: bool | None = None
     documents: Documents = "auto"
+    keep: bool = False
 
     @property
     def table(self) -> Path:
@@ -63,7 +65,8 @@ def load_grid(path: str | Path) -> Grid:
 
     A block `[[runs]]` holds fields of Shape, TrainConfig, Recipe and ModelOptions; a list stands for one run
     with each of its values, and several lists for all combinations. `heads` is a list of pairs
-    [n_head, n_kv_head]. `[defaults]` holds what the blocks leave out.
+    [n_head, n_kv_head], or of [n_head, n_kv_head, d_ff] where the FFN goes with them (models of one size).
+    `[defaults]` holds what the blocks leave out.
 
     Raises:
         InvalidInput: no such file, no TOML, an unknown field, a value of another kind, no runs, or more than
@@ -84,6 +87,7 @@ def load_grid(path: str | Path) -> Grid:
         folder,
         held.get("pack"),
         held.get("documents", "auto"),
+        held.get("keep", False),
     )
 
 
@@ -101,7 +105,7 @@ _MOST_RUNS = 10_000
 _size, _part = whole(1, 1 << 24), number(0, 1)
 _FIELDS: dict[str, Check] = {
     **dict.fromkeys(("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size"), _size),
-    "heads": items(_size, 2, 2),
+    "heads": items(_size, 2, 3),
     **dict.fromkeys(("context_length", "n_tokens", "batch_tokens", "validation_tokens"), whole(1)),
     "seed": whole(0, (1 << 31) - 1),
     "learning_rate": number(above=0, high=1e6),
@@ -128,6 +132,7 @@ _FILE: dict[str, Check] = {
     "folder": text,
     "pack": maybe(boolean),
     "documents": one_of("auto", "blank", "line", "whole"),
+    "keep": boolean,
     "defaults": _block,
     "runs": items(_block),
 }
@@ -156,7 +161,7 @@ def config_of(values: Mapping[str, Any], name: str = "run") -> TrainConfig:
         choose("field", field, homes)
         value = _FIELDS.get(field, anything)(value, f"{name}.{field}")
         if field == "heads":
-            kinds[Shape]["n_head"], kinds[Shape]["n_kv_head"] = value
+            kinds[Shape].update(zip(("n_head", "n_kv_head", "d_ff"), value, strict=False))
         else:
             kinds[homes[field]][field] = value
     missing = [n for n in ("n_layer", "d_model", "n_head", "n_kv_head", "d_ff") if n not in kinds[Shape]]

@@ -23,17 +23,20 @@ _BLOCK = 64  # queries; 128 and 256 take 1.2 to 2 times as long
 _MOST = 16  # blocks are laid out one after another: more than so many only cost compile time
 
 
-def blocked_attention(q_BxTxHxh: Array, k_BxTxKxh: Array, v_BxTxKxh: Array, window: Array | int) -> Array:
-    """Causal grouped-query attention over a window: softmax(q k^T / sqrt(h)) v.
+def blocked_attention(
+    q_BxTxHxh: Array, k_BxTxKxh: Array, v_BxTxKxh: Array, window: Array | int, scale: float | None = None
+) -> Array:
+    """Causal grouped-query attention over a window: softmax(scale q k^T) v.
 
     Args:
         q_BxTxHxh: queries.
         k_BxTxKxh: keys at the same positions.
-        v_BxTxKxh: values.
+        v_BxTxKxh: values, of any size of head.
         window: a query at position t sees positions t - window + 1 .. t.
+        scale: of the scores; 1 / sqrt(h) by default.
 
     Returns:
-        (B, T, H, h).
+        (B, T, H, size of v's heads).
 
     >>> x = jnp.ones((1, 5, 2, 4))
     >>> blocked_attention(x, x[:, :, :1], x[:, :, :1], 5).shape
@@ -44,29 +47,30 @@ def blocked_attention(q_BxTxHxh: Array, k_BxTxKxh: Array, v_BxTxKxh: Array, wind
     group = n_head // n_kv
     q = q_BxTxHxh.reshape(batch, n_tokens, n_kv, group, head_dim).transpose(0, 2, 3, 1, 4)
     q = q.reshape(batch * n_kv, group, n_tokens, head_dim)
-    k, v = (x.transpose(0, 2, 1, 3).reshape(batch * n_kv, n_tokens, head_dim) for x in (k_BxTxKxh, v_BxTxKxh))
-    out = _each(q, k, v, jnp.asarray(window, jnp.float32))
-    out = out.reshape(batch, n_kv, group, n_tokens, head_dim).transpose(0, 3, 1, 2, 4)
-    return out.reshape(batch, n_tokens, n_head, head_dim)
+    k, v = (x.transpose(0, 2, 1, 3).reshape(batch * n_kv, n_tokens, -1) for x in (k_BxTxKxh, v_BxTxKxh))
+    scale = head_dim**-0.5 if scale is None else scale
+    out = _each(q, k, v, jnp.asarray(window, jnp.float32), scale)
+    out = out.reshape(batch, n_kv, group, n_tokens, -1).transpose(0, 3, 1, 2, 4)
+    return out.reshape(batch, n_tokens, n_head, -1)
 
 
-@jax.custom_vjp
-def _each(q: Array, k: Array, v: Array, window: Array) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _each(q: Array, k: Array, v: Array, window: Array, scale: float) -> Array:
     """Attention of each (sequence, KV head) of the leading axis, one after another."""
-    return _forward(q, k, v, window)[0]
+    return _forward(q, k, v, window, scale)[0]
 
 
-def _forward(q: Array, k: Array, v: Array, window: Array) -> tuple[Array, Any]:
-    out, lse = jax.lax.map(lambda x: _one_forward(x[0], x[1], x[2], window), (q, k, v))
+def _forward(q: Array, k: Array, v: Array, window: Array, scale: float) -> tuple[Array, Any]:
+    out, lse = jax.lax.map(lambda x: _one_forward(x[0], x[1], x[2], window, scale), (q, k, v))
     return out, (q, k, v, window, out, lse)
 
 
-def _backward(kept: Any, d_out: Array) -> tuple[Array, Array, Array, Array]:
+def _backward(scale: float, kept: Any, d_out: Array) -> tuple[Array, Array, Array, Array]:
     q, k, v, window, out, lse = kept
 
     def one(x: tuple[Array, ...]) -> tuple[Array, Array, Array]:
         q, k, v, out, lse, d_out = x
-        return _one_backward(q, k, v, out, lse, d_out, window)
+        return _one_backward(q, k, v, out, lse, d_out, window, scale)
 
     dq, dk, dv = jax.lax.map(one, (q, k, v, out, lse, d_out))
     return dq, dk, dv, jnp.zeros_like(window)
@@ -80,22 +84,22 @@ def _blocks(n_tokens: int) -> list[tuple[int, int]]:
     return [(i, min(n_tokens, i + size)) for i in range(0, n_tokens, size)]
 
 
-def _scores(q_Gxbxh: Array, k_sxh: Array, first: int, window: Array) -> Array:
+def _scores(q_Gxbxh: Array, k_sxh: Array, first: int, window: Array, scale: float) -> Array:
     """Return scaled scores of a block, -inf where a query does not see a key: (G, b, s), at least float32."""
     group, rows, head_dim = q_Gxbxh.shape
     wide = jnp.promote_types(q_Gxbxh.dtype, jnp.float32)
     dot = partial(jnp.matmul, preferred_element_type=wide)
-    scores = dot(q_Gxbxh.reshape(group * rows, head_dim), k_sxh.T).reshape(group, rows, -1) * head_dim**-0.5
+    scores = dot(q_Gxbxh.reshape(group * rows, head_dim), k_sxh.T).reshape(group, rows, -1) * scale
     distance = first + jnp.arange(rows)[:, None] - jnp.arange(k_sxh.shape[0])[None, :]
     seen = (distance >= 0) & (distance < window)
     return jnp.where(seen[None], scores, -jnp.inf)
 
 
-def _one_forward(q: Array, k: Array, v: Array, window: Array) -> tuple[Array, Array]:
+def _one_forward(q: Array, k: Array, v: Array, window: Array, scale: float) -> tuple[Array, Array]:
     """Return the result (G, T, h) and the log-sum-exp of each row's scores (G, T)."""
     results, sums = [], []
     for first, end in _blocks(q.shape[1]):
-        scores = _scores(q[:, first:end], k[:end], first, window)
+        scores = _scores(q[:, first:end], k[:end], first, window, scale)
         top = scores.max(axis=-1, keepdims=True)
         weights = jnp.exp(scores - top)
         total = weights.sum(axis=-1, keepdims=True)
@@ -106,7 +110,7 @@ def _one_forward(q: Array, k: Array, v: Array, window: Array) -> tuple[Array, Ar
 
 
 def _one_backward(
-    q: Array, k: Array, v: Array, out: Array, lse: Array, d_out: Array, window: Array
+    q: Array, k: Array, v: Array, out: Array, lse: Array, d_out: Array, window: Array, scale: float
 ) -> tuple[Array, Array, Array]:
     """Return the derivatives by q, k and v: with p the weights, dv = p^T do, ds = p (do v^T - sum(do o))."""
     group, n_tokens, head_dim = q.shape
@@ -114,10 +118,10 @@ def _one_backward(
     dq, dk, dv = [], jnp.zeros_like(k), jnp.zeros_like(v)
     for first, end in _blocks(n_tokens):
         part = slice(first, end)
-        p = jnp.exp(_scores(q[:, part], k[:end], first, window) - lse[:, part, None])
-        d_part = d_out[:, part].reshape(-1, head_dim)
+        p = jnp.exp(_scores(q[:, part], k[:end], first, window, scale) - lse[:, part, None])
+        d_part = d_out[:, part].reshape(-1, v.shape[-1])
         dp = (d_part @ v[:end].T).reshape(p.shape)
-        ds = (p * (dp - inner[:, part]) * head_dim**-0.5).astype(k.dtype).reshape(-1, end)
+        ds = (p * (dp - inner[:, part]) * scale).astype(k.dtype).reshape(-1, end)
         dq.append((ds @ k[:end]).reshape(group, end - first, head_dim))
         dk = dk.at[:end].add(ds.T @ q[:, part].reshape(-1, head_dim))
         dv = dv.at[:end].add(p.astype(v.dtype).reshape(-1, end).T @ d_part)

@@ -1,9 +1,9 @@
 """Which head configurations the second grid of our own needs most, by public evidence.
 
-`python -m experiments.long_runs_plan` ranks one run more of each head configuration of long_runs.toml by how much
-it would shrink the uncertainty of a design's cost at 128K (`ss.next_runs`), under the paper's form of law fitted
-to the paper's runs. Our first grid cannot be asked: it does not tell the exponent of KV heads from nothing, which
-`ss.next_runs` says.
+`python -m experiments.long_runs_plan` ranks one run more of each head configuration of long_runs.toml by how
+much it would shrink the uncertainty of a design's cost at 128K (`ss.next_runs`), under the paper's form of
+law fitted to the paper's runs. Our first grid cannot be asked: it does not tell the exponent of KV heads from
+nothing, which `ss.next_runs` says.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What public evidence says of the second grid's equal-size pairs, before they are trained.
 
-`python -m experiments.long_runs_prediction` writes long_runs_predicted.csv: for each size of long_runs.toml and
-each of its head configurations beside 8 query heads and 1 KV head, 100 log(loss / loss of 8:1) by the shipped
-law, with the 90% interval for a measurement on another corpus. The law sees no context: one row serves all.
+`python -m experiments.long_runs_prediction` writes long_runs_predicted.csv: for each size of long_runs.toml
+and each of its head configurations beside 8 query heads and 1 KV head, 100 log(loss / loss of 8:1) by the
+shipped law, with the 90% interval for a measurement on another corpus. The law sees no context: one row
+serves all.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A text that only recall predicts: random strings, half of which stood earlier in the same window.
 
-`python -m experiments.recall_corpus` writes out/recall_256.npy and out/recall_1024.npy, the token numbers that
-grids/recall.toml trains on. Each window is strings of 8 to 16 of 64 tokens; a string is new with probability
-1/2, else one of those before it in the window, any of them alike.
+`python -m experiments.recall_corpus` writes out/recall_256.npy and out/recall_1024.npy, the token numbers
+that grids/recall.toml trains on. Each window is strings of 8 to 16 of 64 tokens; a string is new with
+probability 1/2, else one of those before it in the window, any of them alike.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ def recall_text(n_tokens: int, window: int, seed: int = 0) -> np.ndarray:
         length = 0
         while length < window:
             if not strings or generator.random() < 0.5:
-                strings.append(
-                    generator.integers(VOCABULARY, size=generator.integers(SHORTEST, LONGEST + 1))
-                )
+                strings.append(generator.integers(VOCABULARY, size=generator.integers(SHORTEST, LONGEST + 1)))
                 found.append(strings[-1])
             else:
                 found.append(strings[generator.integers(len(strings))])

@@ -115,14 +115,14 @@ def extend(
     seen: dict[int, Seen] = {}
     for i, (kind, places, source) in enumerate(layers_of(shape)):
         layer = {name: params[name][place] for name, place in places}
-        window, kept = getattr(kind.mixer, "window", None) or EVERYWHERE, cache[i]
         if isinstance(kind.mixer, LatentAttention):
-            mixed, kept = _latent(x, layer, tables, kind.mixer, kept, past, options)
+            mixed, kept = _latent(x, layer, tables, kind.mixer, cache[i], past, options)
         else:
-            q, k, v = attention_inputs(x, layer, tables, kind, options)
-            if source == i:
-                seen[i], kept = _written(k, v, *kept, past)
-            keys, values, positions = seen[source]
+            shared = None if source == i else seen[source][:2]
+            q, k, v = attention_inputs(x, layer, tables, kind, options, shared)
+            seen[i], kept = _written(k, v, cache[i], past) if shared is None else (seen[source], ())
+            keys, values, positions = seen[i]
+            window = getattr(kind.mixer, "window", None) or EVERYWHERE
             mixed = attend(q, keys, values, window, options, positions=positions)
         x = after_attention(x, mixed, layer, kind, options)
         caches.append(kept)
@@ -140,9 +140,10 @@ def _latent(
 ) -> tuple[Array, tuple[Array, ...]]:
     """Attend by latent attention: in a prompt to keys of all heads, afterwards to the cached vectors."""
     inputs = latent_inputs(x, layer, tables, mixer, options)
-    (latent, turned, positions), kept = _written(inputs.latent_BxTx1xc, inputs.k_BxTx1xr, *cache, past)
+    (latent, turned, positions), kept = _written(inputs.latent_BxTx1xc, inputs.k_BxTx1xr, cache, past)
     if positions is None:
-        return attend(*expanded(inputs, layer, mixer), EVERYWHERE, options), kept
+        every = expanded(inputs, layer, mixer)
+        return attend(every.q, every.k, every.v, EVERYWHERE, options), kept
     q, up = folded(inputs, layer)
     keys, scale = jnp.concatenate([latent, turned], axis=-1), float(mixer.head_dim) ** -0.5
     mixed = attend(q, keys, latent, EVERYWHERE, options, positions=positions, scale=scale)
@@ -168,14 +169,15 @@ def attend_cached(
         options: how to compute.
     """
     q, k, v = inputs
-    (keys, values, positions), kept = _written(k, v, keys, values, past)
+    (keys, values, positions), kept = _written(k, v, (keys, values), past)
     return attend(q, keys, values, window, options, positions=positions), kept
 
 
 def _written(
-    k: Array, v: Array, keys: Array, values: Array, past: Int[Array, ""] | int
+    k: Array, v: Array, cache: tuple[Array, ...], past: Int[Array, ""] | int
 ) -> tuple[Seen, tuple[Array, ...]]:
     """Write new keys and values into a layer's cache; return what the new tokens attend to, and the cache."""
+    keys, values = cache
     size, n_new = keys.shape[1], k.shape[1]
     new = past + jnp.arange(n_new)
     if n_new == 1:

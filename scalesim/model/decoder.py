@@ -135,14 +135,13 @@ def _laid_out(
     seen: dict[int, tuple[Array, Array]] = {}
     for i, (kind, places, source) in enumerate(layers_of(shape)):
 
-        def block(x: Array, layer: Params, kv: Any, kind: Block = kind) -> tuple[Array, Any]:
-            q, k, v = attention_inputs(x, layer, tables, kind, options)
-            kv = (k, v) if kv is None else kv
-            mixed = attend(q, *kv, getattr(kind.mixer, "window", None) or EVERYWHERE, options)
-            return after_attention(x, mixed, layer, kind, options), kv
+        def block(x: Array, layer: Params, shared: Any, kind: Block = kind) -> tuple[Array, Any]:
+            q, k, v = attention_inputs(x, layer, tables, kind, options, shared)
+            mixed = attend(q, k, v, getattr(kind.mixer, "window", None) or EVERYWHERE, options)
+            return after_attention(x, mixed, layer, kind, options), (k, v)
 
         layer = {name: params[name][place] for name, place in places}
-        x, seen[i] = _kept(block, options)(x, layer, None if source == i else seen[source])
+        x, seen[i] = _kept(block, options)(x, layer, seen.get(source))
     return x
 
 

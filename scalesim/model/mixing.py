@@ -103,15 +103,20 @@ def rotary_size(shape: Shape) -> int:
 
 
 def attention_inputs(
-    x_BxTxD: Array, layer: Tensors, tables: tuple[Array, Array], block: Block, options: ModelOptions
+    x_BxTxD: Array,
+    layer: Tensors,
+    tables: tuple[Array, Array],
+    block: Block,
+    options: ModelOptions,
+    shared: tuple[Array, Array] | None = None,
 ) -> Projected:
-    """Return one layer's rotated queries and keys, and its values; no keys or values if it shares others'."""
+    """Return one layer's rotated queries and keys, and its values; an earlier one's, if those are given."""
     mixer = block.mixer
     if isinstance(mixer, LatentAttention):
         return expanded(latent_inputs(x_BxTxD, layer, tables, mixer, options), layer, mixer)
     assert isinstance(mixer, Attention)
     y = rms_norm(x_BxTxD, layer["attention_norm"], options)
-    names = "q" if mixer.shared else "qkv"
+    names = "qkv" if shared is None else "q"
     found = {name: contract(y, layer[f"{name}_proj"].astype(y.dtype)) for name in names}
     if mixer.qkv_bias:
         found = {n: x + layer[f"{n}_bias"].astype(x.dtype)[None, None] for n, x in found.items()}
@@ -119,7 +124,7 @@ def attention_inputs(
         axes = (-2, -1) if mixer.qk_norm == "projection" else (-1,)
         found |= {n: rms_norm(found[n], layer[f"{n}_norm"], options, axes) for n in names[:2]}
     found |= {n: rope(found[n], tables) for n in names[:2]}
-    return Projected(**{"k": None, "v": None, **found})
+    return Projected(found["q"], *((found["k"], found["v"]) if shared is None else shared))
 
 
 def latent_inputs(

@@ -261,7 +261,8 @@ def _one_pack(
         row = row_of(result)
         if keep:
             tensors = io.BytesIO()
-            np.savez(tensors, **{k: np.asarray(v) for k, v in result.params.items()})
+            held: dict[str, Any] = {k: np.asarray(v) for k, v in result.params.items()}
+            np.savez(tensors, **held)
             write_whole(Path(folder) / "finished" / f"{name}.npz", tensors.getvalue(), "trained tensors")
         write_json(Path(folder) / "finished" / f"{name}.json", finite(row), "finished run")
     shutil.rmtree(state, ignore_errors=True)

@@ -66,7 +66,8 @@ def load_grid(path: str | Path) -> Grid:
     A block `[[runs]]` holds fields of Shape, TrainConfig, Recipe and ModelOptions; a list stands for one run
     with each of its values, and several lists for all combinations. `heads` is a list of pairs
     [n_head, n_kv_head], or of [n_head, n_kv_head, d_ff] where the FFN goes with them (models of one size).
-    `[defaults]` holds what the blocks leave out.
+    `layers` says their kinds ("window 128, full"; `scalesim.training.pattern`). `[defaults]` holds what the
+    blocks leave out.
 
     Raises:
         InvalidInput: no such file, no TOML, an unknown field, a value of another kind, no runs, or more than
@@ -122,7 +123,7 @@ _FIELDS: dict[str, Check] = {
     **dict.fromkeys(
         ("tied_embeddings", "gated_ffn", "qkv_bias", "output_bias", "ffn_bias", "norm_bias"), boolean
     ),
-    **dict.fromkeys(("schedule", "dtype", "attention", "remat", "qk_norm"), text),
+    **dict.fromkeys(("schedule", "dtype", "attention", "remat", "qk_norm", "layers"), text),
 }
 """What a value of a run may be; which words there are is known to what they belong to."""
 
@@ -144,6 +145,7 @@ def config_of(values: Mapping[str, Any], name: str = "run") -> TrainConfig:
     from scalesim.shape import Shape
     from scalesim.shape.shape import PLAIN_SIZES
     from scalesim.training.config import TrainConfig
+    from scalesim.training.pattern import with_layers
     from scalesim.training.recipe import Recipe
 
     kinds: dict[type, dict[str, Any]] = {
@@ -156,20 +158,21 @@ def config_of(values: Mapping[str, Any], name: str = "run") -> TrainConfig:
     for hidden in ("shape", "recipe", "options", "blocks", "order", "extras", "final_norm"):
         homes.pop(hidden, None)
     homes |= dict.fromkeys(PLAIN_SIZES, Shape)
-    homes["heads"] = None
+    homes |= {"heads": None, "layers": None}
     for field, value in values.items():
         choose("field", field, homes)
         value = _FIELDS.get(field, anything)(value, f"{name}.{field}")
         if field == "heads":
             kinds[Shape].update(zip(("n_head", "n_kv_head", "d_ff"), value, strict=False))
-        else:
+        elif field != "layers":
             kinds[homes[field]][field] = value
     missing = [n for n in ("n_layer", "d_model", "n_head", "n_kv_head", "d_ff") if n not in kinds[Shape]]
     missing += [n for n in ("context_length", "n_tokens") if n not in kinds[TrainConfig]]
     if missing:
         raise InvalidInput(f"A run of the grid lacks {', '.join(missing)}.")
+    shape = Shape(**kinds[Shape])
     return TrainConfig(
-        shape=Shape(**kinds[Shape]),
+        shape=with_layers(shape, values["layers"]) if "layers" in values else shape,
         recipe=Recipe(**kinds[Recipe]),
         options=ModelOptions(**kinds[ModelOptions]),
         **kinds[TrainConfig],

@@ -70,5 +70,5 @@ def _loss(params: Params, windows: np.ndarray, config: TrainConfig) -> float:
     total = compiled_eval(config.shape, config.recipe, config.options, packed=False)
     rows = max(1, min(_BATCH // config.context_length, len(windows)))
     parts = [windows[i : i + rows] for i in range(0, len(windows) - rows + 1, rows)]
-    sums = sum(np.asarray(total(params, part), np.float64) for part in parts)
-    return float(np.mean(sums[_CUE - _STRING :]) / (rows * len(parts)))
+    each = [np.asarray(total(params, part), np.float64)[_CUE - _STRING :] for part in parts]
+    return float(np.mean(each) / rows)

@@ -17,6 +17,7 @@ from scalesim.errors import InvalidInput
 from scalesim.files import kind_of, read_text, write_whole
 from scalesim.shape import count_params
 from scalesim.training.loop import TrainResult
+from scalesim.training.pattern import words_of
 from scalesim.training.recall import recall_by_distance
 
 __all__ = ["check_own", "finite", "gather", "row_of"]
@@ -38,6 +39,7 @@ def row_of(result: TrainResult) -> dict[str, Any]:
     return {
         "run_id": c.run_id(corpus.hash),
         **{name: getattr(c.shape, name) for name in _SHAPE},
+        "layers": words_of(c.shape),
         "n_params": count_params(c.shape, "non_embedding"),
         "n_params_total": count_params(c.shape, "total"),
         "n_tokens": c.n_steps * c.batch_tokens,

@@ -21,8 +21,8 @@ from experiments import (
     redesign,
     table4,
 )
+from experiments.benchmarks import gpu_check, wide_search
 from experiments.benchmarks import search as benchmark
-from experiments.benchmarks import wide_search
 from experiments.common import RESULTS
 
 
@@ -207,3 +207,26 @@ def test_the_page_says_of_coverage_what_is_committed():
     page = (RESULTS.parents[1] / "docs" / "search.md").read_text()
     for row in rows:
         assert f"{100 * float(row['covered']):.0f}%" in page
+
+
+def test_the_gpu_suite_keeps_each_steps_rows_and_goes_on_where_one_fails(tmp_path):
+    def fails(small):
+        yield {"what": "begun", "case": "", "measured": 1.0}
+        raise RuntimeError("no such kernel")
+
+    with jax.enable_x64(False):
+        rows = gpu_check.check(True, tmp_path / "rows.csv", (fails, gpu_check.mfu))
+    assert [row["what"] for row in rows] == ["begun", "fails", "MFU"]
+    assert "no such kernel" in rows[1]["note"]
+    assert rows[2]["measured"] > 0
+    with (tmp_path / "rows.csv").open() as file:
+        assert [row["what"] for row in csv.DictReader(file)] == ["begun", "fails", "MFU"]
+
+
+@pytest.mark.slow
+def test_every_step_of_the_gpu_suite_runs_on_a_processor(tmp_path):
+    with jax.enable_x64(False):
+        rows = gpu_check.check(True, tmp_path / "rows.csv")
+    assert not [row for row in rows if row["case"] == "failed"]
+    assert {row["what"] for row in rows} >= {"MFU", "bf16_tflops", "prefill, s", "decode, s", "search, s"}
+    assert all(np.isfinite(row["measured"]) for row in rows)

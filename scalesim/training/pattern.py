@@ -45,8 +45,13 @@ def _mixer(word: str, plain: Attention) -> Mixer:
     window, shared, rank = found.groups()
     if rank:
         rope, head = int(plain.head_dim) // 2, int(plain.head_dim)
-        sizes = {"head_dim": head + rope, "rope_dim": rope, "v_head_dim": head}
-        return LatentAttention(n_head=plain.n_head, kv_lora_rank=int(rank), **sizes)
+        return LatentAttention(
+            n_head=plain.n_head,
+            kv_lora_rank=int(rank),
+            head_dim=head + rope,
+            rope_dim=rope,
+            v_head_dim=head,
+        )
     return replace(plain, window=int(window) if window else None, shared=bool(shared) or word == "shared")
 
 

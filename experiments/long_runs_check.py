@@ -1,0 +1,157 @@
+"""The second grid beside what was said of it: equal-size pairs, loss by position, recall.
+
+    python -m experiments.long_runs_check             # from out/long_runs, whose rows it keeps in results
+    python -m experiments.long_runs_check --kept      # from the rows that are kept
+
+long_runs_predicted.csv was committed before any of its pairs was trained
+(`experiments.long_runs_prediction`). Here each pair's measured log ratio of losses stands beside it, with the
+noise of seeds: the pooled deviation, by size, of runs that differ in seed alone. Writes long_runs.csv (a row a run), long_runs_check.csv and .png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shutil
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.common import RESULTS, Row, print_rows, write_csv
+from experiments.long_runs_prediction import BASE
+from scalesim.report.figure import BASELINE, BEST, FAINT, figure, save
+
+__all__ = ["compared", "main", "read"]
+
+TABLE = Path("out/long_runs/runs.csv")
+KEPT = RESULTS / "long_runs.csv"
+
+
+def read(path: Path = KEPT) -> list[dict[str, Any]]:
+    """Return the finished runs, numbers as numbers."""
+    with path.open() as file:
+        rows = [row for row in csv.DictReader(file) if row["status"] == "finished"]
+    whole = ("n_layer", "d_model", "n_head", "n_kv_head", "n_params", "n_tokens", "context_length", "seed")
+    return [{**row, **{n: int(row[n]) for n in whole}, "loss": float(row["loss"])} for row in rows]
+
+
+def octaves(text: str) -> dict[int, float]:
+    """Return what a row holds by position or distance."""
+    return {int(k): float(v) for k, v in (part.split(":") for part in text.split())}
+
+
+def _setting(row: Row) -> tuple[int, ...]:
+    return tuple(row[n] for n in ("d_model", "context_length", "n_tokens"))
+
+
+def seed_noise(rows: list[dict[str, Any]]) -> dict[int, tuple[float, int]]:
+    """Return, by width, the deviation of log loss between seeds, and how many degrees it has."""
+    same = defaultdict(list)
+    for row in rows:
+        same[(*_setting(row), row["n_head"], row["n_kv_head"])].append(np.log(row["loss"]))
+    squares: dict[int, list[float]] = defaultdict(lambda: [0.0, 0])
+    for key, values in same.items():
+        if len(values) > 1:
+            squares[key[0]][0] += float(np.var(values)) * len(values)
+            squares[key[0]][1] += len(values) - 1
+    return {width: (float(np.sqrt(s / n)), int(n)) for width, (s, n) in squares.items()}
+
+
+def compared(rows: list[dict[str, Any]]) -> list[Row]:
+    """Return each trained pair: what was predicted, what was measured, and whether the interval holds it."""
+    with (RESULTS / "long_runs_predicted.csv").open() as file:
+        said = {tuple(int(r[n]) for n in ("d_model", "n_head", "n_kv_head")): r for r in csv.DictReader(file)}
+    noise = seed_noise(rows)
+    losses = defaultdict(list)
+    for row in rows:
+        losses[_setting(row), (row["n_head"], row["n_kv_head"])].append(np.log(row["loss"]))
+    found: list[Row] = []
+    for (setting, heads), values in sorted(losses.items()):
+        base = losses.get((setting, BASE))
+        if heads == BASE or base is None:
+            continue
+        deviation, _ = noise.get(setting[0], (float("nan"), 0))
+        measured, error = 100 * (np.mean(values) - np.mean(base)), 100 * deviation
+        error *= np.sqrt(1 / len(values) + 1 / len(base))
+        row = said[setting[0], *heads]
+        predicted, low, high = (float(row[n]) for n in ("predicted_percent", "low", "high"))
+        found.append(
+            {
+                "d_model": setting[0],
+                "context_length": setting[1],
+                "n_tokens": setting[2],
+                "n_head": heads[0],
+                "n_kv_head": heads[1],
+                "seeds": f"{len(values)} and {len(base)}",
+                "predicted_percent": predicted,
+                "low": low,
+                "high": high,
+                "measured_percent": measured,
+                "seed_error_percent": error,
+                "inside": bool(low <= measured <= high),
+                "inside_with_noise": bool(low - 1.64 * error <= measured <= high + 1.64 * error),
+                "sign": "right" if measured * predicted > 0 else "wrong",
+                "told": bool(abs(measured) > 1.64 * error),
+            }
+        )
+    return found
+
+
+def draw(path: Path, rows: list[dict[str, Any]], pairs: list[Row]) -> None:
+    """Draw the pairs, the loss by position, and recall by distance."""
+    with figure(1, 3, (13.5, 4.4)) as (drawing, (left, middle, right)):
+        _draw_pairs(left, pairs)
+        for row in (r for r in rows if (r["n_head"], r["n_kv_head"]) == BASE and r["seed"] == 0):
+            label = (
+                f"width {row['d_model']}, context {row['context_length']}, {row['n_tokens'] / 1e6:.1f}M bytes"
+            )
+            for axis, column in ((middle, "loss_by_position"), (right, "recall")):
+                held = octaves(row[column])
+                axis.plot(list(held), list(held.values()), "o-", ms=3, lw=1, label=label)
+        for axis in (middle, right):
+            axis.set_xscale("log", base=2)
+            axis.legend(fontsize=6)
+        middle.set(xlabel="last position of the octave", ylabel="nats a byte", title="8:1, loss by position")
+        right.set(xlabel="distance, bytes", ylabel="recall", title="8:1, recall of a random string")
+        save(drawing, path)
+
+
+def _draw_pairs(axis: Any, pairs: list[Row]) -> None:
+    place = np.arange(len(pairs))
+    low, high, said, measured = (
+        np.array([p[n] for p in pairs]) for n in ("low", "high", "predicted_percent", "measured_percent")
+    )
+    axis.hlines(place, low, high, color=FAINT, lw=6, label="the law's 90%, before")
+    axis.plot(said, place, "|", color=BASELINE, ms=8, label="the law")
+    bars = [1.64 * p["seed_error_percent"] for p in pairs]
+    axis.errorbar(measured, place, xerr=bars, fmt="o", ms=4, color=BEST, label="measured (bars: seeds, 90%)")
+    axis.set_yticks(
+        place,
+        [f"{p['d_model']} at {p['context_length']}: {p['n_head']}:{p['n_kv_head']}" for p in pairs],
+        fontsize=7,
+    )
+    axis.invert_yaxis()
+    axis.axvline(0, color="0.5", lw=0.8)
+    axis.set(xlabel="100 log(loss / loss of 8:1)", title="Models of one size")
+    axis.legend(fontsize=7)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kept", action="store_true", help="read the rows that are kept")
+    if not parser.parse_args().kept:
+        shutil.copy(TABLE, KEPT)
+    rows = read()
+    pairs = compared(rows)
+    shown = [n for n in pairs[0] if n not in ("n_tokens", "inside_with_noise")]
+    print_rows(f"{len(rows)} runs; predicted before they were trained, and measured", pairs, shown)
+    for width, (noise, degrees) in sorted(seed_noise(rows).items()):
+        print(f"width {width}: seeds differ by {100 * noise:.2f}% of loss ({degrees} degrees of freedom)")
+    write_csv(RESULTS / "long_runs_check.csv", pairs)
+    draw(RESULTS / "long_runs_check.png", rows, pairs)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,9 +3,10 @@
     python -m experiments.long_runs_check             # from out/long_runs, whose rows it keeps in results
     python -m experiments.long_runs_check --kept      # from the rows that are kept
 
-long_runs_predicted.csv was committed before any of its pairs was trained
-(`experiments.long_runs_prediction`). Here each pair's measured log ratio of losses stands beside it, with the
-noise of seeds: the pooled deviation, by size, of runs that differ in seed alone. Writes long_runs.csv (a row a run), long_runs_check.csv and .png.
+long_runs_predicted.csv was committed before any of its pairs was
+trained (`experiments.long_runs_prediction`). Here each pair's measured log ratio of losses
+stands beside it, with the noise of seeds: the pooled deviation, by size, of runs that differ in seed alone.
+Writes long_runs.csv (a row a run), long_runs_check.csv and .png.
 """
 
 from __future__ import annotations

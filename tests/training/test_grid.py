@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 
+import numpy as np
 import pytest
 
 import scalesim as ss
@@ -95,10 +96,14 @@ def test_the_second_grid_holds_models_of_one_size_that_differ_in_heads():
 
 @pytest.mark.slow
 def test_a_grid_is_trained_once_and_its_table_fits(tmp_path):
-    grid = load_grid(written(tmp_path))
+    grid = dataclasses.replace(load_grid(written(tmp_path)), keep=True)
     seen = []
     table = run_grid(grid, workers=2, progress=seen.append)
     assert seen[-1].finished == 5
+    kept = [np.load(path) for path in (tmp_path / "out" / "finished").glob("*.npz")]
+    assert sorted(sum(x.size for x in tensors.values()) for tensors in kept) == sorted(
+        run.shape.n_params_total for run in grid.runs
+    )
     with table.open() as file:
         rows = list(csv.DictReader(file))
     assert [int(r["context_length"]) for r in rows] == [16, 32, 16, 32, 16]

@@ -22,7 +22,7 @@ from scalesim.model import (
     serving_params,
 )
 from scalesim.models import known_model
-from scalesim.shape import Block, LatentAttention, Mamba, MixtureOfExperts, Shape, parameter_table
+from scalesim.shape import Attention, Block, LatentAttention, Mamba, MixtureOfExperts, Shape, parameter_table
 
 SMALL = Shape(n_layer=2, d_model=24, n_head=6, n_kv_head=2, head_dim=8, d_ff=40, vocab_size=50)
 
@@ -151,21 +151,24 @@ def test_generation_is_the_likeliest_token_each_time():
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("name", "options"),
     [
-        ModelOptions(attention="xla"),
-        ModelOptions(remat="block"),
-        ModelOptions(remat="dots"),
-        ModelOptions(unroll=1),
+        ("plain", ModelOptions(attention="xla")),
+        ("plain", ModelOptions(remat="block")),
+        ("plain", ModelOptions(remat="dots")),
+        ("plain", ModelOptions(unroll=1)),
+        ("latent", ModelOptions(attention="xla")),
+        ("shared caches", ModelOptions(remat="block")),
     ],
 )
-def test_how_it_is_computed_changes_nothing(options):
-    params, text = model_of(SMALL), tokens()
+def test_how_it_is_computed_changes_nothing(name, options):
+    shape = SHAPES[name]
+    params, text = model_of(shape), tokens()
 
     @partial(jax.jit, static_argnums=1)
     @jax.value_and_grad
     def loss(params, options):
-        return jax.nn.logsumexp(forward(params, text, SMALL, options), axis=-1).mean()
+        return jax.nn.logsumexp(forward(params, text, shape, options), axis=-1).mean()
 
     expected, slope = loss(params, ModelOptions())
     got, other = loss(params, options)
@@ -195,8 +198,20 @@ def test_the_caches_bytes_are_those_of_the_cost_model(shape, dtype):
     assert held == 3 * kv_cache_bytes(shape, 20, kv_bits=32 if dtype == "float32" else 16)
 
 
-def test_flops_are_those_that_xla_counts():
+@pytest.mark.parametrize(
+    "second",
+    [
+        None,
+        Attention(n_head=8, n_kv_head=2, head_dim=32, shared=True),
+        LatentAttention(n_head=8, kv_lora_rank=64, head_dim=48, rope_dim=16, v_head_dim=48),
+    ],
+)
+def test_flops_are_those_that_xla_counts(second):
     shape = Shape(n_layer=2, d_model=256, n_head=8, n_kv_head=2, head_dim=32, d_ff=704, vocab_size=1024)
+    if second is not None:
+        first = shape.mixer if isinstance(second, Attention) else second
+        blocks = [replace(shape.blocks[0], count=1, mixer=mixer) for mixer in (first, second)]
+        shape = replace(shape, blocks=blocks)
     params = jax.eval_shape(lambda: init_params(shape, jax.random.key(0)))
     text = jax.ShapeDtypeStruct((2, 256), jnp.int32)
     # XLA counts a loop's body once and masked pairs as computed: layers laid out, attention as one product.

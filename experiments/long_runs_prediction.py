@@ -4,7 +4,7 @@
 and each of its head configurations beside 8 query heads and 1 KV head, 100 log(loss / loss of 8:1) by the
 shipped law, with the 90% interval for a measurement on another corpus. The law sees no context: one row
 serves all. `--sizes` writes long_runs_sizes.csv: the loss of 8:1 at each size that is not trained yet, from
-the sizes that are (`long_runs.csv`). Two sizes do not tell the floor: it is held at values of 0.3 to 1.2 nats.
+the sizes that are (`long_runs.csv`). Two sizes do not tell the floor: it is held at 0.3 to 1.2 nats.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def predicted() -> list[Row]:
 
 
 def sizes() -> list[Row]:
-    """Return the loss of the base at each untrained size and context: the middle of the floors, and the ends."""
+    """Return the loss of the base at each untrained size and context: the middle of the floors, the ends."""
     runs = ss.load_runs(str(RESULTS / "long_runs.csv"))
     rows: list[Row] = []
     for context in np.unique(runs["context_length"]):

@@ -17,6 +17,7 @@ from experiments import (
     figure2,
     head_laws,
     law_forms,
+    long_runs_check,
     profile_e,
     redesign,
     table4,
@@ -230,3 +231,25 @@ def test_every_step_of_the_gpu_suite_runs_on_a_processor(tmp_path):
     assert not [row for row in rows if row["case"] == "failed"]
     assert {row["what"] for row in rows} >= {"MFU", "bf16_tflops", "prefill, s", "decode, s", "search, s"}
     assert all(np.isfinite(row["measured"]) for row in rows)
+
+
+def test_the_second_grids_pairs_are_judged_by_what_was_said_before():
+    rows = long_runs_check.read()
+    found = long_runs_check.compared(rows)
+    with (RESULTS / "long_runs_check.csv").open() as file:
+        kept = [float(row["measured_percent"]) for row in csv.DictReader(file)]
+    assert kept == pytest.approx([row["measured_percent"] for row in found], abs=1e-4)
+    for row in found:
+        assert row["inside"] == (row["low"] <= row["measured_percent"] <= row["high"])
+        base, other = (
+            np.mean(
+                [
+                    np.log(r["loss"])
+                    for r in rows
+                    if all(r[n] == row[n] for n in ("d_model", "context_length", "n_tokens"))
+                    and (r["n_head"], r["n_kv_head"]) == heads
+                ]
+            )
+            for heads in ((8, 1), (row["n_head"], row["n_kv_head"]))
+        )
+        assert row["measured_percent"] == pytest.approx(100 * (other - base))

@@ -3,10 +3,10 @@
     python -m experiments.long_runs_check             # from out/long_runs, whose rows it keeps in results
     python -m experiments.long_runs_check --kept      # from the rows that are kept
 
-long_runs_predicted.csv was committed before any of its pairs was
-trained (`experiments.long_runs_prediction`). Here each pair's measured log ratio of losses
-stands beside it, with the noise of seeds: the pooled deviation, by size, of runs that differ in seed alone.
-Writes long_runs.csv (a row a run), long_runs_check.csv and .png.
+long_runs_predicted.csv was committed before any of its pairs was trained (`long_runs_prediction`). Here each
+pair's measured log ratio of losses stands beside it, over the seeds that both models have, with the noise that
+is left: the pooled deviation of the ratio between seeds, by size. Writes long_runs.csv (a row a run),
+long_runs_check.csv and .png.
 """
 
 from __future__ import annotations
@@ -47,16 +47,30 @@ def _setting(row: Row) -> tuple[int, ...]:
     return tuple(row[n] for n in ("d_model", "context_length", "n_tokens"))
 
 
-def seed_noise(rows: list[dict[str, Any]]) -> dict[int, tuple[float, int]]:
-    """Return, by width, the deviation of log loss between seeds, and how many degrees it has."""
-    same = defaultdict(list)
+def ratios(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[int, float]]:
+    """Return, for each setting and heads, 100 log(loss / loss of the base) of each seed that both have.
+
+    Runs of one seed read the same text in the same order: much of what seeds do is common to both.
+    """
+    losses: dict[Any, dict[int, float]] = defaultdict(dict)
     for row in rows:
-        same[(*_setting(row), row["n_head"], row["n_kv_head"])].append(np.log(row["loss"]))
+        losses[_setting(row), (row["n_head"], row["n_kv_head"])][row["seed"]] = float(np.log(row["loss"]))
+    found = {}
+    for (setting, heads), mine in sorted(losses.items()):
+        base = losses.get((setting, BASE), {})
+        both = {seed: 100 * (mine[seed] - base[seed]) for seed in sorted(mine.keys() & base.keys())}
+        if heads != BASE and both:
+            found[setting, heads] = both
+    return found
+
+
+def seed_noise(found: dict[tuple[Any, ...], dict[int, float]]) -> dict[int, tuple[float, int]]:
+    """Return, by width, the deviation of a pair's log ratio between seeds, percent, and its degrees."""
     squares: dict[int, list[float]] = defaultdict(lambda: [0.0, 0])
-    for key, values in same.items():
-        if len(values) > 1:
-            squares[key[0]][0] += float(np.var(values)) * len(values)
-            squares[key[0]][1] += len(values) - 1
+    for (setting, _), each in found.items():
+        if len(each) > 1:
+            squares[setting[0]][0] += float(np.var(list(each.values()))) * len(each)
+            squares[setting[0]][1] += len(each) - 1
     return {width: (float(np.sqrt(s / n)), int(n)) for width, (s, n) in squares.items()}
 
 
@@ -64,40 +78,33 @@ def compared(rows: list[dict[str, Any]]) -> list[Row]:
     """Return each trained pair: what was predicted, what was measured, and whether the interval holds it."""
     with (RESULTS / "long_runs_predicted.csv").open() as file:
         said = {tuple(int(r[n]) for n in ("d_model", "n_head", "n_kv_head")): r for r in csv.DictReader(file)}
-    noise = seed_noise(rows)
-    losses = defaultdict(list)
-    for row in rows:
-        losses[_setting(row), (row["n_head"], row["n_kv_head"])].append(np.log(row["loss"]))
-    found: list[Row] = []
-    for (setting, heads), values in sorted(losses.items()):
-        base = losses.get((setting, BASE))
-        if heads == BASE or base is None:
-            continue
-        deviation, _ = noise.get(setting[0], (float("nan"), 0))
-        measured, error = 100 * (np.mean(values) - np.mean(base)), 100 * deviation
-        error *= np.sqrt(1 / len(values) + 1 / len(base))
+    found = ratios(rows)
+    noise = seed_noise(found)
+    pairs: list[Row] = []
+    for (setting, heads), each in found.items():
+        measured = float(np.mean(list(each.values())))
+        error = noise.get(setting[0], (float("nan"), 0))[0] / np.sqrt(len(each))
         row = said[setting[0], *heads]
         predicted, low, high = (float(row[n]) for n in ("predicted_percent", "low", "high"))
-        found.append(
+        reach = np.hypot(high - predicted if measured > predicted else predicted - low, 1.64 * error)
+        pairs.append(
             {
-                "d_model": setting[0],
-                "context_length": setting[1],
-                "n_tokens": setting[2],
+                **dict(zip(("d_model", "context_length", "n_tokens"), setting, strict=True)),
                 "n_head": heads[0],
                 "n_kv_head": heads[1],
-                "seeds": f"{len(values)} and {len(base)}",
+                "seeds": len(each),
                 "predicted_percent": predicted,
                 "low": low,
                 "high": high,
                 "measured_percent": measured,
                 "seed_error_percent": error,
                 "inside": bool(low <= measured <= high),
-                "inside_with_noise": bool(low - 1.64 * error <= measured <= high + 1.64 * error),
+                "inside_with_seeds": bool(abs(measured - predicted) <= reach),
                 "sign": "right" if measured * predicted > 0 else "wrong",
-                "told": bool(abs(measured) > 1.64 * error),
+                "told_from_0": bool(abs(measured) > 1.64 * error),
             }
         )
-    return found
+    return pairs
 
 
 def draw(path: Path, rows: list[dict[str, Any]], pairs: list[Row]) -> None:
@@ -146,10 +153,12 @@ def main() -> None:
         shutil.copy(TABLE, KEPT)
     rows = read()
     pairs = compared(rows)
-    shown = [n for n in pairs[0] if n not in ("n_tokens", "inside_with_noise")]
+    shown = [n for n in pairs[0] if n not in ("n_tokens", "told_from_0")]
     print_rows(f"{len(rows)} runs; predicted before they were trained, and measured", pairs, shown)
-    for width, (noise, degrees) in sorted(seed_noise(rows).items()):
-        print(f"width {width}: seeds differ by {100 * noise:.2f}% of loss ({degrees} degrees of freedom)")
+    for width, (noise, degrees) in sorted(seed_noise(ratios(rows)).items()):
+        print(f"width {width}: a pair's ratio differs by {noise:.2f}% between seeds ({degrees} degrees)")
+    for name, yes in (("inside", True), ("inside_with_seeds", True), ("sign", "right")):
+        print(f"{name}: {sum(p[name] == yes for p in pairs)} of {len(pairs)}")
     write_csv(RESULTS / "long_runs_check.csv", pairs)
     draw(RESULTS / "long_runs_check.png", rows, pairs)
 

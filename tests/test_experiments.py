@@ -241,15 +241,12 @@ def test_the_second_grids_pairs_are_judged_by_what_was_said_before():
     assert kept == pytest.approx([row["measured_percent"] for row in found], abs=1e-4)
     for row in found:
         assert row["inside"] == (row["low"] <= row["measured_percent"] <= row["high"])
+        setting = ("d_model", "context_length", "n_tokens")
+        same = [r for r in rows if all(r[n] == row[n] for n in setting)]
         base, other = (
-            np.mean(
-                [
-                    np.log(r["loss"])
-                    for r in rows
-                    if all(r[n] == row[n] for n in ("d_model", "context_length", "n_tokens"))
-                    and (r["n_head"], r["n_kv_head"]) == heads
-                ]
-            )
+            {r["seed"]: np.log(r["loss"]) for r in same if (r["n_head"], r["n_kv_head"]) == heads}
             for heads in ((8, 1), (row["n_head"], row["n_kv_head"]))
         )
-        assert row["measured_percent"] == pytest.approx(100 * (other - base))
+        each = [100 * (other[seed] - base[seed]) for seed in other if seed in base]
+        assert len(each) == row["seeds"]
+        assert row["measured_percent"] == pytest.approx(np.mean(each))

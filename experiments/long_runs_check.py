@@ -4,8 +4,8 @@
     python -m experiments.long_runs_check --kept      # from the rows that are kept
 
 long_runs_predicted.csv was committed before any of its pairs was trained (`long_runs_prediction`). Here each
-pair's measured log ratio of losses stands beside it, over the seeds that both models have, with the noise that
-is left: the pooled deviation of the ratio between seeds, by size. Writes long_runs.csv (a row a run),
+pair's measured log ratio of losses stands beside it, over the seeds that both models have, with the noise
+that is left: the pooled deviation of the ratio between seeds, by size. Writes long_runs.csv (a row a run),
 long_runs_check.csv and .png.
 """
 

@@ -1,9 +1,9 @@
 """A text that only recall predicts: random strings, half of which stood earlier in the same window.
 
 `python -m experiments.recall_corpus` writes out/recall.npy, the tokens that grids/recall.toml trains on. Each
-window of 64 is strings of 8 to 12 of 16 tokens; a string is new with probability 1/2, else one of those before
-it in the window, any of them alike. (Of 64 tokens in windows of 256 a model of 38 thousand parameters learns
-nothing in a million.)
+window of 64 is strings of 8 to 12 of 16 tokens; a string is new with probability 1/2, else any of those
+before it in the window. (Of 64 tokens in windows of 256 a model of 38 thousand parameters learns nothing in a
+million.)
 """
 
 from __future__ import annotations

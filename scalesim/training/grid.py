@@ -143,7 +143,10 @@ def _work(
 
 def _end(pool: ProcessPoolExecutor) -> None:
     """End the workers: first let them keep their checkpoints, then by force."""
-    processes = list((pool._processes or {}).values())
+    processes, manager = (
+        list((pool._processes or {}).values()),
+        getattr(pool, "_executor_manager_thread", None),
+    )
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
         process.terminate()
@@ -152,6 +155,8 @@ def _end(pool: ProcessPoolExecutor) -> None:
         process.join(max(0.0, until - time.monotonic()))
     for process in processes:
         process.kill()
+    if manager is not None:
+        manager.join(_PATIENCE)  # Python's own end would write to a pipe that it has closed meanwhile
 
 
 def _packs(grid: Grid, todo: list[tuple[str, TrainConfig]]) -> list[tuple[list[str], list[TrainConfig]]]:

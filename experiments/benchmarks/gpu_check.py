@@ -66,7 +66,7 @@ def mfu(small: bool) -> Iterator[Row]:
     peak = peak if known is None or small else float(known.peak_flops("bf16"))
     options = ModelOptions() if small else ModelOptions(dtype="bfloat16", attention="cudnn")
     for shape in SMALL if small else LARGE:
-        for context, rows in ((256, 4),) if small else ((2048, 16), (8192, 4)):
+        for context, rows in ((256, 4),) if small else ((2048, 8), (8192, 2)):
             step = compiled_step(shape, Recipe(), options, packed=False)
             state = first_state(shape, Recipe(), 0)
             sizes = (rows, context + 1)

@@ -1,12 +1,12 @@
-"""The second grid beside what was said of it: equal-size pairs, loss by position, recall.
+"""The second grid beside what was said of it: equal-size pairs, loss by position, recall (recall.toml).
 
     python -m experiments.long_runs_check             # from out/long_runs, whose rows it keeps in results
     python -m experiments.long_runs_check --kept      # from the rows that are kept
 
 long_runs_predicted.csv was committed before any of its pairs was trained (`long_runs_prediction`). Here each
 pair's measured log ratio of losses stands beside it, over the seeds that both models have, with the noise
-that is left: the pooled deviation of the ratio between seeds, by size. Writes long_runs.csv (a row a run),
-long_runs_check.csv and .png.
+that is left: the pooled deviation of the ratio between seeds, by size. Writes long_runs.csv and
+recall.csv (a row a run), long_runs_check.csv and .png.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ __all__ = ["compared", "main", "read"]
 
 TABLE = Path("out/long_runs/runs.csv")
 KEPT = RESULTS / "long_runs.csv"
+RECALL = RESULTS / "recall.csv"
 
 
 def read(path: Path = KEPT) -> list[dict[str, Any]]:
@@ -108,21 +109,19 @@ def compared(rows: list[dict[str, Any]]) -> list[Row]:
 
 
 def draw(path: Path, rows: list[dict[str, Any]], pairs: list[Row]) -> None:
-    """Draw the pairs, the loss by position, and recall by distance."""
+    """Draw the pairs, the loss by position, and recall by heads."""
     with figure(1, 3, (13.5, 4.4)) as (drawing, (left, middle, right)):
         _draw_pairs(left, pairs)
+        _draw_recall(right)
         for row in (r for r in rows if (r["n_head"], r["n_kv_head"]) == BASE and r["seed"] == 0):
             label = (
                 f"width {row['d_model']}, context {row['context_length']}, {row['n_tokens'] / 1e6:.1f}M bytes"
             )
-            for axis, column in ((middle, "loss_by_position"), (right, "recall")):
-                held = octaves(row[column])
-                axis.plot(list(held), list(held.values()), "o-", ms=3, lw=1, label=label)
-        for axis in (middle, right):
-            axis.set_xscale("log", base=2)
-            axis.legend(fontsize=6)
+            held = octaves(row["loss_by_position"])
+            middle.plot(list(held), list(held.values()), "o-", ms=3, lw=1, label=label)
+        middle.set_xscale("log", base=2)
+        middle.legend(fontsize=6)
         middle.set(xlabel="last position of the octave", ylabel="nats a byte", title="8:1, loss by position")
-        right.set(xlabel="distance, bytes", ylabel="recall", title="8:1, recall of a random string")
         save(drawing, path)
 
 
@@ -146,13 +145,32 @@ def _draw_pairs(axis: Any, pairs: list[Row]) -> None:
     axis.legend(fontsize=7)
 
 
+def _draw_recall(axis: Any) -> None:
+    rows = sorted(read(RECALL), key=lambda r: (r["n_kv_head"], r["n_head"]))
+    names = list(dict.fromkeys(f"{r['n_head']}:{r['n_kv_head']}" for r in rows))
+    for distance, colour in ((16, BEST), (32, BASELINE)):
+        place = [names.index(f"{r['n_head']}:{r['n_kv_head']}") + (distance - 24) / 100 for r in rows]
+        axis.plot(
+            place, [octaves(r["recall"])[distance] for r in rows], "o", color=colour, label=f"{distance} back"
+        )
+    axis.set_xticks(range(len(names)), names)
+    axis.set_ylim(0, 1)
+    axis.legend(fontsize=7)
+    axis.set(xlabel="query heads : KV heads", ylabel="recall", title="Trained on strings that return")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kept", action="store_true", help="read the rows that are kept")
     if not parser.parse_args().kept:
         shutil.copy(TABLE, KEPT)
-    rows = read()
-    pairs = compared(rows)
+        shutil.copy("out/recall/runs.csv", RECALL)
+    rows, pairs = read(), compared(read())
+    recalled = [
+        {"heads": f"{r['n_head']}:{r['n_kv_head']}", "seed": r["seed"], "recall": r["recall"]}
+        for r in read(RECALL)
+    ]
+    print_rows("Recall by distance, trained on strings that return", recalled)
     shown = [n for n in pairs[0] if n not in ("n_tokens", "told_from_0")]
     print_rows(f"{len(rows)} runs; predicted before they were trained, and measured", pairs, shown)
     for width, (noise, degrees) in sorted(seed_noise(ratios(rows)).items()):

@@ -2,10 +2,10 @@
 
 Written as whole matrices, attention on a CPU is bound by memory: scores of all heads and positions are
 written and read again some ten times a step. Here each (sequence, KV head) is taken alone and its queries in
-blocks, so that a block's scores stay in cache; keys beyond the block's last query are skipped; the backward
-pass computes the scores again from the saved log-sum-exp (FlashAttention, arXiv 2205.14135, section 3.1, with
-whole rows in place of the online softmax). Names carry shapes: G query heads of the group,
-T tokens, h head_dim, b queries of a block, s keys that the block sees.
+blocks, each of these in parts whose scores stay in cache; keys beyond the block's last query are skipped; the
+backward pass computes the scores again from the saved log-sum-exp (FlashAttention, arXiv 2205.14135, section
+3.1, with whole rows in place of the online softmax). A row is one query head of the group at one token; names
+carry shapes: T tokens, h head_dim, r rows, s keys that they see.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ __all__ = ["blocked_attention"]
 
 _BLOCK = 64  # queries; 128 and 256 take 1.2 to 2 times as long
 _MOST = 16  # blocks are laid out one after another: more than so many only cost compile time
-_SCORES = (
-    1 << 17
-)  # of a part of a block: beyond, they leave the cache, and their memory is new pages each time
+_SCORES = 1 << 16  # of a part of a block: more leave the cache, and are new pages in each call
 
 
 def blocked_attention(

@@ -11,17 +11,28 @@ from scalesim.interop.fields import Fields
 from scalesim.shape import Attention, Block, Dense, LatentAttention, MixtureOfExperts
 from scalesim.shape.ffn import FFN
 
-__all__ = ["Experts", "Rules", "attention", "experts", "feed_forward", "is_local", "layer", "layer_kind"]
+__all__ = [
+    "Experts",
+    "Rules",
+    "attention",
+    "experts",
+    "feed_forward",
+    "is_local",
+    "latent",
+    "layer",
+    "layer_kind",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experts:
     """What a family calls the fields of its experts, and what they have.
 
-    `shared` is a field with the number of shared experts, `shared_d_ff` one with their width together.
-    DeepSeek-V3's bias of the router is no parameter but a buffer, and not counted. `every` says which layers
-    have experts: by decoder_sparse_step, moe_layer_freq and first_k_dense_replace, or by expert_layer_period
-    and expert_layer_offset.
+    `shared` is a field with the number of shared experts, `shared_d_ff` one with their width together,
+    `dense` one with the width of layers without experts. DeepSeek-V3's bias of the router is no parameter but
+    a buffer, and not counted; where it is one, `router_bias`. `every` says which layers have experts: by
+    decoder_sparse_step, moe_layer_freq and first_k_dense_replace, or by expert_layer_period and
+    expert_layer_offset.
     """
 
     n: str = "num_experts"
@@ -30,7 +41,9 @@ class Experts:
     shared: str | None = None
     shared_d_ff: str | None = None
     shared_gate: bool = False
+    dense: str = "intermediate_size"
     bias: bool = False
+    router_bias: bool = False
     every: Literal["step", "expert_layer"] = "step"
 
 
@@ -40,12 +53,13 @@ class Rules:
 
     `qk_norm` may be `field:kind`. `window` tells which layers are local: all, as `layer_types` lists, every
     one but each `pattern`-th, or Qwen's from max_window_layers on. `one_norm` is a field (or a function) that
-    makes one norm serve attention and FFN.
+    makes one norm serve attention and FFN, `post_norm` one that adds a norm after each.
     """
 
     mixer: Literal["attention", "latent"] = "attention"
     norms: int = 2
     one_norm: str | Callable[[Fields], bool] | None = None
+    post_norm: str | None = None
     qkv_bias: bool | str = "attention_bias"
     output_bias: bool | str = "attention_bias"
     ffn_bias: bool | str = False
@@ -62,11 +76,13 @@ class Rules:
 def layer(f: Fields, rules: Rules, i: int) -> Block:
     """Return layer i of a decoder with attention and an FFN in every layer."""
     f.seen("use_parallel_residual")  # in parallel or one after the other: the same tensors
-    mixer = latent(f, rules) if rules.mixer == "latent" else attention(f, rules, i)
+    mixer = latent(f, i) if rules.mixer == "latent" else attention(f, rules, i)
     norms = rules.norms
     if rules.one_norm is not None:
         one = f.flag(rules.one_norm) if isinstance(rules.one_norm, str) else rules.one_norm(f)
         norms = 1 if one else norms
+    if rules.post_norm is not None and f.flag(rules.post_norm):
+        norms += 2
     return Block(mixer=mixer, ffn=feed_forward(f, rules, i), norms=norms)
 
 
@@ -100,7 +116,7 @@ def attention(f: Fields, rules: Rules, i: int, **changes: Any) -> Attention:
     return Attention(**{**fields, **changes})
 
 
-def latent(f: Fields, rules: Rules) -> LatentAttention:
+def latent(f: Fields, i: int) -> LatentAttention:
     """Return a layer's latent attention."""
     n_head, kv = f.size("num_attention_heads"), f.optional("num_key_value_heads")
     f.raw("head_dim")
@@ -109,6 +125,7 @@ def latent(f: Fields, rules: Rules) -> LatentAttention:
             f"num_key_value_heads must be num_attention_heads = {n_head} with latent attention, but is {kv}."
         )
     index = f.optional("index_n_heads")
+    f.seen("layer_types")  # "indexed_attention" in all of them
     return LatentAttention(
         n_head=n_head,
         kv_lora_rank=f.size("kv_lora_rank"),
@@ -117,10 +134,24 @@ def latent(f: Fields, rules: Rules) -> LatentAttention:
         rope_dim=f.size("qk_rope_head_dim"),
         v_head_dim=f.size("v_head_dim"),
         bias=f.flag("attention_bias"),
-        n_index_head=index,
+        n_index_head=index if index and _has_indexer(f, i) else None,
         index_head_dim=f.size("index_head_dim") if index else 128,
         index_top_k=f.size("index_topk") if index else None,
     )
+
+
+def _has_indexer(f: Fields, i: int) -> bool:
+    """Tell whether layer i picks its tokens, rather than taking those of an earlier layer (GLM-5.2)."""
+    n_layer, pattern = f.size("num_hidden_layers"), f.raw("index_topk_pattern")
+    kinds = f.listed("indexer_types", n_layer)
+    if kinds is None and pattern is not None:
+        kinds = [{"F": "full", "S": "shared"}.get(str(p).upper(), str(p)) for p in pattern]
+        if len(kinds) < n_layer:
+            raise InvalidInput(f"index_topk_pattern must have num_hidden_layers = {n_layer} letters.")
+    if kinds is not None:
+        return choose("indexer_types", str(kinds[i]), ("full", "shared")) == "full"
+    every, offset = f.count("index_topk_freq", 1) or 1, f.raw("index_skip_topk_offset", 2)
+    return max(i - offset + 1, 0) % every == 0
 
 
 def window(f: Fields, rules: Rules, i: int) -> int | None:
@@ -166,7 +197,7 @@ def feed_forward(f: Fields, rules: Rules, i: int) -> FFN:
     """Return layer i's FFN: experts where the family has them there."""
     if rules.experts is not None and has_experts(f, rules.experts, i):
         return replace(experts(f, rules.experts), gated=rules.gated)
-    d_ff = f.optional("intermediate_size")
+    d_ff = f.optional("intermediate_size" if rules.experts is None else rules.experts.dense)
     if d_ff is None:
         d_ff = round(f.size("hidden_size") * (f.raw("expansion_ratio") or 4))
     return Dense(d_ff=d_ff, gated=rules.gated, bias=f.flag(rules.ffn_bias))
@@ -174,42 +205,45 @@ def feed_forward(f: Fields, rules: Rules, i: int) -> FFN:
 
 def has_experts(f: Fields, names: Experts, i: int) -> bool:
     """Tell whether layer i has experts."""
-    if f.raw(_spelt(f, names.n)) == 0:
+    if f.raw(names.n) == 0:
         return False
     if names.every == "expert_layer":
         return i % f.size("expert_layer_period", 2) == f.count("expert_layer_offset", 1)
     dense = f.listed("mlp_only_layers") or ()
     step = f.size("decoder_sparse_step", 1)
-    first = f.count("first_k_dense_replace", f.count("num_dense_layers"))
+    first = f.count("first_k_dense_replace", f.count("num_dense_layers", f.count("moe_layer_start_index")))
+    last, stride = f.raw("moe_layer_end_index"), f.size("moe_layer_interval", 1)
+    enumerated = f.raw("moe_layers_enum")
     freq = f.raw("moe_layer_freq")
     listed = f.listed("mlp_layer_types", f.size("num_hidden_layers"))
     if listed is not None:
-        return listed[i] == "sparse"
+        return choose("mlp_layer_types", str(listed[i]), ("sparse", "dense")) == "sparse"
+    if enumerated is not None:  # "3,4,5", or a list
+        each = enumerated.split(",") if isinstance(enumerated, str) else enumerated
+        return i in {int(n) for n in each if str(n).strip()}
     if isinstance(freq, list):
         return bool(f.listed("moe_layer_freq", f.size("num_hidden_layers"))[i])  # type: ignore[index]
     every = f.size("moe_layer_freq", 1)
-    return i not in dense and (i + 1) % step == 0 and i >= first and i % every == 0
-
-
-def _spelt(f: Fields, name: str) -> str:
-    """Return how the config spells a number of experts: transformers 4 and 5 differ."""
-    spelt = (name, "num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-    return next((n for n in spelt if n in f.config), name)
+    if last is not None and last >= 0 and i > last:
+        return False
+    return i not in dense and (i + 1) % step == (i + 1) % stride == i % every == 0 and i >= first
 
 
 def experts(f: Fields, names: Experts) -> MixtureOfExperts:
     """Return a layer's experts."""
     f.seen("intermediate_size", "experts_per_token", "use_routing_bias", "shared_intermediate_size")
+    f.seen("dense_intermediate_size", "moe_layer_freq", "moe_shared_expert_intermediate_size")
     shared = 0
     if names.shared is not None:
         shared = f.count(names.shared) * f.size(names.d_ff)
     elif names.shared_d_ff is not None:
         shared = f.count(names.shared_d_ff)
     return MixtureOfExperts(
-        n_expert=f.size(_spelt(f, names.n)),
+        n_expert=f.size(names.n),
         top_k=f.size(names.top_k),
         d_ff=f.size(names.d_ff),
         d_ff_shared=shared,
         bias=names.bias,
+        router_bias=names.router_bias,
         shared_gate=names.shared_gate and bool(shared),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scalesim.errors import InvalidInput
 from scalesim.interop import hybrids
 from scalesim.interop.family import Family
 from scalesim.interop.fields import NEEDED, Fields
@@ -42,6 +43,8 @@ def _embedding_norm(f: Fields) -> list[Parameter]:
 
 def _projected(f: Fields) -> list[Parameter]:
     """OPT-350m's embeddings are narrower than its stream."""
+    if not f.flag("layer_norm_elementwise_affine", True):
+        raise InvalidInput("layer_norm_elementwise_affine must be true in an opt config, but is false.")
     d, narrow = f.size("hidden_size"), f.optional("word_embed_proj_dim") or f.size("hidden_size")
     if narrow == d:
         return []
@@ -99,18 +102,22 @@ DENSE: dict[str, Family] = {
     "ministral3": MISTRAL.but(defaults={"sliding_window": None}),
     "qwen2": QWEN2,
     "qwen3": QWEN3,
-    "qwen2_vl_text": QWEN2,
-    "qwen2_5_vl_text": QWEN2,
+    **dict.fromkeys(("qwen2_vl_text", "qwen2_5_vl_text", "qwen2_5_omni_text"), QWEN2),
     "qwen3_vl_text": QWEN3,
     "gemma": _GEMMA,
     "gemma2": GEMMA2,
     "gemma3_text": GEMMA3,
     "phi": Family(
-        rules=Rules(
-            norms=1, qkv_bias=True, output_bias=True, ffn_bias=True, gated=False, qk_norm="qk_layernorm:none"
-        ),
+        layer=hybrids.phi,
+        rules=Rules(norms=1, qkv_bias=True, output_bias=True, ffn_bias=True, gated=False),
         norm_bias=True,
         extras=head_bias,
+    ),
+    "persimmon": Family(
+        layer=hybrids.phi,
+        rules=Rules(qkv_bias=True, output_bias=True, ffn_bias=True, gated=False),
+        defaults={"qk_layernorm": True},
+        norm_bias=True,
     ),
     "phi3": Family(rules=Rules(window="all")),
     "olmo": Family(rules=Rules(norms=0), final_norm=False),
@@ -139,6 +146,7 @@ DENSE: dict[str, Family] = {
     "cohere2": COHERE.but(window="pattern", pattern=4, qk_norm="none", defaults={"sliding_window": 4096}),
     "glm": GLM,
     "glm4": GLM.but(norms=4),
+    "glm4v_text": GLM.but(norms=4, defaults={"head_dim": None}),
     "mimo": QWEN2,
     "nemotron": Family(
         rules=Rules(gated=False, ffn_bias="mlp_bias"), norm_bias=True, defaults={"num_key_value_heads": 8}
@@ -212,7 +220,8 @@ DENSE: dict[str, Family] = {
         defaults={"tie_word_embeddings": False},
     ),
     **dict.fromkeys(("minicpm", "cwm", "iquestcoder"), LLAMA.but(window="listed")),
-    **dict.fromkeys(("exaone", "helium", "internlm3", "emu3_text_model", "internlm2"), LLAMA),
+    **dict.fromkeys(("exaone", "internlm3", "emu3_text_model", "internlm2"), LLAMA),
+    "helium": LLAMA.but(output_bias=False),
     "bitnet": Family(layer=hybrids.bitnet),
     "diffllama": Family(layer=hybrids.diffllama),
     "gpt_neo": Family(

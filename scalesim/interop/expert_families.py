@@ -133,23 +133,29 @@ MIXED: dict[str, Family] = {
     "lfm2_moe": Family(layer=recurrences.lfm2, defaults=TIED, rules=Rules(qk_norm="head", experts=_EXPERTS)),
     "mamba2": Family(layer=recurrences.mamba2, defaults={**TIED, "intermediate_size": None}),
     "mamba": Family(layer=recurrences.mamba, defaults={**TIED, "intermediate_size": None}),
+    **dict.fromkeys(("deepseek_v2", "kimi_k2", "mistral4", "sarvam_mla"), _DEEPSEEK),
     **dict.fromkeys(
-        ("deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm_moe_dsa", "glm4_moe_lite"), _DEEPSEEK
+        ("deepseek_v3", "deepseek_v32", "glm_moe_dsa"),
+        _DEEPSEEK.but(defaults={"first_k_dense_replace": 3, "n_shared_experts": 1}),
     ),
-    **dict.fromkeys(("mistral4", "sarvam_mla", "deepseek_vl_v2_text"), _DEEPSEEK),
-    **dict.fromkeys(("minicpm3", "youtu"), Family(rules=Rules(mixer="latent"), defaults=TIED)),
-    "axk1": Family(layer=hybrids.axk1, rules=_DEEPSEEK.rules),
+    "glm4_moe_lite": _DEEPSEEK.but(defaults={"first_k_dense_replace": 1, "n_shared_experts": 1}),
+    **dict.fromkeys(
+        ("minicpm3", "youtu"), Family(rules=Rules(mixer="latent", ffn_bias="mlp_bias"), defaults=TIED)
+    ),
+    "axk1": Family(layer=hybrids.axk1, rules=_DEEPSEEK.rules, defaults={"first_k_dense_replace": 1}),
     "deepseek": Family(rules=Rules(experts=_SHARED)),
     "dots1": Family(rules=Rules(qk_norm="head", window="listed", experts=_SHARED)),
-    "solar_open": Family(rules=Rules(experts=_SHARED), defaults={"head_dim": 128}),
+    "solar_open": Family(rules=Rules(output_bias=False, experts=_SHARED), defaults={"head_dim": 128}),
     "bailing_moe": Family(
+        layer=hybrids.bailing_moe,
         rules=Rules(
             qk_norm="use_qk_norm:head", qkv_bias="use_qkv_bias", output_bias="use_bias", experts=_SHARED
-        )
+        ),
     ),
-    "sarvam_moe": Family(rules=Rules(qk_norm="use_qk_norm:head", experts=_SHARED)),
+    "sarvam_moe": Family(rules=Rules(output_bias=False, qk_norm="use_qk_norm:head", experts=_SHARED)),
     "hy_v3": Family(
-        rules=Rules(qk_norm="head", experts=_SHARED), defaults={"first_k_dense_replace": 1, "head_dim": 128}
+        rules=Rules(qk_norm="head", ffn_bias="mlp_bias", experts=_SHARED),
+        defaults={"first_k_dense_replace": 1, "head_dim": 128},
     ),
     "hunyuan_v1_moe": Family(
         layer=hybrids.hunyuan, rules=Rules(qk_norm="head"), defaults={"moe_intermediate_size": None}
@@ -181,7 +187,9 @@ MIXED: dict[str, Family] = {
         names={"sliding_window_pattern": "global_attn_every_n_layers"},
         defaults={"head_dim": 128, "num_dense_layers": 1, "sliding_window": 1024},
     ),
-    "aria_text": Family(rules=Rules(experts=Experts(d_ff="intermediate_size", shared="n_shared_experts"))),
+    "aria_text": Family(
+        rules=Rules(ffn_bias="mlp_bias", experts=Experts(d_ff="intermediate_size", shared="n_shared_experts"))
+    ),
     "cohere2_moe": COHERE.but(
         qk_norm="none",
         window="pattern",
@@ -222,8 +230,15 @@ MIXED: dict[str, Family] = {
     ),
     "minimax_m3_vl_text": Family(
         layer=hybrids.minimax_m3,
-        rules=Rules(qk_norm="head", experts=replace(_WITH_SHARED, dense="dense_intermediate_size")),
-        defaults={"head_dim": 128, "num_key_value_heads": 4, "shared_intermediate_size": 3072},
+        rules=Rules(
+            qk_norm="use_qk_norm:head", experts=replace(_WITH_SHARED, dense="dense_intermediate_size")
+        ),
+        defaults={
+            "use_qk_norm": True,
+            "head_dim": 128,
+            "num_key_value_heads": 4,
+            "shared_intermediate_size": 3072,
+        },
     ),
     "kimi_linear": Family(
         layer=recurrences.kimi,
@@ -240,8 +255,7 @@ MIXED: dict[str, Family] = {
     "lfm3": Family(layer=recurrences.lfm3, defaults=TIED, rules=Rules(qk_norm="head")),
     "falcon_mamba": Family(layer=recurrences.mamba, defaults={**TIED, "intermediate_size": None}),
 }
-MIXED["minimax_m3"] = MIXED["minimax_m3_vl_text"]
-MIXED["step3p7"] = MIXED["step3p5"]
+MIXED["glm4v_moe_text"] = MIXED["glm4_moe"].but(qk_norm="none", defaults={"attention_bias": True})
 MIXED["bailing_moe_v2"] = MIXED["bailing_moe"]
 MIXED["hunyuan"] = MIXED["hunyuan_v1_moe"]
 MIXED["qwen3_omni_moe_text"] = MIXED["qwen3_moe"]

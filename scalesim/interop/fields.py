@@ -41,26 +41,26 @@ _WITHOUT_COST = """
     attention_out_multiplier attention_probs_dropout_prob attention_softmax_in_fp32
     attention_value_scale attn_config attn_implementation attn_logit_softcapping attn_pdrop attn_scale
     attn_temperature_tuning audio_config audio_token_id auto_map aux_loss_alpha bad_words_ids
-    begin_suppress_tokens beta_fast bias_dropout_fusion block_norm_eps block_use_xavier_init
-    boa_token_id boi_token_id bos_token_id cache_implementation calc_logits_for_entire_prompt chunk_size
-    chunk_size_feed_forward classifier_dropout clip_qkv cls_token_id compress_rope_theta
-    conv_use_xavier_init cross_attention_hidden_size decoder_start_token_id dim_model_base
-    diversity_penalty do_layer_norm_before do_sample dropout dtype dual_chunk_attention_config
-    early_stopping emb_pdrop embd_pdrop embedding_dropout embedding_fraction embedding_initializer_range
-    embedding_multiplier enable_moe_fp32_combine encoder_no_repeat_ngram_size eoa_token_id
-    eoa_token_index eod_token_id eoi_token_id eos_token_id ep_size expert_dtype expert_selection_fn
-    exponential_decay_length_penalty final_logit_softcapping finetuning_task floor_scale
-    for_llm_compressor forced_bos_token_id forced_eos_token_id full_attn_mod fused_mlp
-    gradient_checkpointing group_limited_greedy hc_eps hc_sinkhorn_iters hidden_act hidden_activation
-    hidden_dropout hidden_dropout_prob id2label image_seq_length image_size image_token_id
-    image_token_index index_local_blocks index_share_for_mtp_iteration indexer_rope_interleave
-    init_config init_device init_method init_std initial_context_length initializer_factor
-    initializer_range input_jitter_noise intermediate_router interpolate_factor is_decoder
-    is_encoder_decoder is_llama_config kda_lower_bound kda_safe_gate key_multiplier label2id
-    lambda_attention lambda_std_dev language layer_norm_elementwise_affine layer_norm_eps
-    layer_norm_epsilon layer_rope_theta layer_switch layerdrop layernorm_epsilon length_penalty
-    linear_a_log_max linear_a_log_min linear_allow_neg_eigval linear_dt_init_floor linear_dt_max
-    linear_dt_min lm_head_multiplier logit_scale logits_scaling mamba_chunk_size mamba_hidden_act
+    begin_suppress_tokens beta_fast bias_dropout_fusion block_dim block_mlp_init_scale block_norm_eps
+    block_out_init_scale block_use_swiglu block_use_xavier_init boa_token_id boi_token_id bos_token_id
+    cache_implementation calc_logits_for_entire_prompt chunk_size chunk_size_feed_forward
+    classifier_dropout clip_qkv cls_token_id compress_rope_theta conv_dim_out conv_use_xavier_init
+    cross_attention_hidden_size decoder_start_token_id dim_model_base diversity_penalty
+    do_layer_norm_before do_sample dropout dtype dual_chunk_attention_config early_stopping emb_pdrop
+    embd_pdrop embedding_dropout embedding_fraction embedding_initializer_range embedding_multiplier
+    enable_moe_fp32_combine encoder_no_repeat_ngram_size eoa_token_id eoa_token_index eod_token_id
+    eoi_token_id eos_token_id ep_size expert_dtype expert_selection_fn exponential_decay_length_penalty
+    final_logit_softcapping finetuning_task floor_scale for_llm_compressor forced_bos_token_id
+    forced_eos_token_id full_attn_mod fused_mlp gradient_checkpointing group_limited_greedy hc_eps
+    hc_sinkhorn_iters hidden_act hidden_activation hidden_dropout hidden_dropout_prob id2label
+    image_seq_length image_size image_token_id image_token_index index_local_blocks
+    index_share_for_mtp_iteration indexer_rope_interleave init_config init_device init_method init_std
+    initial_context_length initializer_factor initializer_range input_jitter_noise intermediate_router
+    interpolate_factor is_decoder is_encoder_decoder is_llama_config kda_lower_bound kda_safe_gate
+    key_multiplier label2id lambda_attention lambda_std_dev language layer_norm_eps layer_norm_epsilon
+    layer_rope_theta layer_switch layerdrop layernorm_epsilon length_penalty linear_a_log_max
+    linear_a_log_min linear_allow_neg_eigval linear_dt_init_floor linear_dt_max linear_dt_min
+    lm_head_multiplier logit_scale logits_scaling mamba_chunk_size mamba_hidden_act
     mamba_inner_layernorms mamba_ssm_dtype mask_token_id masked_softmax_fusion max_length max_seq_len
     max_sequence_length mixer_rms_eps mla_use_nope mlp_expansion_factor mlp_hidden_act mlp_multipliers
     mlp_type mm_hidden_size mm_tokens_per_image model_type moe_apply_router_weight_on_input
@@ -68,7 +68,7 @@ _WITHOUT_COST = """
     moe_router_activation_func moe_router_dtype moe_router_enable_expert_bias
     moe_router_logit_softcapping moe_router_scaling_factor moe_router_topk_scaling_factor
     moe_shared_expert_overlap mtp_layers_block_type mtp_loss_scaling_factor mtp_use_dedicated_embeddings
-    multimodal_projector_bias n_ctx n_group need_fp32_gate no_bias no_repeat_ngram_size
+    multimodal_projector_bias mup_enabled n_ctx n_group need_fp32_gate no_bias no_repeat_ngram_size
     no_rope_layer_interval no_rope_layers norm_eps norm_epsilon norm_head norm_softmax norm_topk_prob
     norm_type num_beam_groups num_beams num_expert_group num_hash_layers num_logits_to_keep
     num_return_sequences offset_alibi order_of_interleaved_layers original_max_position_embeddings
@@ -92,11 +92,11 @@ _WITHOUT_COST = """
     tokenizer_config tokenizer_name top_k top_p topk_group topk_method torch_dtype torchscript
     transformers.js_config transformers_version typical_p unk_token_id unsloth_fixed unsloth_version
     use_associative_scan use_bfloat16 use_bidirectional_attention use_cache use_embedding_sharing
-    use_flash_attn use_gated_activation use_grouped_topk use_head_wise_attn_gate use_mamba_kernels
-    use_mambapy use_moe_router_bias use_parallel_block use_parallel_embedding use_pos_enc
-    use_rope_layers verbose video_token_id vision_config vision_end_token_id vision_feature_layer
-    vision_feature_select_strategy vision_soft_tokens_per_image vision_start_token_id vision_token_id
-    yarn_only_types
+    use_expert_bias use_flash_attn use_gated_activation use_grouped_topk use_head_wise_attn_gate
+    use_mamba_kernels use_mambapy use_moe_router_bias use_parallel_block use_parallel_embedding
+    use_pos_enc use_rope_layers verbose video_token_id vision_config vision_end_token_id
+    vision_feature_layer vision_feature_select_strategy vision_soft_tokens_per_image
+    vision_start_token_id vision_token_id yarn_only_types
 """
 WITHOUT_COST = frozenset(_WITHOUT_COST.split())
 """Fields that change what a model computes or how it is trained, but neither its sizes nor its costs."""
@@ -148,8 +148,8 @@ class Fields:
         if value is None:
             # A null is how configs say "none": it overrides a default, except of a size that must be.
             value = default if key not in self.config or default is NEEDED else None
-        if self._guessed and key not in self.config and isinstance(value, int) and value > 1:
-            value = NEEDED
+        if self._guessed and key not in self.config and isinstance(value, int):
+            value = NEEDED if value > 1 or (value and name in self._defaults) else value
         if value is NEEDED:
             raise InvalidInput(f"{key} is missing from the {self.family} config; a whole number would do.")
         return value

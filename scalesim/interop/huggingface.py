@@ -11,6 +11,7 @@ from typing import Any
 
 from scalesim.errors import InvalidInput
 from scalesim.files import kind_of
+from scalesim.interop.class_defaults import CLASS_DEFAULTS, NESTED_SIZES
 from scalesim.interop.families import FAMILIES, NESTED
 from scalesim.interop.fields import Fields
 from scalesim.interop.left_out import left_out
@@ -108,6 +109,8 @@ def from_huggingface(config: Mapping[str, Any]) -> ImportedConfig:
     if "model_type" not in config:
         raise InvalidInput("model_type is missing from the config; 'llama' would do where it is one.")
     kind = str(config["model_type"])
+    inner = config.get("thinker_config")  # Qwen's that speak
+    config = inner if isinstance(inner, Mapping) else config
     text = next((config[n] for n in _PARTS if isinstance(config.get(n), Mapping)), None)
     nested = kind not in FAMILIES and isinstance(text, Mapping)
     if nested:
@@ -128,7 +131,10 @@ def from_huggingface(config: Mapping[str, Any]) -> ImportedConfig:
         )
         notes = (said + "is read: where its code differs, so does the count.",)
     else:
-        shape, fields = _shape(kind, config)
+        shape, fields = _shape(kind, config, nested=nested)
+        left = [name for name in NESTED_SIZES.get(kind, ()) if nested and name not in config]
+        if left:
+            notes += (f"{', '.join(left)} left out of the text_config: taken as {kind}'s class has them.",)
     missing = left_out(outer, config, shape)
     if nested and not missing:
         notes += (f"Of model_type {outer['model_type']!r} the language model alone is read.",)
@@ -142,9 +148,13 @@ _PARTS = ("text_config", "language_config", "llm_config")
 _LISTS = {"hybrid_override_pattern", "layers_block_type"}
 
 
-def _shape(kind: str, config: Mapping[str, Any], *, guessed: bool = False) -> tuple[Shape, Fields]:
+def _shape(
+    kind: str, config: Mapping[str, Any], *, guessed: bool = False, nested: bool = False
+) -> tuple[Shape, Fields]:
     family = FAMILIES[kind]
-    names, defaults = dict(family.names), dict(family.defaults)
+    names, defaults = dict(family.names), {**family.defaults, **CLASS_DEFAULTS.get(kind, {})}
+    if nested:
+        defaults = {**NESTED_SIZES.get(kind, {}), **defaults}
     for plain in ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"):
         if names.get(plain) not in config and plain in config:  # both spellings are about
             names.pop(plain, None)
@@ -182,24 +192,25 @@ def _read_as(kind: str, config: Mapping[str, Any]) -> tuple[str, Shape, Fields]:
     """Return the known family whose fields a config has: the one its architecture names, or the first."""
     if config.get("is_encoder_decoder"):
         raise InvalidInput(f"model_type {kind!r} has an encoder; models of a decoder alone are read.")
-    if unclear := _unclear(config):
-        raise InvalidInput(
-            f"model_type {kind!r} is not known, and its {' and '.join(unclear)} leave open which tensors it "
-            "has, so its count would be a guess."
-        )
     named = str((config.get("architectures") or [""])[0]).split("For")[0].lower()
     order = sorted(FAMILIES, key=lambda name: name.replace("_", "") != named)
+    if order[0].replace("_", "") != named and (unclear := _unclear(config)):
+        raise InvalidInput(
+            f"model_type {kind!r} is not known, and its fields leave open which tensors it has "
+            f"({', '.join(unclear)}), so its count would be a guess."
+        )
     closest: tuple[int, str, str] | None = None
     for name in order:
         try:
-            shape, fields = _shape(name, config, guessed=True)
+            shape, fields = _shape(name, config, guessed=name.replace("_", "") != named)
         except (InvalidInput, TypeError, AttributeError, IndexError, KeyError):
             continue
         unknown = fields.unknown()
         if not unknown:
             return name, shape, fields
         if closest is None or len(unknown) < closest[0]:
-            closest = (len(unknown), name, ", ".join(unknown))
+            more = f" and {len(unknown) - 6} more" if len(unknown) > 6 else ""
+            closest = (len(unknown), name, ", ".join(unknown[:6]) + more)
     if closest is None:
         raise InvalidInput(f"model_type {kind!r} is not known, and no known one has its fields.")
     raise InvalidInput(

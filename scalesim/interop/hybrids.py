@@ -20,10 +20,27 @@ def apertus(f: Fields, rules: Rules, i: int) -> Block:
     return replace(layer(f, rules, i), extras=(vector("bias", "activation", pair=2),))
 
 
+def phi(f: Fields, rules: Rules, i: int) -> Block:
+    """Phi 1 to 2 and Persimmon: norms of queries and keys, where there are any, have biases."""
+    normed = f.flag("qk_layernorm")
+    block = layer(f, replace(rules, qk_norm="head" if normed else "none"), i)
+    size = f.quotient("hidden_size", "num_attention_heads")
+    biases = tuple(vector("bias", f"{name}_norm_bias", head_dim=size) for name in "qk")
+    return replace(block, extras=biases if normed else ())
+
+
 def axk1(f: Fields, rules: Rules, i: int) -> Block:
     """A.X K1: a norm after the experts."""
     block = layer(f, rules, i)
     return replace(block, norms=3) if isinstance(block.ffn, MixtureOfExperts) else block
+
+
+def bailing_moe(f: Fields, rules: Rules, i: int) -> Block:
+    """Ling 1 and 2: a bias of the router may be a parameter."""
+    biased, block = f.flag("moe_router_enable_expert_bias"), layer(f, rules, i)
+    if biased and isinstance(block.ffn, MixtureOfExperts):
+        block = replace(block, ffn=replace(block.ffn, router_bias=True))
+    return block
 
 
 def bitnet(f: Fields, rules: Rules, i: int) -> Block:
@@ -86,7 +103,7 @@ def laguna(f: Fields, rules: Rules, i: int) -> Block:
     """Laguna: query heads by layer, and a gate for each or for each value."""
     heads = f.optional("num_attention_heads_per_layer") or f.size("num_attention_heads")
     gate = "head" if f.raw("gating", True) in (True, "per-head") else "value"
-    mixer = replace(attention(f, rules, i), gate=gate, n_head=heads)
+    mixer = attention(f, rules, i, gate=gate, n_head=heads)
     return Block(mixer=mixer, ffn=feed_forward(f, rules, i))
 
 
@@ -112,6 +129,7 @@ def minimax_m3(f: Fields, rules: Rules, i: int) -> Block:
         f.size(name, old.get(other, default))
         for name, other, default in zip(names, olds, (4, 128, 128, 16), strict=True)
     )
+    f.seen("moe_intermediate_size", "n_shared_experts")
     kind = layer_kind(f, i, "full_attention", "minimax_m3_sparse")
     sparse = bool(old.get("sparse_attention_freq", [0] * (i + 1))[i]) if kind is None else "sparse" in kind
     mixer = attention(f, rules, i, window=None)
@@ -189,14 +207,14 @@ def gemma_4(f: Fields, rules: Rules, i: int) -> Block:
     n_layer, d = f.size("num_hidden_layers"), f.size("hidden_size")
     shared = i >= n_layer - f.count("num_kv_shared_layers")
     f.seen("use_double_wide_mlp")
-    window = _own_window(f, i, 6)
+    window = None if i == n_layer - 1 else _own_window(f, i, 6)  # its class makes the last layer global
     own: dict[str, Any] = {"window": window, "shared": shared}
     alike = f.flag("attention_k_eq_v")
     wide, fewer = f.size("global_head_dim"), f.optional("num_global_key_value_heads")
     if window is None:
-        own |= {"head_dim": wide, "k_is_v": alike}
-        if alike and fewer:
-            own["n_kv_head"] = fewer
+        own["k_is_v"] = alike
+        if not f.config.get("per_layer_config"):  # which says it otherwise
+            own |= {"head_dim": wide, **({"n_kv_head": fewer} if alike and fewer else {})}
     d_ff = f.size("intermediate_size") * (2 if shared and f.flag("use_double_wide_mlp") else 1)
     extras: tuple[Parameter, ...] = ()
     ffn: FFN = Dense(d_ff=d_ff)
@@ -247,6 +265,8 @@ def mimo_v2(f: Fields, rules: Rules, i: int) -> Block:
         f.listed("hybrid_layer_pattern", f.size("num_hidden_layers")),
         layer_kind(f, i, "full_attention", "sliding_attention"),
     )
+    if pattern is None and kind is None:  # as its class has it
+        kind = "full_attention" if i == 0 or (i + 1) % 6 == 0 else "sliding_attention"
     local = pattern[i] == 1 if pattern is not None else kind == "sliding_attention"
     f.seen("attention_chunk_size")
     prefix = "swa_" if local else ""
@@ -272,10 +292,10 @@ def mimo_v2(f: Fields, rules: Rules, i: int) -> Block:
     )
     moe = f.listed("moe_layer_freq", f.size("num_hidden_layers"))
     listed = f.listed("mlp_layer_types", f.size("num_hidden_layers"))
-    if listed is not None:
-        moe = [kind == "sparse" for kind in listed]
+    if moe is None:
+        moe = [i > 0 for i in range(i + 1)] if listed is None else [kind == "sparse" for kind in listed]
     shared = f.count("n_shared_experts") * f.size("moe_intermediate_size")
-    if moe is not None and moe[i]:
+    if moe[i]:
         n, top_k, width = (
             f.size(x) for x in ("n_routed_experts", "num_experts_per_tok", "moe_intermediate_size")
         )
@@ -338,10 +358,11 @@ def deepseek_v4(f: Fields, rules: Rules, i: int) -> Block:
             ratios[i], "heavily_compressed_attention"
         )
         ratio = ratios[i]
-    elif kind is not None:
-        ratio = rates[kind]
-    else:
+    elif ratios is not None:
         raise InvalidInput(f"compress_ratios must list num_hidden_layers = {n_layer} ratios.")
+    else:
+        kind = kind or tuple(_RATES)[1 + (i < 2 or i % 2 == 0)]
+        ratio = rates[kind]
     sparse = kind == "compressed_sparse_attention"
     mixer = CompressedAttention(
         n_head=f.size("num_attention_heads"),

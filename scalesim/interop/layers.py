@@ -99,8 +99,6 @@ def attention(f: Fields, rules: Rules, i: int, **changes: Any) -> Attention:
     qk_norm = rules.qk_norm
     if ":" in qk_norm:
         name, kind = qk_norm.split(":")
-        if f.flag(name) and kind == "none":
-            raise InvalidInput(f"{name} must be false in a {f.family} config: its norms are not known here.")
         qk_norm = kind if f.flag(name) else "none"
     fields = {
         "n_head": n_head,
@@ -159,7 +157,8 @@ def window(f: Fields, rules: Rules, i: int) -> int | None:
     size = f.optional("sliding_window")
     local = is_local(f, rules, i)
     if local and size is None:
-        if rules.window in ("all", "pattern") and f.raw("layer_types") is None:
+        # Qwen's classes write "sliding_attention" of layers whose window is null: they see all.
+        if "sliding_window" in f.config or f.raw("layer_types") is None:
             return None
         raise InvalidInput("sliding_window is missing, but layer_types has sliding_attention.")
     return size if local else None
@@ -171,7 +170,7 @@ def is_local(f: Fields, rules: Rules, i: int) -> bool:
     kinds = f.listed("layer_types", n_layer)
     pattern = f.raw("sliding_window_pattern")
     used = f.flag("use_sliding_window", default=rules.window not in ("qwen", "listed"))
-    first = f.count("max_window_layers") if rules.window == "qwen" else 0
+    f.seen("max_window_layers")
     if kinds is not None:
         for kind in kinds:
             choose("layer_types", str(kind), ("full_attention", "sliding_attention"))
@@ -179,7 +178,7 @@ def is_local(f: Fields, rules: Rules, i: int) -> bool:
     if not used or rules.window == "none":
         return False
     if rules.window == "qwen":
-        return i >= first and f.raw("sliding_window") is not None
+        return i >= f.count("max_window_layers") and f.raw("sliding_window") is not None
     if isinstance(pattern, str):  # "LLLG"
         return pattern[i % len(pattern)] == "L"
     if rules.window == "pattern":
@@ -196,6 +195,8 @@ def layer_kind(f: Fields, i: int, *known: str, name: str = "layer_types") -> str
 def feed_forward(f: Fields, rules: Rules, i: int) -> FFN:
     """Return layer i's FFN: experts where the family has them there."""
     if rules.experts is not None and has_experts(f, rules.experts, i):
+        if f.flag(rules.ffn_bias):
+            raise InvalidInput(f"{rules.ffn_bias} must be false where {f.family}'s layers have experts.")
         return replace(experts(f, rules.experts), gated=rules.gated)
     d_ff = f.optional("intermediate_size" if rules.experts is None else rules.experts.dense)
     if d_ff is None:

@@ -10,6 +10,7 @@ from scalesim.errors import InvalidInput, choose
 from scalesim.interop.fields import NEEDED, Fields
 from scalesim.interop.layers import Rules, attention, experts, feed_forward, latent, layer_kind
 from scalesim.shape import (
+    Attention,
     Block,
     DeltaNet,
     Dense,
@@ -47,14 +48,17 @@ def qwen_next(f: Fields, rules: Rules, i: int) -> Block:
     )
     full = kind == "full_attention" if kind else (i + 1) % every == 0
     mixer = attention(f, rules, i, window=None, gate=gate) if full else net
-    return Block(mixer=mixer, ffn=feed_forward(f, rules, i))
+    extras: tuple[Parameter, ...] = ()
+    if isinstance(mixer, Attention) and mixer.qkv_bias and gate == "value":  # one matrix with the queries'
+        extras = (vector("bias", "gate_bias", heads=mixer.n_head, head_dim=mixer.head_dim),)
+    return Block(mixer=mixer, ffn=feed_forward(f, rules, i), extras=extras)
 
 
 def minimax(f: Fields, rules: Rules, i: int) -> Block:
     """MiniMax-01: lightning attention, and every eighth layer softmax attention."""
     kinds = f.listed("attn_type_list", f.size("num_hidden_layers"))
     kind = layer_kind(f, i, "linear_attention", "full_attention")
-    full = kinds[i] == 1 if kinds is not None else kind == "full_attention" if kind else (i + 1) % 8 == 0
+    full = kinds[i] == 1 if kinds is not None else kind == "full_attention" if kind else i % 2 == 0
     head_dim = f.optional("head_dim") or f.quotient("hidden_size", "num_attention_heads")
     net = LinearAttention(n_linear_head=f.size("num_attention_heads"), linear_head_dim=head_dim)
     moe = MixtureOfExperts(
@@ -107,7 +111,7 @@ def kimi(f: Fields, rules: Rules, i: int) -> Block:
         raise InvalidInput(
             "layer_types is missing, and so is linear_attn_config.full_attn_layers; a list would do."
         )
-    full = kinds == "full_attention" if kinds else i + 1 in listed  # counted from 1
+    full = kinds == "full_attention" if kinds else i + 1 in (listed or ())  # counted from 1
     mixer: Mixer
     if full:
         mixer = replace(latent(f, i), gate="value" if f.flag("mla_use_output_gate") else "none")
@@ -192,10 +196,11 @@ def nemotron_h(f: Fields, rules: Rules, i: int) -> Block:
     kind = choose("hybrid_override_pattern", kinds[i], ("M", "*", "-", "E"))
     mamba = _mamba_2(
         f, n_heads="mamba_num_heads", d_head="mamba_head_dim", d_state="ssm_state_size", n_groups="n_groups",
-        d_conv="conv_kernel", conv_bias="use_conv_bias", proj_bias="mamba_proj_bias",
+        d_conv="conv_kernel", conv_bias="use_conv_bias", proj_bias="use_bias",
     )  # fmt: skip
     head_dim = f.optional("head_dim", f.optional("attention_head_dim"))
-    f.seen("use_bias")
+    f.seen("use_bias", "intermediate_size", "moe_intermediate_size", "moe_shared_expert_intermediate_size")
+    f.seen("n_routed_experts", "n_shared_experts", "num_experts_per_tok", "mlp_bias", "attention_bias")
     if kind == "M":
         return Block(mixer=mamba, norms=1)
     if kind == "*":
@@ -210,7 +215,7 @@ def nemotron_h(f: Fields, rules: Rules, i: int) -> Block:
         n_expert=f.size("n_routed_experts"),
         top_k=f.size("num_experts_per_tok"),
         d_ff=f.size("moe_intermediate_size"),
-        d_ff_shared=shared * f.count("moe_shared_expert_intermediate_size"),
+        d_ff_shared=f.count("moe_shared_expert_intermediate_size") if shared else 0,
         d_expert=f.optional("moe_latent_size"),
         gated=False,
     )
@@ -272,6 +277,8 @@ def falcon_h1(f: Fields, rules: Rules, i: int) -> Block:
         raise InvalidInput(
             f"mamba_d_ssm must be mamba_n_heads mamba_d_head = {heads * own.ssm_head_dim}, but is {d_ssm}."
         )
+    if f.flag("mamba_proj_bias") != f.flag("projectors_bias"):
+        raise InvalidInput("projectors_bias must equal mamba_proj_bias in a falcon_h1 config.")
     own = replace(own, norm=f.flag("mamba_rms_norm"))
     f.seen("projectors_bias", "mamba_norm_before_gate", "mamba_use_mlp", "attn_layer_indices")
     return Block(mixer=Together((attention(f, rules, i, window=None), own)), ffn=feed_forward(f, rules, i))
@@ -280,7 +287,8 @@ def falcon_h1(f: Fields, rules: Rules, i: int) -> Block:
 def lfm2(f: Fields, rules: Rules, i: int) -> Block:
     """LFM2: short convolutions, attention in the layers that are listed."""
     kind = layer_kind(f, i, "conv", "full_attention")
-    full = kind == "full_attention" if kind else i in (f.listed("full_attn_idxs") or ())
+    listed = f.listed("full_attn_idxs")
+    full = kind == "full_attention" if kind else listed is None or i in listed
     d = f.size("hidden_size")
     conv = ShortConv(
         width=f.optional("conv_dim") or d, kernel=f.size("conv_L_cache", 3), bias=f.flag("conv_bias")
@@ -292,21 +300,15 @@ def lfm2(f: Fields, rules: Rules, i: int) -> Block:
         times, multiple = f.raw("block_ffn_dim_multiplier", 1.0), f.size("block_multiple_of", 256)
         width = int(2 * (f.optional("block_ff_dim") or ffn.d_ff) / 3)
         ffn = Dense(d_ff=multiple * -(-int(width * (1.0 if times is None else times)) // multiple))
-    f.seen(
-        "block_dim",
-        "block_mlp_init_scale",
-        "block_out_init_scale",
-        "block_use_swiglu",
-        "num_heads",
-        "conv_dim_out",
-    )
-    f.seen("use_expert_bias", "block_multiple_of", "block_ffn_dim_multiplier", "block_ff_dim")
+    f.seen("num_heads", "full_attn_idxs", "block_multiple_of", "block_ffn_dim_multiplier", "block_ff_dim")
     return Block(mixer=mixer, ffn=ffn)
 
 
 def lfm3(f: Fields, rules: Rules, i: int) -> Block:
     """LFM3: short convolutions and gated attention, of which some sees a window; norms before and after."""
     kind = layer_kind(f, i, "conv", "full_attention", "sliding_attention")
+    if kind is None:
+        raise InvalidInput("layer_types is missing from the lfm3 config; a list would do.")
     d, window = f.size("hidden_size"), f.optional("sliding_window")
     mixer: Mixer = ShortConv(width=d, kernel=f.size("conv_L_cache", 7), bias=f.flag("conv_bias"))
     gate = "head" if f.flag("use_attention_gate", True) else "none"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from scalesim.errors import InvalidInput
 from scalesim.interop import hybrids
 from scalesim.interop.family import Family
@@ -58,7 +60,10 @@ def _projected(f: Fields) -> list[Parameter]:
 
 
 LLAMA = Family(rules=Rules(ffn_bias="mlp_bias"))
-MISTRAL = Family(rules=Rules(window="all"), defaults={"sliding_window": 4096, "num_key_value_heads": 8})
+_BARE = Rules(qkv_bias=False, output_bias=False)
+MISTRAL = Family(
+    rules=replace(_BARE, window="all"), defaults={"sliding_window": 4096, "num_key_value_heads": 8}
+)
 QWEN2 = Family(
     rules=Rules(qkv_bias=True, output_bias=False, window="qwen"),
     defaults={"num_key_value_heads": 32, "use_sliding_window": False, "max_window_layers": 28},
@@ -82,15 +87,19 @@ GLM = Family(
     defaults={"num_key_value_heads": 2, "head_dim": 128, "attention_bias": True},
 )
 GRANITE = Family(rules=Rules(ffn_bias="mlp_bias"))
+
+
 _GPT2 = Family(
-    rules=Rules(qkv_bias=True, output_bias=True, ffn_bias=True, gated=False),
+    rules=Rules(plain_heads=True, qkv_bias=True, output_bias=True, ffn_bias=True, gated=False),
     names=_GPT,
     defaults={**TIED, "intermediate_size": None, "max_position_embeddings": NEEDED},
     norm_bias=True,
     positions=0,
 )
 _NEOX = Family(
-    rules=Rules(qkv_bias="attention_bias", output_bias="attention_bias", ffn_bias=True, gated=False),
+    rules=Rules(
+        plain_heads=True, qkv_bias="attention_bias", output_bias="attention_bias", ffn_bias=True, gated=False
+    ),
     defaults={"attention_bias": True},
     norm_bias=True,
 )
@@ -115,11 +124,11 @@ DENSE: dict[str, Family] = {
     ),
     "persimmon": Family(
         layer=hybrids.phi,
-        rules=Rules(qkv_bias=True, output_bias=True, ffn_bias=True, gated=False),
+        rules=Rules(plain_heads=True, qkv_bias=True, output_bias=True, ffn_bias=True, gated=False),
         defaults={"qk_layernorm": True},
         norm_bias=True,
     ),
-    "phi3": Family(rules=Rules(window="all")),
+    "phi3": Family(rules=replace(_BARE, window="all")),
     "olmo": Family(rules=Rules(norms=0), final_norm=False),
     "olmo2": OLMO2,
     "olmo3": OLMO2.but(window="pattern", pattern=4, defaults={"sliding_window": 4096}),
@@ -164,9 +173,15 @@ DENSE: dict[str, Family] = {
         ),
     ),
     "gpt2": _GPT2,
-    "gpt_bigcode": _GPT2.but(kv=lambda f: 1 if f.flag("multi_query", True) else None),
+    "gpt_bigcode": _GPT2.but(plain_heads=False, kv=lambda f: 1 if f.flag("multi_query", True) else None),
     "opt": Family(
-        rules=Rules(qkv_bias="enable_bias", output_bias="enable_bias", ffn_bias="enable_bias", gated=False),
+        rules=Rules(
+            plain_heads=True,
+            qkv_bias="enable_bias",
+            output_bias="enable_bias",
+            ffn_bias="enable_bias",
+            gated=False,
+        ),
         names={"intermediate_size": "ffn_dim"},
         defaults={**TIED, "enable_bias": True, "max_position_embeddings": NEEDED},
         norm_bias=True,
@@ -175,14 +190,14 @@ DENSE: dict[str, Family] = {
         extras=_projected,
     ),
     "bloom": Family(
-        rules=Rules(qkv_bias=True, output_bias=True, ffn_bias=True, gated=False),
+        rules=Rules(plain_heads=True, qkv_bias=True, output_bias=True, ffn_bias=True, gated=False),
         names={"num_hidden_layers": "n_layer", "num_attention_heads": "n_head"},
         defaults={**TIED, "intermediate_size": None},
         norm_bias=True,
         extras=_embedding_norm,
     ),
     "mpt": Family(
-        rules=Rules(qkv_bias=False, output_bias=False, gated=False),
+        rules=Rules(plain_heads=True, qkv_bias=False, output_bias=False, gated=False),
         names={
             "hidden_size": "d_model",
             "num_hidden_layers": "n_layers",
@@ -208,7 +223,9 @@ DENSE: dict[str, Family] = {
     "seed_oss": LLAMA.but(
         qkv_bias="attention_bias", output_bias="attention_out_bias", defaults={"head_dim": 128}
     ),
-    "exaone4": Family(rules=Rules(qk_norm="head", window="listed"), defaults={"num_key_value_heads": 32}),
+    "exaone4": Family(
+        rules=replace(_BARE, qk_norm="head", window="listed"), defaults={"num_key_value_heads": 32}
+    ),
     "ernie4_5": Family(
         rules=Rules(qkv_bias="use_bias", output_bias="use_bias", ffn_bias="use_bias"),
         defaults={**TIED, "head_dim": 128},
@@ -219,14 +236,15 @@ DENSE: dict[str, Family] = {
         rules=Rules(gated=False, qk_norm="head"),
         defaults={"tie_word_embeddings": False},
     ),
-    **dict.fromkeys(("minicpm", "cwm", "iquestcoder"), LLAMA.but(window="listed")),
+    **dict.fromkeys(("minicpm", "iquestcoder"), LLAMA.but(window="listed")),
+    "cwm": LLAMA.but(qkv_bias=False, output_bias=False, window="listed"),
     **dict.fromkeys(("exaone", "internlm3", "emu3_text_model", "internlm2"), LLAMA),
     "helium": LLAMA.but(output_bias=False),
     "bitnet": Family(layer=hybrids.bitnet),
     "diffllama": Family(layer=hybrids.diffllama),
     "gpt_neo": Family(
         layer=hybrids.gpt_neo,
-        rules=Rules(qkv_bias=False, output_bias=True, ffn_bias=True, gated=False),
+        rules=Rules(plain_heads=True, qkv_bias=False, output_bias=True, ffn_bias=True, gated=False),
         names={"num_hidden_layers": "num_layers", "num_attention_heads": "num_heads"},
         defaults={**TIED, "intermediate_size": None, "max_position_embeddings": NEEDED},
         norm_bias=True,
@@ -241,6 +259,6 @@ DENSE: dict[str, Family] = {
     ),
     "nanochat": Family(rules=Rules(norms=0, gated=False), final_norm=False),
     "vaultgemma": GEMMA2.but(norms=2),
-    **dict.fromkeys(("phi4mm", "phi4_multimodal"), Family(rules=Rules(window="all"))),
+    **dict.fromkeys(("phi4mm", "phi4_multimodal"), Family(rules=replace(_BARE, window="all"))),
 }
 """Each by its name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from scalesim.interop import hybrids, recurrences
+from scalesim.interop import hybrids, mixtures, recurrences
 from scalesim.interop.dense_families import (
     COHERE,
     GEMMA3,
@@ -22,13 +22,17 @@ from scalesim.interop.layers import Experts, Rules
 __all__ = ["MIXED"]
 
 _EXPERTS = Experts()
-_SHARED = Experts(shared="n_shared_experts")
+_SHARED = Experts(n="n_routed_experts", shared="n_shared_experts")
 _GATED = Experts(shared_d_ff="shared_expert_intermediate_size", shared_gate=True)
 _BESIDE = Experts(shared_d_ff="shared_expert_intermediate_size")
 _LOCAL = Experts(n="num_local_experts", d_ff="intermediate_size")
 _WITH_SHARED = replace(_LOCAL, shared_d_ff="shared_intermediate_size")
 _DEEPSEEK = Family(rules=Rules(mixer="latent", ffn_bias=False, experts=_SHARED))
-_MINIMAX = Family(layer=recurrences.minimax, defaults={"num_key_value_heads": 8})
+_MINIMAX = Family(
+    layer=recurrences.minimax,
+    rules=Rules(qkv_bias=False, output_bias=False),
+    defaults={"num_key_value_heads": 8},
+)
 
 MIXED: dict[str, Family] = {
     "mixtral": MISTRAL.but(experts=_LOCAL),
@@ -73,6 +77,8 @@ MIXED: dict[str, Family] = {
         defaults={"sliding_window": 512, "global_head_dim": 512, "vocab_size": 262144},
     ),
     "phimoe": MISTRAL.but(
+        qkv_bias="attention_bias",
+        output_bias="attention_bias",
         experts=_LOCAL,
         norm_bias=True,
         extras=lambda f: head_bias(f) if f.flag("lm_head_bias") else [],
@@ -99,15 +105,17 @@ MIXED: dict[str, Family] = {
     ),
     "minimax_m2": Family(
         rules=Rules(
+            qkv_bias=False,
+            output_bias=False,
             qk_norm="use_qk_norm:projection",
             experts=_LOCAL,
         ),
         defaults={"use_qk_norm": True, "head_dim": 128, "num_key_value_heads": 8},
     ),
     **dict.fromkeys(("minimax", "minimax_text_01", "minimax_m1"), _MINIMAX),
-    "mimo_v2_flash": Family(layer=hybrids.mimo_v2),
+    "mimo_v2_flash": Family(layer=mixtures.mimo_v2),
     "llama4_text": Family(
-        layer=hybrids.llama_4, defaults={"num_key_value_heads": 8, "head_dim": 128, "num_experts_per_tok": 1}
+        layer=mixtures.llama_4, defaults={"num_key_value_heads": 8, "head_dim": 128, "num_experts_per_tok": 1}
     ),
     "gpt_oss": Family(
         rules=Rules(
@@ -142,12 +150,12 @@ MIXED: dict[str, Family] = {
     **dict.fromkeys(
         ("minicpm3", "youtu"), Family(rules=Rules(mixer="latent", ffn_bias="mlp_bias"), defaults=TIED)
     ),
-    "axk1": Family(layer=hybrids.axk1, rules=_DEEPSEEK.rules, defaults={"first_k_dense_replace": 1}),
+    "axk1": Family(layer=mixtures.axk1, rules=_DEEPSEEK.rules, defaults={"first_k_dense_replace": 1}),
     "deepseek": Family(rules=Rules(experts=_SHARED)),
     "dots1": Family(rules=Rules(qk_norm="head", window="listed", experts=_SHARED)),
     "solar_open": Family(rules=Rules(output_bias=False, experts=_SHARED), defaults={"head_dim": 128}),
     "bailing_moe": Family(
-        layer=hybrids.bailing_moe,
+        layer=mixtures.bailing_moe,
         rules=Rules(
             qk_norm="use_qk_norm:head", qkv_bias="use_qkv_bias", output_bias="use_bias", experts=_SHARED
         ),
@@ -158,7 +166,7 @@ MIXED: dict[str, Family] = {
         defaults={"first_k_dense_replace": 1, "head_dim": 128},
     ),
     "hunyuan_v1_moe": Family(
-        layer=hybrids.hunyuan, rules=Rules(qk_norm="head"), defaults={"moe_intermediate_size": None}
+        layer=mixtures.hunyuan, rules=Rules(qk_norm="head"), defaults={"moe_intermediate_size": None}
     ),
     "exaone_moe": Family(
         rules=Rules(
@@ -200,7 +208,7 @@ MIXED: dict[str, Family] = {
         defaults={"sliding_window": 4096, "head_dim": 128},
     ),
     "dbrx": Family(
-        layer=hybrids.dbrx,
+        layer=mixtures.dbrx,
         names={
             "hidden_size": "d_model",
             "num_hidden_layers": "n_layers",
@@ -211,15 +219,15 @@ MIXED: dict[str, Family] = {
     "flex_olmo": OLMO2.but(experts=replace(_EXPERTS, d_ff="intermediate_size")),
     "granitemoe_swa": Family(rules=Rules(sinks=True, window="listed", experts=_WITH_SHARED)),
     "mellum": QWEN3.but(experts=_EXPERTS, window="listed"),
-    "kolibri1": QWEN3.but(norms=4, window="listed", experts=_BESIDE),
+    "kolibri1": QWEN3.but(qkv_bias=False, output_bias=False, norms=4, window="listed", experts=_BESIDE),
     "flint": QWEN3.but(sinks=True, window="listed", experts=_BESIDE),
     "laguna": Family(
-        layer=hybrids.laguna,
+        layer=mixtures.laguna,
         rules=Rules(qk_norm="head", window="listed", experts=replace(_BESIDE, router_bias=True)),
         defaults={"first_k_dense_replace": 1, "head_dim": 128, "num_key_value_heads": 8},
     ),
     "step3p5": Family(
-        layer=hybrids.step,
+        layer=mixtures.step,
         rules=Rules(
             qk_norm="head",
             gate="head",
@@ -229,9 +237,12 @@ MIXED: dict[str, Family] = {
         defaults={"head_dim": 128, "num_key_value_heads": 8, "first_k_dense_replace": 3},
     ),
     "minimax_m3_vl_text": Family(
-        layer=hybrids.minimax_m3,
+        layer=mixtures.minimax_m3,
         rules=Rules(
-            qk_norm="use_qk_norm:head", experts=replace(_WITH_SHARED, dense="dense_intermediate_size")
+            qkv_bias=False,
+            output_bias=False,
+            qk_norm="use_qk_norm:head",
+            experts=replace(_WITH_SHARED, dense="dense_intermediate_size"),
         ),
         defaults={
             "use_qk_norm": True,

@@ -218,6 +218,10 @@ class Fields:
         """Take fields as read that change nothing here, beside those that do."""
         self._read.update(names)
 
+    def is_used(self, name: str) -> bool:
+        """Tell whether a field was read, or is one that any model may have."""
+        return name in self._read or name in WITHOUT_COST
+
     def unknown(self) -> tuple[str, ...]:
         """Return the fields that were not read and are not known to cost nothing.
 

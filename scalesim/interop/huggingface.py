@@ -131,7 +131,7 @@ def from_huggingface(config: Mapping[str, Any]) -> ImportedConfig:
         )
         notes = (said + "is read: where its code differs, so does the count.",)
     else:
-        shape, fields = _shape(kind, config, nested=nested)
+        shape, fields = shape_of(kind, config, nested=nested)
         left = [name for name in NESTED_SIZES.get(kind, ()) if nested and name not in config]
         if left:
             notes += (f"{', '.join(left)} left out of the text_config: taken as {kind}'s class has them.",)
@@ -148,9 +148,10 @@ _PARTS = ("text_config", "language_config", "llm_config")
 _LISTS = {"hybrid_override_pattern", "layers_block_type"}
 
 
-def _shape(
+def shape_of(
     kind: str, config: Mapping[str, Any], *, guessed: bool = False, nested: bool = False
 ) -> tuple[Shape, Fields]:
+    """Return the shape of a config of a known model type, and its fields as they were read."""
     family = FAMILIES[kind]
     names, defaults = dict(family.names), {**family.defaults, **CLASS_DEFAULTS.get(kind, {})}
     if nested:
@@ -202,7 +203,7 @@ def _read_as(kind: str, config: Mapping[str, Any]) -> tuple[str, Shape, Fields]:
     closest: tuple[int, str, str] | None = None
     for name in order:
         try:
-            shape, fields = _shape(name, config, guessed=name.replace("_", "") != named)
+            shape, fields = shape_of(name, config, guessed=name.replace("_", "") != named)
         except (InvalidInput, TypeError, AttributeError, IndexError, KeyError):
             continue
         unknown = fields.unknown()

@@ -53,7 +53,8 @@ class Rules:
 
     `qk_norm` may be `field:kind`. `window` tells which layers are local: all, as `layer_types` lists, every
     one but each `pattern`-th, or Qwen's from max_window_layers on. `one_norm` is a field (or a function) that
-    makes one norm serve attention and FFN, `post_norm` one that adds a norm after each.
+    makes one norm serve attention and FFN, `post_norm` one that adds a norm after each. `plain_heads`: its
+    class knows neither KV heads nor a size of heads.
     """
 
     mixer: Literal["attention", "latent"] = "attention"
@@ -70,6 +71,7 @@ class Rules:
     window: Literal["none", "all", "listed", "pattern", "qwen"] = "none"
     pattern: int = 1
     kv: Callable[[Fields], int | None] | None = None
+    plain_heads: bool = False
     experts: Experts | None = None
 
 
@@ -89,6 +91,8 @@ def layer(f: Fields, rules: Rules, i: int) -> Block:
 def heads(f: Fields, rules: Rules) -> tuple[int, int, int]:
     """Return query heads, KV heads and head_dim."""
     n_head = f.size("num_attention_heads")
+    if rules.plain_heads:
+        return n_head, n_head, f.quotient("hidden_size", "num_attention_heads")
     own = rules.kv(f) if rules.kv is not None else f.optional("num_key_value_heads")
     return n_head, own or n_head, f.optional("head_dim") or f.quotient("hidden_size", "num_attention_heads")
 

@@ -8,6 +8,7 @@ import pytest
 from scalesim.cost.memory import weight_bytes
 from scalesim.errors import InvalidInput
 from scalesim.interop import from_huggingface, read_config
+from scalesim.shape import count_params
 
 
 def config(kind, d, layers, heads, ff, vocab, kv=None, **fields):
@@ -396,6 +397,10 @@ def test_an_unknown_type_with_known_fields_is_read_as_that_and_said():
         ),
         ({**LLAMA, "quantization_config": {"quant_method": "quip"}}, "quant_method 'quip' is not known"),
         (
+            {**LLAMA, "quantization_config": {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"}},
+            "quant_algo 'MIXED_PRECISION' is not known",
+        ),
+        (
             {**LLAMA, "quantization_config": {"quant_method": "gptq"}},
             "bits is missing from quantization_config",
         ),
@@ -448,8 +453,19 @@ def test_bits_of_every_quantiser():
     assert bits(quant_method="mxfp4") == pytest.approx(4.25)
     assert bits(quant_method="modelopt", quant_algo="NVFP4") == pytest.approx(4.5)
     assert bits(quant_method="modelopt", quant_algo="FP8") == pytest.approx(8, rel=0.01)
+    assert bits(quant_method="modelopt", quant_algo="W4A16_AWQ") == 4.125
+    assert bits(quant_method="bitnet") == 2
+    own = {"weight": {"dtype": "fp4", "group_size": 32, "qscheme": "per_group"}}
+    assert bits(quant_method="quark", global_quant_config=own) == 4.25
     group = {"weights": {"num_bits": 4, "group_size": 128, "symmetric": True}}
     assert bits(quant_method="compressed-tensors", config_groups={"group_0": group}) == 4.125
+    fp8 = {"targets": ["re:.*self_attn.*"], "weights": {"num_bits": 8, "type": "float"}}
+    fp4 = {"targets": ["re:.*experts.*"], "weights": {"num_bits": 4, "type": "float", "group_size": 16}}
+    two = {"quant_method": "compressed-tensors", "config_groups": {"group_0": fp8, "group_1": fp4}}
+    mixed = from_huggingface({**EXPERTS, "quantization_config": two})
+    routed = 48 * 128 * 3 * 2048 * 768
+    others = count_params(mixed.shape, "paper") - routed
+    assert mixed.weight_bits == pytest.approx((4.5 * routed + 8 * others) / (routed + others), rel=0.001)
     assert bits(quant_method="awq", bits=4, group_size=128, modules_to_not_convert=["mlp"]) > 12
     # The experts alone are quantised: attention is kept.
     kept = ["model.layers.*.self_attn", "model.layers.*.mlp.router"]

@@ -44,7 +44,8 @@ _WITHOUT_COST = """
     begin_suppress_tokens beta_fast bias_dropout_fusion block_dim block_mlp_init_scale block_norm_eps
     block_out_init_scale block_use_swiglu block_use_xavier_init boa_token_id boi_token_id bos_token_id
     cache_implementation calc_logits_for_entire_prompt chunk_size chunk_size_feed_forward
-    classifier_dropout clip_qkv cls_token_id compress_rope_theta conv_dim_out conv_use_xavier_init
+    classifier_dropout clip_qkv cls_token_id compress_rope_parameters compress_rope_theta conv_dim_out
+    conv_use_xavier_init
     cross_attention_hidden_size decoder_start_token_id dim_model_base diversity_penalty
     do_layer_norm_before do_sample dropout dtype dual_chunk_attention_config early_stopping emb_pdrop
     embd_pdrop embedding_dropout embedding_fraction embedding_initializer_range embedding_multiplier

@@ -77,6 +77,7 @@ class Quantised:
 _MODULES = {
     "o_proj": ("self_attn.o_proj", "self_attn.dense", "linear_attn.out_proj", "mixer.out_proj"),
     "router": ("mlp.gate", "mlp.router", "block_sparse_moe.gate", "mlp.gate.weight", "mixer.gate"),
+    "attention_gate": ("self_attn.g_proj", "self_attn.gate_proj"),
     "shared_gate": ("mlp.shared_expert_gate",),
     "in_proj": ("mixer.in_proj", "mamba.in_proj"),
     "bc_proj": ("mixer.in_proj",),
@@ -222,7 +223,7 @@ def _compressed(own: Mapping[str, Any], kept: tuple[str, ...]) -> Quantised:
     if not isinstance(groups, Mapping) or not groups:
         raise InvalidInput("config_groups is missing from quantization_config; an object would do.")
     found = {name: _compressed_group(group) for name, group in groups.items()}
-    of_experts = [name for name, group in groups.items() if "expert" in str(group)]
+    of_experts = [n for n, g in groups.items() if re.search("expert|ffn|mlp", str(g.get("targets")))]
     experts = found.pop(of_experts[0]) if len(found) > 1 and of_experts else None
     bits, group, block, scale_bits = next(iter(found.values()))
     notes = (f"{len(found) - 1} further config_groups are not read.",) if len(found) > 1 else ()

@@ -124,6 +124,7 @@ class Fields:
         self._names, self._defaults = names, {**DEFAULTS, **defaults}
         self._read: set[str] = set()
         self.layer: int | None = None
+        self.last = ""
 
     def key(self, name: str) -> str:
         """Return what this config calls a field."""
@@ -144,6 +145,7 @@ class Fields:
         default = self._defaults.get(name, default)
         key = self.key(name)
         self._read.add(key)
+        self.last = key
         value = self._own(key)
         value = self.config.get(key) if value is None else value
         if value is None:

@@ -16,6 +16,7 @@ from scalesim.interop.families import FAMILIES, NESTED
 from scalesim.interop.fields import Fields
 from scalesim.interop.left_out import left_out
 from scalesim.interop.quantised import Quantised, read_quantisation
+from scalesim.schema import shown
 from scalesim.shape import Shape
 
 __all__ = ["ImportedConfig", "from_huggingface", "read_config"]
@@ -170,8 +171,14 @@ def shape_of(
     f.seen("num_attention_heads", "num_key_value_heads", "head_dim")  # of attention that no layer may have
     f.seen("use_mtp", "quantization_config", "compression_config", "pad_vocab_size_multiple")
     blocks = []
-    for f.layer in range(n_layer):
-        blocks.append(family.layer(f, family.rules, f.layer))
+    try:
+        for f.layer in range(n_layer):
+            blocks.append(family.layer(f, family.rules, f.layer))
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        said = shown(config.get(f.last))
+        raise InvalidInput(f"{f.last} is not what a {kind} config has there, but {said}: {error}.") from None
     f.layer = None
     rows = f.optional("max_position_embeddings")
     # Falcon and GPT-J may state `alibi` or rotary positions: only families with a table have `positions`.

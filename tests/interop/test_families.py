@@ -390,6 +390,12 @@ def test_an_unknown_type_with_known_fields_is_read_as_that_and_said():
             {**TOTALS["ling-mini-2.0"][1], "model_type": "kimi_linear", **MLA},
             "layer_types is missing, and so is linear_attn_config.full_attn_layers",
         ),
+        ({**TOTALS["minimax-text-01"][1], "attn_type_list": [[]] * 79}, "attn_type_list must list"),
+        ({**TOTALS["gemma-3n-e4b"][1], "intermediate_size": [1]}, "intermediate_size is not what a gemma3n"),
+        (
+            {**TOTALS["mpt-7b"][1], "expansion_ratio": "4"},
+            "expansion_ratio is not what a mpt config has there",
+        ),
         ({"model_type": "llava", "vision_config": {}}, "text_config is missing from the llava config"),
         (
             {**TOTALS["kimi-k2"][1], "num_key_value_heads": 8},

@@ -116,7 +116,7 @@ def to_huggingface(shape: Shape, *, max_context: int = 131072, rope_theta: float
             found, why = _differs(shape, kind, written)
             if not found:
                 return _trimmed(written, kind)
-            closest = min(closest, (found, why))
+            closest = min(closest, (found, why), key=lambda reading: reading[0])
     raise InvalidInput(closest[1])
 
 
@@ -333,10 +333,6 @@ def _experts_said(moe: MixtureOfExperts, first: int, ffns: list[Any], kind: str)
 
 def _differs(shape: Shape, kind: str, written: dict[str, Any]) -> tuple[int, str]:
     """Return how many fields of a shape a model type reads otherwise, and a sentence of the first."""
-    if kind in _DIVIDED and shape.d_model % int(shape.n_head or 1):
-        return 97, (
-            f"n_head must divide d_model = {shape.d_model} to be written as a {kind}, but is {shape.n_head}."
-        )
     picks: list[Any] = [b.mixer for b in shape.blocks if getattr(b.mixer, "index_top_k", None) is not None]
     without = ("deepseek_v3", "deepseek_v32")[: 1 + any(m.n_index_head is None for m in picks)]
     if isinstance(shape.mixer, LatentAttention) and picks and kind in without:
@@ -351,11 +347,15 @@ def _differs(shape: Shape, kind: str, written: dict[str, Any]) -> tuple[int, str
     if len(read.blocks) < len(shape.blocks):
         each = [_fields(shape.replace(blocks=(b,), order=())) for b in shape.blocks]
         apart = [n for n in each[0] if n != "layers" and len({repr(one.get(n)) for one in each}) > 1]
-        return len(wrong), f"blocks that differ in {', '.join(apart)} cannot be written as a {kind}."
+        return 1 + len(wrong), f"blocks that differ in {', '.join(apart)} cannot be written as a {kind}."
+    if not wrong and read != shape:
+        return 98, f"the order of blocks cannot be written as a {kind}."
+    if not wrong and kind in _DIVIDED and shape.d_model % int(shape.n_head):
+        return 1, f"n_head must divide d_model = {shape.d_model} in a {kind}'s config, but is {shape.n_head}."
     if not wrong:
-        return (0, "") if read == shape else (98, f"the order of blocks cannot be written as a {kind}.")
+        return 0, ""
     want, got = (repr(found.get(wrong[0], "absent")) for found in (named, other))
-    return len(wrong), f"{wrong[0]} must be {got} to be written as a {kind}, but is {want}."
+    return 1 + len(wrong), f"{wrong[0]} must be {got} to be written as a {kind}, but is {want}."
 
 
 def _without_router_bias(shape: Shape) -> Shape:

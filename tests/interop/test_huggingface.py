@@ -212,10 +212,11 @@ def test_transformers_builds_a_design_with_the_same_parameters(shape):
     ("change", "says"),
     [
         ({"d_model": 2048.0}, "d_model must be a whole number"),
-        ({"gated_ffn": False, "window": 64}, "gated_ffn must be True to be written as a ministral, but is F"),
-        ({"norms_per_layer": 3}, "norms_per_layer must be 1 to be written as a cohere, but is 3"),
+        ({"gated_ffn": False, "window": 64}, "gated_ffn must be True to be written as a mistral, but is F"),
+        ({"norms_per_layer": 3}, "norms_per_layer must be 2 to be written as a llama, but is 3"),
         ({"qkv_bias": True, "ffn_bias": True, "qk_norm": "head"}, "qk_norm must be 'none' to be written"),
         ({"head_dim": 63}, "head_dim must be even"),
+        ({"n_head": 3, "gated_ffn": False}, "n_head must divide d_model = 64 in a arcee's config, but is 3"),
     ],
 )
 def test_designs_that_no_llama_holds_are_named(change, says):

@@ -198,15 +198,19 @@ def _rates(shape: Shape, workload: Workload, hardware: Hardware, parallel: Paral
     """Loads of Poisson arrivals, from a few requests at a time to as many as can be served."""
     job, groups = _shared(workload, parallel)
     prompt, decoded, room = _tokens(job)
-    most = jnp.minimum(0.995 * room / prompt, job.batch_size / (decoded + larger(prompt / room, 1.0)))
+    seats = job.batch_size
+    most = 0.99 * jnp.minimum(room / prompt, seats / (decoded + larger(prompt / room, 1.0)))
     per_step = most * jnp.exp(jnp.linspace(-6.0, 0.0, _GRID))
 
     def at(r: Num) -> UnderLoad:
         s = _steps(shape, job, hardware, parallel, r)
-        service = s.prompt * s.mixed
+        rate, service = r / s.mean, s.prompt * s.mixed
         # Half a step until the next begins, the prompts before (M/D/1), its own.
         ttft = s.mean / 2 + service * (1 + s.busy / (2 * (1 - s.busy)))
-        rate = r / s.mean
+        # Until one of the seats is free (M/G/c by Sakasegawa 1977, answers of about one length).
+        stay = ttft + decoded * s.mean
+        taken = jnp.minimum(rate * stay / seats, 0.99)
+        ttft = ttft + stay / seats * taken ** (jnp.sqrt(2 * (seats + 1)) - 1) / (1 - taken) / 2
         return UnderLoad(
             groups * rate * (ttft + decoded * s.mean), groups * s.running, groups * rate, ttft, s.mean,
             groups * rate * (decoded + 1), s.busy,
@@ -242,9 +246,10 @@ def at_request_rate(
 ) -> UnderLoad:
     """Return TTFT and TPOT where requests arrive at random (a Poisson process) at a given rate.
 
-    A queueing approximation: prompts are served one after the other (M/D/1: a wait of service busy / (2 (1 -
-    busy))), half a step passes until the next begins, and the sequences that decode are as many as arrive
-    while one does. Means, of requests that are all alike. Beside a simulation of the scheduler, step by step,
+    A queueing approximation: half a step passes until the next begins, prompts are served one after the other
+    (M/D/1: a wait of service busy / (2 (1 - busy))), where batch_size requests are in the engine another waits
+    for a seat (M/G/c, Sakasegawa 1977, Ann. Inst. Statist. Math. 29:67), and the sequences that decode are as
+    many as arrive while one does. Means, of requests that are all alike. Beside a simulation of the scheduler, step by step,
     at the same step times (`experiments/serving_load.py`; its error is stated in docs/hardware.md).
 
     Args:

@@ -107,16 +107,13 @@ def forward_operators(
         found += _ffn(p, block.ffn, block.count)
         found += p.gemms(block.count, block.extras)
     once, head = (1.0 / p.chunks, rows * p.chunks), (s.vocab_size / parallel.tensor, s.d_model)
-    return _merged(
-        [
-            *found,
-            _elementwise(p),
-            p.gemm("logits", *once, *head, 1.0, larger(p.weight, 2.0), "bf16"),
-            _sampling(p, rows),
-            *_communication(p),
-            _engine(p, rows, decode=decode),
-        ]
-    )
+    found += [
+        _elementwise(p),
+        p.gemm("logits", *once, *head, 1.0, larger(p.weight, 2.0), "bf16"),
+        _sampling(p, rows),
+        *_communication(p),
+    ]
+    return _merged([*found, _engine(p, rows, found, decode=decode)])
 
 
 def _mix(p: Pass, mixer: Mixer | None, layers: Num, parts: Sequence[Chunk]) -> list[Operator]:
@@ -309,8 +306,14 @@ def _communication(p: Pass) -> list[Operator]:
     ]
 
 
-def _engine(p: Pass, batch: Num, *, decode: bool) -> Operator:
+def _engine(p: Pass, batch: Num, others: Sequence[Operator], *, decode: bool) -> Operator:
     """What the engine adds beyond its kernels: launches between layers, scheduling, sampling."""
     engine = p.hardware.efficiency.engine
     micro = p.chunks * (engine.layer_us * p.shape.n_layer + engine.step_us) + engine.sequence_us * batch
-    return Operator(name="engine", time_s=1e-6 * (micro if decode else micro + engine.prompt_us))
+    seconds = 1e-6 * (micro if decode else micro + engine.prompt_us)
+    if engine.eager_us:
+        # Host and device work at the same time, and the longer is waited for.
+        kernels: Num = sum(o.time_s for o in others)
+        launches = 1e-6 * engine.eager_us * p.chunks * p.shape.n_layer
+        seconds = seconds + p_norm(8.0, kernels, launches) - kernels
+    return Operator(name="engine", time_s=seconds)

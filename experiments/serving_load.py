@@ -3,7 +3,8 @@
 The simulation follows vLLM's default scheduler: each step decodes every running sequence, and fills what room
 prefill_chunk leaves with tokens of waiting prompts, first come first served. Steps take what `step_time` and
 `mixed_step_time` say, interpolated, so that what is scored is the closed form alone. Drawn at random: models,
-lengths, loads; answers differ in length by half either way, so that requests do not march in step. Writes results/serving_load.csv.
+lengths, loads; answers differ in length by half either way, so that requests do not march in step. Writes
+results/serving_load.csv.
 
     python -m experiments.serving_load [--cases 24]
 """
@@ -19,7 +20,13 @@ import jax
 import numpy as np
 
 from experiments.common import RESULTS, write_csv
-from scalesim.cost.batching import UnderLoad, at_concurrency, at_request_rate, largest_request_rate, mixed_step_time
+from scalesim.cost.batching import (
+    UnderLoad,
+    at_concurrency,
+    at_request_rate,
+    largest_request_rate,
+    mixed_step_time,
+)
 from scalesim.cost.latency import step_time
 from scalesim.cost.numbers import to_float
 from scalesim.hardware import load_hardware
@@ -65,11 +72,14 @@ def simulated(
     generated = np.maximum(2, np.round(mean * rng.uniform(0.5, 1.5, count))).astype(int)
     arrivals = np.cumsum(rng.exponential(1 / rate, count)) if rate else np.zeros(count)
     upcoming, waiting = deque(range(count)), deque[int]()
-    left, made = {}, {}  # prompt tokens left, tokens generated
+    left: dict[int, int] = {}  # prompt tokens
+    made: dict[int, int] = {}  # tokens
     first, last, begun = np.zeros(count), np.zeros(count), arrivals.copy()
     now, computing = 0.0, deque[int]()
     while upcoming or waiting or left or made:
-        while upcoming and (arrivals[upcoming[0]] <= now if rate else len(waiting) + len(left) + len(made) < most):
+        while upcoming and (
+            arrivals[upcoming[0]] <= now if rate else len(waiting) + len(left) + len(made) < most
+        ):
             begun[upcoming[0]] = arrivals[upcoming[0]] if rate else now
             waiting.append(upcoming.popleft())
         while waiting and len(left) + len(made) < most:
@@ -112,7 +122,10 @@ def case(rng: np.random.Generator) -> dict[str, Any]:
     together, chunk = int(2 ** rng.uniform(0, 8)), int(rng.choice([2048, 8192]))
     shape, hardware = known_model(name).shape, load_hardware("h200")
     job = Workload(
-        context_length=prompt + generated, generated_length=generated, batch_size=together, prefill_chunk=chunk
+        context_length=prompt + generated,
+        generated_length=generated,
+        batch_size=together,
+        prefill_chunk=chunk,
     )
     seconds = clock(shape, job, hardware)
     line: dict[str, Any] = {
@@ -129,7 +142,7 @@ def case(rng: np.random.Generator) -> dict[str, Any]:
 
 def beside(what: str, found: UnderLoad, truth: tuple[float, float, float]) -> dict[str, float]:
     names = ("ttft_s", "tpot_s", "requests_per_s")
-    out = {}
+    out: dict[str, float] = {}
     for name, true in zip(names, truth, strict=True):
         out |= {f"{what}_{name}": true, f"{what}_{name}_ratio": getattr(found, name) / true}
     return out
@@ -146,7 +159,8 @@ def main() -> None:
     for what in ("closed", "open"):
         for name in ("ttft_s", "tpot_s", "requests_per_s"):
             off = np.abs(np.array([line[f"{what}_{name}_ratio"] for line in lines]) - 1)
-            print(f"{what:<8}{name:<16} mean {off.mean():6.1%}  median {np.median(off):6.1%}  worst {off.max():6.1%}")
+            mean, median, worst = (f"{f(off):7.1%}" for f in (np.mean, np.median, np.max))
+            print(f"{what:<8}{name:<16} mean {mean}  median {median}  worst {worst}")
 
 
 if __name__ == "__main__":

@@ -137,9 +137,7 @@ def run(args: list[str]) -> int:
     given = _given(options)
     workload = _workload(options, given)
     engine = None if options.engine == "as-calibrated" else options.engine
-    hardware = with_engine(
-        load_hardware(options.hardware), engine, enforce_eager=options.enforce_eager
-    )
+    hardware = with_engine(load_hardware(options.hardware), engine, enforce_eager=options.enforce_eager)
     parallel = Parallel(tensor=options.tensor, pipeline=options.pipeline, expert=options.expert)
     best = None
     if options.best_plan:
@@ -163,7 +161,9 @@ def run(args: list[str]) -> int:
         **_head(given, workload, hardware, parallel),
         **serving_json(cost),
         "plan": None if best is None else best.to_dict(),
-        "engine": engine_report(options, given.shape, workload, hardware, parallel) if unfit is None else None,
+        "engine": engine_report(options, given.shape, workload, hardware, parallel)
+        if unfit is None
+        else None,
         "fits": unfit is None,
         "unfit": unfit,
         "counts": found.to_dict(),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from scalesim.cli.given import given_shape
-from scalesim.cli.options import Flag, Number, Text, Tokens, Whole
+from scalesim.cli.options import Flag, Number, Tokens, Whole
 from scalesim.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -73,8 +73,10 @@ def engine_report(
         load = batching.at_request_rate(shape, workload, *where, requests_per_s=rate)
         out["request_rate"] = _plain(load)
     if options.target_ttft is not None or options.target_tpot is not None:
-        targets = {"ttft_s": options.target_ttft, "tpot_s": options.target_tpot}
-        out["targets"] = _plain(batching.largest_request_rate(shape, workload, *where, **targets))
+        most = batching.largest_request_rate(
+            shape, workload, *where, ttft_s=options.target_ttft, tpot_s=options.target_tpot
+        )
+        out["targets"] = _plain(most)
     if options.num_speculative_tokens is not None:
         out["speculative"] = {"tpot_s": _speculative(options, shape, workload, *where)}
     if options.disaggregated:

@@ -91,7 +91,7 @@ class UnderLoad:
         ttft_s: mean seconds from a request's arrival to its first token, what it waits for others counted.
         tpot_s: mean seconds between two tokens of a sequence.
         throughput_tokens_per_s: generated tokens a second.
-        busy: share of the room for prompts that is taken; near 1 requests queue.
+        busy: share of the time that all prompts would take in full chunks; near 1 requests queue.
     """
 
     concurrency: Num
@@ -109,12 +109,13 @@ class _Steps(NamedTuple):
     running: Num
     mean: Num
     mixed: Num
+    others: Num  # a step of a sequence that decodes, its own prompt's left out
     prompt: Num  # steps a prompt takes
-    busy: Num
+    busy: Num  # share of the time that full chunks of all prompts would take
 
 
 def _shared(workload: Workload, parallel: Parallel) -> tuple[Workload, Num]:
-    """The workload of one of the groups of sequences that take turns (pipeline) or have their own (expert)."""
+    """The workload of one group of sequences, which take turns (pipeline) or run apart (expert); how many."""
     groups = parallel.expert * parallel.pipeline
     return replace(workload, batch_size=larger(workload.batch_size / groups, 1)), groups
 
@@ -128,18 +129,27 @@ def _tokens(workload: Workload) -> tuple[Num, Num, Num]:
     return prompt * 1.0, decoded * 1.0, larger(workload.prefill_chunk - workload.batch_size, 16) * 1.0
 
 
+def _at_most_one(x: Num, sharpness: int) -> Num:
+    """The lesser of x and 1, bent: x / (1 + x^p)^(1/p)."""
+    return x * jnp.exp(-jnp.log1p(jnp.exp(sharpness * jnp.log(x))) / sharpness)
+
+
 def _steps(shape: Shape, workload: Workload, hardware: Hardware, parallel: Parallel, per_step: Num) -> _Steps:
     prompt, decoded, room = _tokens(workload)
     n = larger(prompt / room, 1.0)
     running = per_step * decoded
     occupied = per_step * n
-    f = occupied / jnp.exp(jnp.log1p(jnp.exp(4 * jnp.log(occupied))) / 4)
+    f = _at_most_one(occupied, 4)
     groups = parallel.expert * parallel.pipeline
     job = replace(workload, batch_size=running * groups)
     plain = sum(o.time_s for o in decode_operators(shape, job, hardware, parallel))
     tokens = per_step * prompt / f * parallel.expert
-    mixed = mixed_step_time(shape, job, hardware, parallel, prompt_tokens=tokens)
-    return _Steps(running, (1 - f) * plain + f * mixed, mixed, n, per_step * prompt / room)
+    mixed, full = (
+        mixed_step_time(shape, job, hardware, parallel, prompt_tokens=t)
+        for t in (tokens, room * parallel.expert)
+    )
+    mean, others = ((1 - share) * plain + share * mixed for share in (f, f * (1 - 1 / workload.batch_size)))
+    return _Steps(running, mean, mixed, others, n, jnp.minimum(per_step / mean * prompt / room * full, 0.99))
 
 
 def at_concurrency(
@@ -147,8 +157,8 @@ def at_concurrency(
 ) -> UnderLoad:
     """Return how fast batch_size requests are served at a time, each that ends replaced by the next.
 
-    r = B / (n + w + G - 1) requests a step, at most c / P (joined by a smooth minimum), where w = n busy
-    (1 - 1 / B) / 2 steps are waited for another's prompt; what a request spends in the engine is B t / r.
+    r = B / (n + w + G - 1) requests a step, at most c / P (joined by a smooth minimum), where w = n (1 - 1
+    / B) / 2 times r P / c steps are waited for another's prompt; a request stays for B t / r seconds.
     Steps are as the module has them: prompts in chunks beside decoding (vLLM's default), no preemption.
 
     Args:
@@ -170,9 +180,9 @@ def at_concurrency(
     held, n = job.batch_size * 1.0, larger(prompt / room, 1.0)
     others = 1 - 1 / held
     free = held / (n + decoded)
-    wait = n * jnp.minimum(free * prompt / room, 1.0) * others / 2
+    wait = n * _at_most_one(free * prompt / room, 4) * others / 2
     free, most = held / (n + wait + decoded), room / prompt
-    per_step = free / jnp.exp(jnp.log1p(jnp.exp(8 * jnp.log(free / most))) / 8)
+    per_step = most * _at_most_one(free / most, 24)
     steps = _steps(shape, job, hardware, parallel, per_step)
     # A request's steps: those of its prompt are mixed ones, of the others it meets what all meet.
     whole = held / per_step * steps.mean
@@ -205,14 +215,16 @@ def _rates(shape: Shape, workload: Workload, hardware: Hardware, parallel: Paral
     def at(r: Num) -> UnderLoad:
         s = _steps(shape, job, hardware, parallel, r)
         rate, service = r / s.mean, s.prompt * s.mixed
-        # Half a step until the next begins, the prompts before (M/D/1), its own.
-        ttft = s.mean / 2 + service * (1 + s.busy / (2 * (1 - s.busy)))
+        # Its own prompt, and those before (M/D/1) of others that have seats.
+        ttft = service * (1 + (1 - 1 / seats) * s.busy / (2 * (1 - s.busy)))
         # Until one of the seats is free (M/G/c by Sakasegawa 1977, answers of about one length).
-        stay = ttft + decoded * s.mean
+        stay = ttft + decoded * s.others
         taken = jnp.minimum(rate * stay / seats, 0.99)
-        ttft = ttft + stay / seats * taken ** (jnp.sqrt(2 * (seats + 1)) - 1) / (1 - taken) / 2
+        wait = stay / seats * taken ** (jnp.sqrt(2 * (seats + 1)) - 1) / (1 - taken) / 2
+        # Half a step until the next begins, if one is under way.
+        ttft = ttft + wait + s.mean / 2 * jnp.minimum(rate * stay, 1.0)
         return UnderLoad(
-            groups * rate * (ttft + decoded * s.mean), groups * s.running, groups * rate, ttft, s.mean,
+            groups * rate * (ttft + decoded * s.others), groups * s.running, groups * rate, ttft, s.others,
             groups * rate * (decoded + 1), s.busy,
         )  # fmt: skip
 
@@ -246,11 +258,11 @@ def at_request_rate(
 ) -> UnderLoad:
     """Return TTFT and TPOT where requests arrive at random (a Poisson process) at a given rate.
 
-    A queueing approximation: half a step passes until the next begins, prompts are served one after the other
-    (M/D/1: a wait of service busy / (2 (1 - busy))), where batch_size requests are in the engine another waits
-    for a seat (M/G/c, Sakasegawa 1977, Ann. Inst. Statist. Math. 29:67), and the sequences that decode are as
-    many as arrive while one does. Means, of requests that are all alike. Beside a simulation of the scheduler, step by step,
-    at the same step times (`experiments/serving_load.py`; its error is stated in docs/hardware.md).
+    A queueing approximation: half a step passes until the next begins, prompts are served one after the
+    other (M/D/1: a wait of service busy / (2 (1 - busy))), where batch_size requests are in the engine
+    another waits for a seat (M/G/c, Sakasegawa 1977, Ann. Inst. Statist. Math. 29:67), and the sequences
+    that decode are as many as arrive while one does. Means, of requests that are all alike; how far they lie
+    from a simulation of the scheduler `experiments/serving_load.py` says, and docs/hardware.md states.
 
     Args:
         shape, workload, hardware, parallel: as `at_concurrency` takes them; workload.batch_size is the most

@@ -297,7 +297,7 @@ class _Predictor:
         self.fit = _least_squares(residuals, self.start, steps=60)
 
     def hardware(self, x: jax.Array) -> Hardware:
-        values = {name: jnp.exp(x[i]) for i, name in enumerate(self._names)}
+        values: dict[str, Any] = {name: jnp.exp(x[i]) for i, name in enumerate(self._names)}
         efficiency = self._base.efficiency
         engine = replace(efficiency.engine, **values)
         return replace(self._base, efficiency=replace(efficiency, engine=engine))

@@ -20,7 +20,7 @@ Public reports of vLLM: at most 490 (Qwen1.5-72B on 8 L20, 39 ms a token, vllm-p
 def with_engine(hardware: Hardware, name: str | None = None, *, enforce_eager: bool = False) -> Hardware:
     """Return hardware under another engine: its constants by name, and whether it captures graphs.
 
-    Without graphs (vLLM's enforce_eager) a pass takes || kernels, eager_us n_layer ||_8, for the host launches
+    Without graphs (vLLM's enforce_eager) a pass takes || kernels, eager_us n_layer ||_8: the host launches
     kernel after kernel while the device works, and every kernel's fixed time counts.
 
     Args:
@@ -35,9 +35,10 @@ def with_engine(hardware: Hardware, name: str | None = None, *, enforce_eager: b
     >>> from scalesim.hardware import load_hardware
     >>> from scalesim.models import known_model
     >>> from scalesim.workload import Workload
-    >>> small, job, h100 = known_model("qwen3-0.6b").shape, Workload(context_length=1024), load_hardware("h100")
-    >>> eager = with_engine(h100, "vllm-2026", enforce_eager=True)
-    >>> float(step_time(small, job, eager)) > 4 * float(step_time(small, job, with_engine(h100, "vllm-2026")))
+    >>> small, job = known_model("qwen3-0.6b").shape, Workload(context_length=1024)
+    >>> newer = with_engine(load_hardware("h100"), "vllm-2026")
+    >>> eager = with_engine(newer, enforce_eager=True)
+    >>> float(step_time(small, job, eager)) > 4 * float(step_time(small, job, newer))
     True
     """
     engine = hardware.efficiency.engine if name is None else engine_constants(name)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from scalesim.cli.given import given_shape
 from scalesim.cli.options import Flag, Number, Tokens, Whole
 from scalesim.errors import InvalidInput
+from scalesim.programs import kept_jit
 
 if TYPE_CHECKING:
+    from scalesim.cost.batching import UnderLoad
+    from scalesim.cost.disaggregated import Disaggregated
     from scalesim.cost.parallel import Parallel
     from scalesim.hardware import Hardware
     from scalesim.shape import Shape
@@ -52,22 +56,26 @@ def engine_report(
     options: Engine, shape: Shape, workload: Workload, hardware: Hardware, parallel: Parallel
 ) -> dict[str, Any]:
     """Return what the options ask, ready for JSON; "concurrency" wherever the workload generates tokens."""
-    import jax
-
-    from scalesim.cost import batching
-    from scalesim.cost.disaggregated import disaggregated
-    from scalesim.cost.numbers import to_float
-
     if (options.num_speculative_tokens is None) != (options.acceptance_length is None):
         raise InvalidInput("--num-speculative-tokens and --acceptance-length must be given together.")
     if options.prefill_tensor is not None and not options.disaggregated:
         raise InvalidInput("--prefill-tensor must be given with --disaggregated.")
+    import jax
+
+    with jax.enable_x64(True):
+        return _report(options, shape, workload, hardware, parallel)
+
+
+def _report(
+    options: Engine, shape: Shape, workload: Workload, hardware: Hardware, parallel: Parallel
+) -> dict[str, Any]:
+    from scalesim.cost import batching
+    from scalesim.cost.numbers import to_float
+
     where = (hardware, parallel)
     out: dict[str, Any] = {}
     if workload.generated_length is not None:
-        alike = to_float((shape, workload))
-        found = jax.jit(lambda s, w: batching.at_concurrency(s, w, *where))(*alike)
-        out["concurrency"] = _plain(found)
+        out["concurrency"] = _plain(_at_concurrency(*to_float((shape, workload)), *where))
     if options.request_rate is not None:
         rate = options.request_rate
         load = batching.at_request_rate(shape, workload, *where, requests_per_s=rate)
@@ -83,9 +91,24 @@ def engine_report(
         tensor = options.prefill_tensor or parallel.tensor
         prefill = dataclasses.replace(parallel, tensor=tensor)
         prefill.check(shape)
-        apart = jax.jit(lambda s, w: disaggregated(s, w, *where, prefill=prefill))
-        out["disaggregated"] = _plain(apart(*to_float((shape, workload))))
+        out["disaggregated"] = _plain(_apart(*to_float((shape, workload)), *where, prefill))
     return out
+
+
+@partial(kept_jit, static_argnums=3)
+def _at_concurrency(shape: Shape, workload: Workload, hardware: Hardware, parallel: Parallel) -> UnderLoad:
+    from scalesim.cost.batching import at_concurrency
+
+    return at_concurrency(shape, workload, hardware, parallel)
+
+
+@partial(kept_jit, static_argnums=(3, 4))
+def _apart(
+    shape: Shape, workload: Workload, hardware: Hardware, parallel: Parallel, prefill: Parallel
+) -> Disaggregated:
+    from scalesim.cost.disaggregated import disaggregated
+
+    return disaggregated(shape, workload, hardware, parallel, prefill=prefill)
 
 
 def _plain(found: Any) -> dict[str, float]:

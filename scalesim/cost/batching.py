@@ -241,7 +241,8 @@ def _table(
         raise Unreachable("No sequence of this context fits in memory; more accelerators would do.")
     most = min(float(workload.batch_size), fits)
     job = to_float(replace(workload, batch_size=most))
-    return jax.device_get(_rates(to_float(shape), job, hardware, parallel)), most
+    with jax.enable_x64(True):
+        return jax.device_get(_rates(to_float(shape), job, hardware, parallel)), most
 
 
 def _between(table: UnderLoad, rate: float) -> UnderLoad:

@@ -130,7 +130,7 @@ _QUANTISED = {
     "serial_ns": 1.0,
     "serial_rows": 32.0,
 }
-_CACHED = {"cache_mb": 40.0, "cache_share": 0.5}
+_CACHED = {"cache_mb": 80.0, "cache_share": 0.5}
 _ATTENTION = {
     "decode": {"group_tile": 8.0, "window_us": 1.0, "window_reload": 0.01, "wide": 0.1, "odd": 0.1},
     "prefill": {

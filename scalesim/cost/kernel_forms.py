@@ -116,7 +116,7 @@ def _reached(machine: Machine, c: Any, n_bytes: Any) -> Any:
     bandwidth = machine.bandwidth(n_bytes)
     if c.cache_mb is None:
         return bandwidth
-    hit = jax.nn.sigmoid(-4 * jnp.log(n_bytes / (1e6 * c.cache_mb)))
+    hit = jax.nn.sigmoid(-8 * jnp.log(n_bytes / (1e6 * c.cache_mb)))
     return bandwidth / (1 - hit * c.cache_share)
 
 

@@ -89,7 +89,9 @@ def fitted(card: str, hardware: Hardware) -> Found:
 
 def ratios(kind: str, table: Table, machine: Machine, constants: Any) -> np.ndarray:
     """Predicted over measured."""
-    return np.asarray(kernel_seconds(kind, table, machine, constants)) / table["seconds"]
+    # One compiled call: op by op, a table's shapes are compiled for every operator anew.
+    seconds = jax.jit(lambda c: kernel_seconds(kind, table, machine, c))(constants)
+    return np.asarray(seconds) / table["seconds"]
 
 
 def data_sheet(kind: str, table: Table, machine: Machine) -> np.ndarray:

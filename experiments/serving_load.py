@@ -6,7 +6,7 @@ prefill_chunk leaves with tokens of waiting prompts, first come first served. St
 lengths, loads; answers differ in length by half either way, so that requests do not march in step. Writes
 results/serving_load.csv.
 
-    python -m experiments.serving_load [--cases 24]
+    python -m experiments.serving_load [--cases 32]
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def beside(what: str, found: UnderLoad, truth: tuple[float, float, float]) -> di
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--cases", type=int, default=24)
+    parser.add_argument("--cases", type=int, default=32)
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     rng = np.random.default_rng(1)

@@ -19,7 +19,7 @@ import numpy as np
 from experiments.common import RESULTS, write_csv
 from experiments.hardware_constants import CARDS, left_out, tables
 from scalesim.borrowing import measured_cards
-from scalesim.cost.adjusting import adjust_kernel
+from scalesim.cost.adjusting import adjuster
 from scalesim.cost.fitting import kernel_errors, part
 from scalesim.cost.kernel_forms import kernel_seconds, machine_of
 from scalesim.cost.kernel_score import constants_of, noise_of
@@ -42,13 +42,11 @@ def scored(card: str, kind: str, format: str, table: Any, draws: int, rows: int)
     line: dict[str, Any] = {"card": card, "kind": kind, "format": format, "best": error(own)}
     lent = constants_of(left_out(card, cards, {}), kind, format)
     for name, start in (("lent", lent), ("own", own)):
-        rng, after = np.random.default_rng(1), []
+        rng, after, adjust = np.random.default_rng(1), [], adjuster(kind, machine, start)
         for _ in range(draws):
             few = part(table, rng.choice(pool, rows, replace=False))
             predicted = np.asarray(kernel_seconds(kind, few, machine, start))
-            after.append(
-                error(adjust_kernel(kind, few, machine, start, noise_of(kind, format, predicted))[0])
-            )
+            after.append(error(adjust(few, noise_of(kind, format, predicted))[0]))
         line |= {f"{name}_before": error(start), f"{name}_after": float(np.mean(after))}
     line["of_the_way"] = (line["lent_before"] - line["lent_after"]) / (line["lent_before"] - line["best"])
     return line

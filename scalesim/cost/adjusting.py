@@ -4,7 +4,7 @@ A constant has, before the rows are seen, a normal density about where it stands
 its logarithm (its logit, where it is a share). A row's log(measured / predicted) has Student's t density, its
 scale that of the stated interval: forms miss some kernels by far. Which s is right the rows say themselves:
 for each of a few the constants that are most likely are found, and the means of these, weighted by the
-evidence (Laplace's approximation of the rows' probability under s), are the answer. Where rows lie as
+evidence (Laplace's approximation of the rows' probability under s, times that of s), are the answer. Where rows lie as
 predicted, small s have the weight and hardly anything moves.
 
 Lange, Little, Taylor 1989, J. Am. Stat. Assoc. 84:881 (Student's t); MacKay 1992, Neural Comp. 4:415.
@@ -25,9 +25,10 @@ from scalesim.cost.fitting import kernel_errors
 from scalesim.cost.kernel_forms import Machine, Table, kernel_seconds
 from scalesim.numerics.least_squares import Rows, march
 
-__all__ = ["adjust_kernel"]
+__all__ = ["adjust_kernel", "adjuster"]
 
 _SPREADS = np.array([0.03, 0.1, 0.2, 0.4, 0.8])  # s
+_LIKELY = np.array([0.35, 0.3, 0.2, 0.1, 0.05])  # how likely each is before the rows are seen
 _DEGREES = 4.0  # of freedom of Student's t
 _STEPS = 30
 _FOLDS = 10
@@ -46,37 +47,56 @@ def adjust_kernel(
         start: the constants as they are.
         noise: scale of log(measured / predicted) of each row, where nothing is wrong with the constants.
     """
+    return adjuster(kind, machine, start)(table, noise)
+
+
+def adjuster(
+    kind: str, machine: Machine, start: Any
+) -> Callable[[Table, np.ndarray], tuple[Any, float, float]]:
+    """Return `adjust_kernel` of a table and its noise: one compiled program for tables of one length."""
     names = [f.name for f in fields(start) if getattr(start, f.name) not in (None, 0)]
     origin = jnp.asarray([encode_constant(name, float(getattr(start, name))) for name in names])
 
     def build(x: jax.Array) -> Any:
         return replace(start, **{name: decode_constant(name, x[i]) for i, name in enumerate(names)})
 
-    def log_seconds(x: jax.Array) -> jax.Array:
+    def log_seconds(x: jax.Array, table: Any) -> jax.Array:
         return jnp.log(kernel_seconds(kind, table, machine, build(x)))
 
-    seconds = np.asarray(table["seconds"], float)
-    posterior = _posterior(log_seconds, origin, np.log(seconds), np.asarray(noise, float))
-    before = float(kernel_errors(kind, table, machine, start).mean())
-    n = len(seconds)
-    found = jax.tree.map(float, build(posterior(np.ones(n))))
-    if n < 2:
-        return found, before, float(kernel_errors(kind, table, machine, found).mean())
-    folds = np.arange(n) % min(n, _FOLDS)
-    kept = (folds[None, :] != np.arange(folds.max() + 1)[:, None]).astype(float)
-    predicted = jax.jit(lambda w: jax.lax.map(lambda one: jnp.exp(log_seconds(posterior(one))), w))(kept)
-    after = float(np.abs(np.asarray(predicted)[folds, np.arange(n)] / seconds - 1).mean())
-    return (found, before, after) if after < before else (start, before, before)
+    @jax.jit
+    def fitted(table: Any, noise: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def one(kept: jax.Array) -> tuple[jax.Array, jax.Array]:
+            x = _posterior(
+                lambda x: (log_seconds(x, table) - jnp.log(table["seconds"])) / noise, origin, kept
+            )
+            return x, jnp.exp(log_seconds(x, table))
+
+        return jax.lax.map(one, weights)
+
+    def adjust(table: Table, noise: np.ndarray) -> tuple[Any, float, float]:
+        seconds = np.asarray(table["seconds"], float)
+        n = len(seconds)
+        folds = np.arange(n) % min(n, _FOLDS)
+        kept = folds[None, :] != np.arange(folds.max() + 1)[:, None]
+        columns = {name: np.asarray(column, float) for name, column in table.items()}
+        places, predicted = fitted(columns, np.asarray(noise, float), np.concatenate([np.ones((1, n)), kept]))
+        found = jax.tree.map(float, build(places[0]))
+        before = float(kernel_errors(kind, table, machine, start).mean())
+        rows = (1 + folds, np.arange(n)) if n > 1 else (0, 0)
+        after = float(np.abs(np.asarray(predicted)[rows] / seconds - 1).mean())
+        return (found, before, after) if after < before else (start, before, before)
+
+    return adjust
 
 
 def _posterior(
-    log_seconds: Callable[[jax.Array], jax.Array], origin: jax.Array, goal: np.ndarray, noise: np.ndarray
-) -> Callable[[Any], jax.Array]:
-    """Return a function of the rows' weights (1, or 0 to leave one out) that gives the mean constants."""
+    standardised: Callable[[jax.Array], jax.Array], origin: jax.Array, weights: jax.Array
+) -> jax.Array:
+    """The mean constants, of rows whose weight is 1 (0 leaves one out)."""
 
-    def under(s: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def under(s: jax.Array) -> tuple[jax.Array, jax.Array]:
         def off(u: jax.Array) -> jax.Array:
-            return weights * (log_seconds(origin + s * u) - goal) / noise
+            return weights * standardised(origin + s * u)
 
         def rows(u: jax.Array) -> Rows:
             r = off(u)
@@ -93,9 +113,5 @@ def _posterior(
         bend = jnp.linalg.slogdet(jnp.eye(len(r)) + slope @ slope.T)[1]
         return origin + s * u, -0.5 * (jnp.sum(rows(u).residual ** 2) + bend)
 
-    @jax.jit
-    def mean(weights: jax.Array) -> jax.Array:
-        places, evidence = jax.lax.map(lambda s: under(s, weights), jnp.asarray(_SPREADS))
-        return jax.nn.softmax(evidence) @ places
-
-    return mean
+    places, evidence = jax.lax.map(under, jnp.asarray(_SPREADS))
+    return jax.nn.softmax(evidence + np.log(_LIKELY)) @ places

@@ -4,8 +4,8 @@ A constant has, before the rows are seen, a normal density about where it stands
 its logarithm (its logit, where it is a share). A row's log(measured / predicted) has Student's t density, its
 scale that of the stated interval: forms miss some kernels by far. Which s is right the rows say themselves:
 for each of a few the constants that are most likely are found, and the means of these, weighted by the
-evidence (Laplace's approximation of the rows' probability under s, times that of s), are the answer. Where rows lie as
-predicted, small s have the weight and hardly anything moves.
+evidence (Laplace's approximation of the rows' probability under s, times that of s), are the answer. Where
+rows lie as predicted, small s have the weight and hardly anything moves.
 
 Lange, Little, Taylor 1989, J. Am. Stat. Assoc. 84:881 (Student's t); MacKay 1992, Neural Comp. 4:415.
 """

@@ -30,6 +30,7 @@ __all__ = ["adjust_kernel", "adjuster"]
 _SPREADS = np.array([0.03, 0.1, 0.2, 0.4, 0.8])  # s
 _LIKELY = np.array([0.35, 0.3, 0.2, 0.1, 0.05])  # how likely each is before the rows are seen
 _DEGREES = 4.0  # of freedom of Student's t
+_WORSE = 1.1  # times the error of rows left out, from which on nothing is moved
 _STEPS = 30
 _FOLDS = 10
 
@@ -39,8 +40,8 @@ def adjust_kernel(
 ) -> tuple[Any, float, float]:
     """Return constants moved to a few measured kernels, and the mean relative error before and after.
 
-    After is the error of rows predicted from the others (each by itself, of ten at most). Where that is no
-    better than before, the start itself is returned.
+    After is the error of rows predicted from the others (each by itself, of ten at most). Where that is a
+    tenth worse than before, the start itself is returned: of a few rows it is uncertain itself.
 
     Args:
         kind, table, machine: as `kernel_seconds` takes them; the table with `seconds`.
@@ -84,7 +85,7 @@ def adjuster(
         before = float(kernel_errors(kind, table, machine, start).mean())
         rows = (1 + folds, np.arange(n)) if n > 1 else (0, 0)
         after = float(np.abs(np.asarray(predicted)[rows] / seconds - 1).mean())
-        return (found, before, after) if after < before else (start, before, before)
+        return (found, before, after) if after < _WORSE * before else (start, before, before)
 
     return adjust
 

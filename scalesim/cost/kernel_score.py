@@ -118,7 +118,7 @@ def adjust_kernels(path: str, hardware: Hardware) -> tuple[Hardware, str]:
     """Return hardware whose kernels' constants are adjusted to a file of a few measured ones, and a sentence.
 
     Each kind and format on its own, by `adjust_kernel`: constants move no further than the rows bear out;
-    where each row, predicted from the others, is met no better than before, they stay.
+    where each row, predicted from the others, is met clearly worse than before, they stay.
 
     Raises:
         InvalidInput: the file cannot be read, holds kernels that the hardware has no units for, or times that

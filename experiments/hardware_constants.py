@@ -3,7 +3,8 @@
 One half of every table, drawn here, fits; the other half scores: beside the plain data sheet, and beside what
 the other accelerators' constants say (each left out in turn). What ships is what was scored, but for tables
 of less than 400 rows, of which all fit. Writes results/hardware_constants.csv and, with --write, the
-constants; the engine's are fitted to whole models afterwards (`experiments.hardware_models --write`).
+constants; then the engines' are fitted to whole models (`experiments.hardware_models`). This one command
+makes `efficiency.json` from the public tables.
 
     python -m experiments.hardware_constants [--write] [--cards h200,b200]
 """
@@ -20,17 +21,18 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments import hardware_models
 from experiments.common import RESULTS, write_csv
 from experiments.public_data import public_runs
-from scalesim.borrowing import Sheet, borrow
+from scalesim.borrowing import Sheet, borrow, measured_cards
 from scalesim.constants import CONSTANTS, kind_class
 from scalesim.cost.fitting import fit_kernel, halves, part, start_of
 from scalesim.cost.kernel_forms import Machine, Table, kernel_seconds, machine_of
 from scalesim.cost.kernel_score import constants_of
 from scalesim.cost.kernel_tables import KernelRows, read_kernel_table
 from scalesim.cost.spread import ANCHORS, half_width
-from scalesim.efficiency import Efficiency, measured_efficiency
-from scalesim.hardware import Hardware, load_hardware
+from scalesim.efficiency import Efficiency, measured_efficiency, shipped_constants
+from scalesim.hardware import Hardware, hardware_catalogue, load_hardware
 
 SOURCES = {
     "a100": "ai-dynamo/aiconfigurator @ 095f58a, BF16 kernels",
@@ -87,7 +89,9 @@ def fitted(card: str, hardware: Hardware) -> Found:
 
 def ratios(kind: str, table: Table, machine: Machine, constants: Any) -> np.ndarray:
     """Predicted over measured."""
-    return np.asarray(kernel_seconds(kind, table, machine, constants)) / table["seconds"]
+    # One compiled call: op by op, a table's shapes are compiled for every operator anew.
+    seconds = jax.jit(lambda c: kernel_seconds(kind, table, machine, c))(constants)
+    return np.asarray(seconds) / table["seconds"]
 
 
 def data_sheet(kind: str, table: Table, machine: Machine) -> np.ndarray:
@@ -150,7 +154,8 @@ def efficiency(
 
 
 def sheet(hardware: Hardware) -> Sheet:
-    return Sheet(hardware.bf16_tflops, hardware.bandwidth_gbs, hardware.interconnect_gbs)
+    figures = (hardware.bf16_tflops, hardware.bandwidth_gbs, hardware.interconnect_gbs)
+    return Sheet(*figures, hardware.generation, hardware.memory)
 
 
 def left_out(card: str, cards: Cards, reach: dict[str, float]) -> Efficiency:
@@ -253,6 +258,7 @@ def main() -> None:
         path = Path(__file__).parents[1] / "scalesim" / "data" / "efficiency.json"
         shipped = {
             "reach": reach,
+            "engines": shipped_constants()["engines"],
             "cards": {
                 name: {"sheet": one[0]._asdict(), "efficiency": one[1].to_dict()}
                 for name, one in cards.items()
@@ -260,6 +266,9 @@ def main() -> None:
         }
         path.write_text(json.dumps(shipped, indent=1) + "\n", encoding="utf-8")
         print(f"wrote {path.name}")
+        for known in (shipped_constants, measured_efficiency, measured_cards, hardware_catalogue):
+            known.cache_clear()
+        hardware_models.run(write=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from scalesim.cost import Band as Band
 from scalesim.cost import Calibration as Calibration
 from scalesim.cost import Counts as Counts
 from scalesim.cost import Deployment as Deployment
+from scalesim.cost import Disaggregated as Disaggregated
 from scalesim.cost import ExpectedCost as ExpectedCost
 from scalesim.cost import HardwareAwareCost as HardwareAwareCost
 from scalesim.cost import LifetimePrice as LifetimePrice
@@ -28,10 +29,14 @@ from scalesim.cost import ServingCost as ServingCost
 from scalesim.cost import TimePerToken as TimePerToken
 from scalesim.cost import TimeToFirstToken as TimeToFirstToken
 from scalesim.cost import Timing as Timing
+from scalesim.cost import UnderLoad as UnderLoad
 from scalesim.cost import WeightedCost as WeightedCost
 from scalesim.cost import as_measure as as_measure
+from scalesim.cost import at_concurrency as at_concurrency
+from scalesim.cost import at_request_rate as at_request_rate
 from scalesim.cost import calibrate as calibrate
 from scalesim.cost import counts as counts
+from scalesim.cost import disaggregated as disaggregated
 from scalesim.cost import fits as fits
 from scalesim.cost import generation_time as generation_time
 from scalesim.cost import in_blocks as in_blocks
@@ -39,12 +44,14 @@ from scalesim.cost import kv_bytes_per_token as kv_bytes_per_token
 from scalesim.cost import kv_cache_bytes as kv_cache_bytes
 from scalesim.cost import largest_batch as largest_batch
 from scalesim.cost import largest_context as largest_context
+from scalesim.cost import largest_request_rate as largest_request_rate
 from scalesim.cost import lifetime_price as lifetime_price
 from scalesim.cost import max_memory as max_memory
 from scalesim.cost import max_params as max_params
 from scalesim.cost import max_time_per_token as max_time_per_token
 from scalesim.cost import max_time_to_first_token as max_time_to_first_token
 from scalesim.cost import max_training_flops as max_training_flops
+from scalesim.cost import mixed_step_time as mixed_step_time
 from scalesim.cost import named_measure as named_measure
 from scalesim.cost import pool_bytes as pool_bytes
 from scalesim.cost import prefill_time as prefill_time
@@ -63,6 +70,7 @@ from scalesim.cost import training_memory as training_memory
 from scalesim.cost import training_price as training_price
 from scalesim.cost import training_seconds as training_seconds
 from scalesim.cost import weight_bytes as weight_bytes
+from scalesim.cost import with_engine as with_engine
 from scalesim.cost.kernel_score import KernelScore as KernelScore
 from scalesim.cost.kernel_score import adjust_kernels as adjust_kernels
 from scalesim.cost.kernel_score import score_kernels as score_kernels

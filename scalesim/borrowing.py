@@ -37,18 +37,23 @@ class Sheet(NamedTuple):
         bf16_tflops: dense peak.
         bandwidth_gbs: of the memory.
         interconnect_gbs: between accelerators (None: not stated).
+        generation: of its matrix units ("hopper"; "": not stated).
+        memory: "hbm" or "gddr" ("": not stated); those with GDDR have a large last cache before it.
     """
 
     bf16_tflops: float
     bandwidth_gbs: float
     interconnect_gbs: float | None = None
+    generation: str = ""
+    memory: str = ""
 
 
 def distance(a: Sheet, b: Sheet) -> float:
     """Return how unlike two accelerators are, in doublings.
 
-    sqrt(log2(ratio)^2 + log2(bandwidth)^2 + log2(interconnect)^2 / 4) of the quotients of the two, with ratio
-    the compute a byte of bandwidth; what one of them does not state is left out.
+    sqrt(log2(ratio)^2 + log2(bandwidth)^2 + log2(interconnect)^2 / 4 + others) of the quotients of the two,
+    with ratio the compute a byte of bandwidth; another generation, for which kernels are written anew, counts
+    as two doublings, another kind of memory as one; what one of them does not state is left out.
 
     >>> distance(Sheet(989.4, 3350, 450), Sheet(989.4, 3350, 450))
     0.0
@@ -59,6 +64,8 @@ def distance(a: Sheet, b: Sheet) -> float:
     ]
     if a.interconnect_gbs and b.interconnect_gbs:
         parts.append(math.log2(a.interconnect_gbs / b.interconnect_gbs) / 2)
+    for one, other, size in ((a.generation, b.generation, 2.0), (a.memory, b.memory, 1.0)):
+        parts.append(size * (one != other and bool(one and other)))
     return math.sqrt(sum(part**2 for part in parts))
 
 

@@ -22,6 +22,7 @@ from scalesim.types import Num
 __all__ = [
     "Efficiency",
     "EngineConstants",
+    "engine_constants",
     "measured_efficiency",
     "shipped_constants",
 ]
@@ -45,6 +46,8 @@ class EngineConstants:
         link: share of the interconnect's bandwidth that collectives reach.
         hop_us: latency of one collective step between nodes, and inside one where it was not measured.
         host: share of the time of calls around kernels that counts; captured graphs hide it.
+        eager_us: time a layer in which the host launches its kernels one by one; a pass takes no less. 0:
+            graphs are captured. Part of the structure, no leaf.
     """
 
     scale: Num = 1.0
@@ -58,6 +61,7 @@ class EngineConstants:
     hop_us: Num = 8.0
     prompt_us: Num = 0.0
     host: Num = 0.0
+    eager_us: float = static(0.0)
 
 
 @register
@@ -180,13 +184,30 @@ def _stated(constants: Any) -> dict[str, Any]:
 def shipped_constants() -> dict[str, Any]:
     """Return what `data/efficiency.json` holds.
 
-    "cards": each measured accelerator's data sheet and constants; "reach": by kind of kernel, how much wider
+    "cards": each measured accelerator's data sheet and constants; "engines": constants of what lies between
+    kernels, by engine; "reach": by kind of kernel, how much wider
     intervals grow with each doubling between the data sheets of two accelerators, one of which lends its
     constants to the other.
     """
     held = (importlib.resources.files("scalesim.data") / "efficiency.json").read_text(encoding="utf-8")
     table: dict[str, Any] = json.loads(held)
     return table
+
+
+def engine_constants(name: str) -> EngineConstants:
+    """Return the constants of an engine, whatever the accelerator it was measured on.
+
+    "vllm-2024": fitted to 7B models on an H100 SXM; "vllm-2026": to two small models on an H100 PCIe
+    (`experiments/hardware_models.py`). A step of the newer one costs half as much, a sequence a sixth.
+
+    Raises:
+        InvalidInput: the name is none of them.
+
+    >>> engine_constants("vllm-2026").sequence_us < engine_constants("vllm-2024").sequence_us
+    True
+    """
+    engines = shipped_constants()["engines"]
+    return EngineConstants(**engines[choose("engine", name, engines)])
 
 
 _POSITIVE = ("compute", "bandwidth", "sharpness", "scale", "stream", "link")

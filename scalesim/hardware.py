@@ -48,6 +48,8 @@ class Hardware(Shown):
         power_w: power of one accelerator under load.
         price_low, price_typical, price_high: $ an accelerator and hour.
         efficiency: the share of the peaks that kernels reach, and their fixed costs.
+        generation, memory: of its matrix units ("hopper"), and the kind of memory ("hbm" or "gddr"): whose
+            constants it borrows, where its own were not measured ("": not stated).
         source: where the figures were read.
 
     Raises:
@@ -71,6 +73,8 @@ class Hardware(Shown):
     price_typical: Num | None = None
     price_high: Num | None = None
     efficiency: Efficiency
+    generation: str = static("")
+    memory: str = static("")
     source: str = static("")
 
     def __post_init__(self) -> None:
@@ -171,7 +175,7 @@ class Hardware(Shown):
         for name in ("bf16_tflops", "memory_gb", "bandwidth_gbs"):
             if figures.get(name) is None:
                 raise InvalidInput(f"{name} is missing from the hardware; a number above 0 would do.")
-        for name in ("name", "source"):
+        for name in _TEXTS:
             text(figures.get(name, ""), f"hardware field {name}")
         efficiency = figures.get("efficiency", "h100")
         if not isinstance(efficiency, str | Mapping | Efficiency):
@@ -194,7 +198,8 @@ class Hardware(Shown):
         return {**out, "efficiency": self.efficiency.to_dict()}
 
 
-_FIGURES = tuple(f.name for f in fields(Hardware) if f.name not in ("name", "efficiency", "source"))
+_TEXTS = ("name", "generation", "memory", "source")
+_FIGURES = tuple(f.name for f in fields(Hardware) if f.name not in ("efficiency", *_TEXTS))
 
 _MOST: dict[str, float] = {
     **dict.fromkeys(_FIGURES, 1e7),
@@ -212,7 +217,8 @@ def _sheet(figures: Mapping[str, Any]) -> Sheet:
     """What of a data sheet tells whose constants an accelerator may borrow."""
     link = figures.get("interconnect_gbs")
     peak, bandwidth = (float(figures[name]) for name in ("bf16_tflops", "bandwidth_gbs"))
-    return Sheet(peak, bandwidth, None if link is None else float(link))
+    known = {name: str(figures.get(name) or "") for name in ("generation", "memory")}
+    return Sheet(peak, bandwidth, None if link is None else float(link), **known)
 
 
 # Accelerators whose kernels were measured; the others borrow, and the report says so.
@@ -249,7 +255,10 @@ def hardware_catalogue() -> Mapping[str, Hardware]:
 
 
 def _read(row: Mapping[str, str]) -> Hardware:
-    figures = {name: float(row[column]) if row[column] else None for name, column in _COLUMNS.items()}
+    figures: dict[str, Any] = {
+        name: float(row[column]) if row[column] else None for name, column in _COLUMNS.items()
+    }
+    figures |= {"generation": row["generation"], "memory": row["memory"]}
     name = row["name"]
     own = _MEASURED.get(name)
     efficiency = borrow(_sheet(figures)) if own is None else measured_efficiency(own)

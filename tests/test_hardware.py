@@ -56,6 +56,19 @@ def test_what_is_borrowed_is_like_the_nearest_and_less_certain():
     assert 0 < far.gemm.compute < 1
 
 
+@pytest.mark.parametrize(
+    ("name", "lender"), [("h20", "h200"), ("h100-pcie", "h100"), ("rtx-pro-6000", "l40s"), ("gb300", "b200")]
+)
+def test_the_generation_and_the_memory_tell_who_lends(name, lender):
+    from scalesim.borrowing import Sheet, measured_cards, weights_of
+
+    one = load_hardware(name)
+    sheets = {card: known[0] for card, known in measured_cards().items()}
+    figures = (one.bf16_tflops, one.bandwidth_gbs, one.interconnect_gbs)
+    weights = weights_of(Sheet(*figures, one.generation, one.memory), sheets)
+    assert max(weights, key=weights.get) == lender
+
+
 def test_a_short_name_is_enough_where_it_is_the_only_one():
     names = {"gb200": "GB200-NVL72", "a100-sxm": "A100-80GB-SXM", "h100": "H100-SXM", "l4": "L4"}
     assert {short: load_hardware(short).name for short in names} == names

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from scalesim.cli.common import parse, print_json
+from scalesim.cli.engine import Engine, engine_lines, engine_report
 from scalesim.cli.given import Given, given_shape, whole
 from scalesim.cli.options import Count, File, Flag, Number, Text, Tokens
 from scalesim.compilation import use_compilation_cache
@@ -28,6 +29,10 @@ EXAMPLES = (
     ("scalesim cost qwen3-30b-a3b --context 32K", "a known model on an H100: counts, bytes, times, dollars"),
     ("scalesim cost path/to/config.json --hardware h200-sxm --batch-size 32", "a model of your own"),
     ("scalesim cost 16x2048x32x8 --kv-bits 8 --tensor 2", "sizes, an 8-bit cache, two accelerators"),
+    (
+        "scalesim cost llama-3-8b --context 4K --generated 512 --batch 64 --target-tpot 0.02",
+        "users at a time that keep 20 ms a token",
+    ),
     (
         "scalesim cost llama-3-8b --plot roofline.png",
         "which operators the memory bounds, and which the units",
@@ -111,7 +116,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Options(Model, Serving, Paper, Output):
+class Options(Model, Serving, Engine, Paper, Output):
     """What one shape costs to serve and to train: bytes, milliseconds, dollars, and what bounds them."""
 
 
@@ -122,6 +127,7 @@ def run(args: list[str]) -> int:
     from scalesim.cost.capacity import check_fits
     from scalesim.cost.counts import counts
     from scalesim.cost.deployment import serve_plan
+    from scalesim.cost.engines import with_engine
     from scalesim.cost.explain import serving_cost
     from scalesim.cost.parallel import Parallel
     from scalesim.errors import Unreachable
@@ -130,7 +136,8 @@ def run(args: list[str]) -> int:
 
     given = _given(options)
     workload = _workload(options, given)
-    hardware = load_hardware(options.hardware)
+    engine = None if options.engine == "as-calibrated" else options.engine
+    hardware = with_engine(load_hardware(options.hardware), engine, enforce_eager=options.enforce_eager)
     parallel = Parallel(tensor=options.tensor, pipeline=options.pipeline, expert=options.expert)
     best = None
     if options.best_plan:
@@ -154,6 +161,9 @@ def run(args: list[str]) -> int:
         **_head(given, workload, hardware, parallel),
         **serving_json(cost),
         "plan": None if best is None else best.to_dict(),
+        "engine": engine_report(options, given.shape, workload, hardware, parallel)
+        if unfit is None
+        else None,
         "fits": unfit is None,
         "unfit": unfit,
         "counts": found.to_dict(),
@@ -182,6 +192,8 @@ def run(args: list[str]) -> int:
         if best is not None:
             print(f"{best}\nOne replica of it:")
         print_serving(report, cost, hardware, found)
+        for line in engine_lines(report["engine"] or {}):
+            print(line)
     return 0
 
 
@@ -217,6 +229,9 @@ def _workload(options: Options, given: Given) -> Workload:
         batch_size=whole(options.batch_size),
         generated_length=generated,
         prefix_length=0 if options.prefix is None else parse_context(options.prefix, "prefix"),
+        prefill_chunk=8192
+        if options.max_num_batched_tokens is None
+        else parse_context(options.max_num_batched_tokens, "max_num_batched_tokens"),
         weight_bits=whole(given.weight_bits if options.weight_bits is None else options.weight_bits),
         kv_pool=options.kv_pool,
         activation_bits=whole(options.activation_bits),

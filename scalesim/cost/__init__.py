@@ -1,11 +1,20 @@
 """What a shape costs: pure functions of (shape, workload, hardware)."""
 
+from scalesim.cost.batching import (
+    UnderLoad,
+    at_concurrency,
+    at_request_rate,
+    largest_request_rate,
+    mixed_step_time,
+)
 from scalesim.cost.blocks import in_blocks
 from scalesim.cost.cache import kv_bytes_per_token, kv_cache_bytes, pool_bytes, state_bytes
 from scalesim.cost.calibration import Calibration, Timing, calibrate
 from scalesim.cost.capacity import check_fits, largest_batch, largest_context
 from scalesim.cost.counts import Counts, counts
 from scalesim.cost.deployment import Deployment, Served, serve_plan
+from scalesim.cost.disaggregated import Disaggregated, disaggregated
+from scalesim.cost.engines import with_engine
 from scalesim.cost.explain import ServingCost, serving_cost
 from scalesim.cost.flops import ForwardFlops, forward_flops
 from scalesim.cost.latency import (
@@ -73,6 +82,7 @@ __all__ = [
     "Calibration",
     "Counts",
     "Deployment",
+    "Disaggregated",
     "ExpectedCost",
     "ForwardFlops",
     "HardwareAwareCost",
@@ -91,13 +101,17 @@ __all__ = [
     "TimeToFirstToken",
     "Timing",
     "TrainingMemory",
+    "UnderLoad",
     "WeightedCost",
     "activation_bytes",
     "as_measure",
+    "at_concurrency",
+    "at_request_rate",
     "calibrate",
     "check_fits",
     "counts",
     "decode_operators",
+    "disaggregated",
     "fits",
     "forward_flops",
     "generation_time",
@@ -108,12 +122,14 @@ __all__ = [
     "kv_cache_bytes",
     "largest_batch",
     "largest_context",
+    "largest_request_rate",
     "lifetime_price",
     "max_memory",
     "max_params",
     "max_time_per_token",
     "max_time_to_first_token",
     "max_training_flops",
+    "mixed_step_time",
     "named_measure",
     "paper_training_flops",
     "paper_training_memory",
@@ -136,4 +152,5 @@ __all__ = [
     "training_price",
     "training_seconds",
     "weight_bytes",
+    "with_engine",
 ]

@@ -18,7 +18,15 @@ from scalesim.numerics.least_squares import Rows, march
 from scalesim.shape import Shape
 from scalesim.workload import Workload
 
-__all__ = ["Calibration", "Timing", "ask_about_units", "calibrate", "fit_constants"]
+__all__ = [
+    "Calibration",
+    "Timing",
+    "ask_about_units",
+    "calibrate",
+    "decode_constant",
+    "encode_constant",
+    "fit_constants",
+]
 
 Constants = TypeVar("Constants")
 _SHARES = (  # between 0 and 1: no kernel beats the data sheet
@@ -53,14 +61,16 @@ def _least_squares(
     return solve
 
 
-def _encode(name: str, value: float) -> float:
+def encode_constant(name: str, value: float) -> float:
+    """Return where a constant is searched for: its logarithm, the logit of a share."""
     if name in _SHARES:
         value = min(max(value, 1e-3), 1 - 1e-3)
         return float(np.log(value / (1 - value)))
     return float(np.log(max(value, 1e-6)))
 
 
-def _decode(name: str, x: jax.Array) -> jax.Array:
+def decode_constant(name: str, x: jax.Array) -> jax.Array:
+    """Return the constant of such a place."""
     return jax.nn.sigmoid(x) if name in _SHARES else jnp.exp(x)
 
 
@@ -116,11 +126,11 @@ def fit_constants(
     """
     stated = [f.name for f in fields(start) if getattr(start, f.name) is not None]  # type: ignore[arg-type]
     names = [name for name in stated if name not in fixed]
-    x0 = jnp.asarray([_encode(name, float(getattr(start, name))) for name in names])
+    x0 = jnp.asarray([encode_constant(name, float(getattr(start, name))) for name in names])
     goal = jnp.log(jnp.asarray(seconds))
 
     def build(x: jax.Array) -> Constants:
-        values = {name: _decode(name, x[i]) for i, name in enumerate(names)}
+        values = {name: decode_constant(name, x[i]) for i, name in enumerate(names)}
         return replace(start, **values)  # type: ignore[type-var]
 
     def residuals(x: jax.Array, goal: jax.Array) -> jax.Array:
@@ -287,7 +297,7 @@ class _Predictor:
         self.fit = _least_squares(residuals, self.start, steps=60)
 
     def hardware(self, x: jax.Array) -> Hardware:
-        values = {name: jnp.exp(x[i]) for i, name in enumerate(self._names)}
+        values: dict[str, Any] = {name: jnp.exp(x[i]) for i, name in enumerate(self._names)}
         efficiency = self._base.efficiency
         engine = replace(efficiency.engine, **values)
         return replace(self._base, efficiency=replace(efficiency, engine=engine))

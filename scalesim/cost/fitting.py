@@ -7,7 +7,7 @@ another's business: public data (`experiments/hardware_constants.py`) or this ma
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from scalesim.cost.calibration import fit_constants
 from scalesim.cost.kernel_forms import Machine, Table, kernel_seconds
 from scalesim.errors import InvalidInput
 
-__all__ = ["STARTS", "adjust_kernel", "fit_kernel", "halves", "kernel_errors", "part", "start_of"]
+__all__ = ["STARTS", "fit_kernel", "halves", "kernel_errors", "part", "start_of"]
 
 # Of latent attention, whether it decodes or computes a prompt.
 _LATENT = {
@@ -130,7 +130,7 @@ _QUANTISED = {
     "serial_ns": 1.0,
     "serial_rows": 32.0,
 }
-_CACHED = {"cache_mb": 40.0, "cache_share": 0.5}
+_CACHED = {"cache_mb": 80.0, "cache_share": 0.5}
 _ATTENTION = {
     "decode": {"group_tile": 8.0, "window_us": 1.0, "window_reload": 0.01, "wide": 0.1, "odd": 0.1},
     "prefill": {
@@ -209,46 +209,3 @@ def fit_kernel(
 def kernel_errors(kind: str, table: Table, machine: Machine, constants: Any) -> np.ndarray:
     """Return |predicted / measured - 1|, row by row."""
     return np.abs(np.asarray(kernel_seconds(kind, table, machine, constants)) / table["seconds"] - 1)
-
-
-def adjust_kernel(
-    kind: str, table: Table, machine: Machine, start: Any, *, priors: Sequence[float] = (0.3, 0.6, 1.2)
-) -> tuple[Any, float, float]:
-    """Return constants moved to a few measured kernels, and the mean relative error before and after.
-
-    Every row is predicted from a fit to the others, under a few weights of the start; the weight that does
-    best is taken, and where none does better than the start by a twentieth, the start itself is returned:
-    a few rows seldom say enough about every constant. After is the error on the rows left out.
-    """
-    seconds = np.asarray(table["seconds"], float)
-    n = len(seconds)
-
-    def fit(rows: np.ndarray, prior: float) -> Any:
-        some = part(table, rows)
-        return fit_constants(
-            lambda c: kernel_seconds(kind, some, machine, c),
-            start,
-            some["seconds"],
-            fixed=[f.name for f in fields(start) if getattr(start, f.name) == 0],
-            prior=prior,
-            steps=25,
-            tolerance=0.15,
-        )
-
-    def off(constants: Any, rows: np.ndarray) -> np.ndarray:
-        return kernel_errors(kind, part(table, rows), machine, constants)
-
-    everyone = np.arange(n)
-    before = float(off(start, everyone).mean())
-    best, least = start, 0.95 * before
-    if n < 2:
-        found = fit(everyone, priors[1])
-        return found, before, float(off(found, everyone).mean())
-    # At most ten rows are left out, one by one or several together.
-    folds = np.arange(n) % min(n, 10)
-    for prior in priors:
-        errors = [off(fit(everyone[folds != i], prior), everyone[folds == i]) for i in range(folds.max() + 1)]
-        error = float(np.concatenate(errors).mean())
-        if error < least:
-            best, least = fit(everyone, prior), error
-    return best, before, before if best is start else least

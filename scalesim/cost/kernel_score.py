@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from scalesim.borrowing import measured_cards
+from scalesim.cost.adjusting import adjust_kernel
 from scalesim.cost.calibration import ask_about_units
 from scalesim.cost.chosen import ALIKE
-from scalesim.cost.fitting import adjust_kernel
 from scalesim.cost.kernel_forms import kernel_seconds, machine_of
 from scalesim.cost.kernel_tables import KernelRows, read_kernel_table
 from scalesim.cost.spread import half_width
@@ -116,8 +117,8 @@ def _score(ratio: np.ndarray, inside: np.ndarray) -> KernelScore:
 def adjust_kernels(path: str, hardware: Hardware) -> tuple[Hardware, str]:
     """Return hardware whose kernels' constants are adjusted to a file of a few measured ones, and a sentence.
 
-    Each kind and format on its own, by `adjust_kernel`: constants move no further than the rows bear out,
-    each row predicted from the others; where that is no better than before, they stay.
+    Each kind and format on its own, by `adjust_kernel`: constants move no further than the rows bear out;
+    where each row, predicted from the others, is met clearly worse than before, they stay.
 
     Raises:
         InvalidInput: the file cannot be read, holds kernels that the hardware has no units for, or times that
@@ -134,7 +135,8 @@ def adjust_kernels(path: str, hardware: Hardware) -> tuple[Hardware, str]:
             machine = machine_of(hardware, group.kind, group.format)
             predicted = np.asarray(kernel_seconds(group.kind, group.table, machine, constants))
             ask_about_units(predicted, group.table["seconds"], f"latency of {name}", "milliseconds")
-            found, before, after = adjust_kernel(group.kind, group.table, machine, constants)
+            noise = noise_of(group.kind, group.format, predicted)
+            found, before, after = adjust_kernel(group.kind, group.table, machine, constants, noise)
             efficiency = _with(efficiency, group.kind, group.format, found)
             rows = len(group.table["seconds"])
             moved = (
@@ -145,6 +147,15 @@ def adjust_kernels(path: str, hardware: Hardware) -> tuple[Hardware, str]:
             said.append(f"{rows} {name} kernels: {moved}.")
     source = f"{efficiency.source}; kernels adjusted to {path}"
     return replace(hardware, efficiency=replace(efficiency, source=source)), " ".join(said)
+
+
+def noise_of(kind: str, format: str, seconds: np.ndarray) -> np.ndarray:
+    """Return the scale of log(measured / predicted) of kernels on the accelerators that were measured."""
+    widths = [half_width(one, kind, format, seconds) for _, one in measured_cards().values()]
+    return np.asarray(np.mean(widths, axis=0) / _NORMAL)
+
+
+_NORMAL = 1.645  # an interval of 90% reaches so many standard deviations
 
 
 def _with(efficiency: Efficiency, kind: str, format: str, constants: Any) -> Efficiency:

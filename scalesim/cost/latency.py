@@ -25,6 +25,7 @@ __all__ = [
     "Serving",
     "decode_operators",
     "generation_time",
+    "mean_length",
     "prefill_operators",
     "prefill_time",
     "serving",
@@ -77,7 +78,8 @@ def time_to_first_token(
     return prefill_time(shape, replace(workload, batch_size=1), hardware, parallel)
 
 
-def _mean_length(workload: Workload) -> Num:
+def mean_length(workload: Workload) -> Num:
+    """Return the tokens a decoding sequence holds, on average."""
     if workload.generated_length is None:
         return workload.context_length
     return workload.context_length - workload.generated_length / 2
@@ -98,7 +100,7 @@ def decode_operators(
     """
     share = parallel.expert * parallel.pipeline
     batch = workload.batch_size if not split(share) else larger(workload.batch_size / share, 1)
-    length = _mean_length(workload) if length is None else length
+    length = mean_length(workload) if length is None else length
     return forward_operators(
         shape, workload, hardware, parallel, batch_size=batch, new=1, past=length - 1, decode=True
     )

@@ -6,7 +6,9 @@ This is to time what `parameter_table` is to size: latency sums it, reports prin
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from operator import add as operator_add
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +37,16 @@ from scalesim.shape.mixers import DeltaNet, LatentAttention, Scores
 from scalesim.types import Num
 from scalesim.workload import Workload
 
-__all__ = ["Operator", "elementwise_values", "forward_operators"]
+__all__ = ["Chunk", "Operator", "elementwise_values", "forward_operators"]
+
+
+class Chunk(NamedTuple):
+    """Tokens of `sequences` that a pass computes: `new` of each, behind `past` that are cached."""
+
+    sequences: Num
+    new: Num
+    past: Num
+    decode: bool = False
 
 
 # Reads and writes of a sampler as engines have it (vLLM's `Sampler`): to float32 1.5, temperature 2,
@@ -53,6 +64,7 @@ def forward_operators(
     new: Num,
     past: Num,
     decode: bool,
+    beside: Chunk | None = None,
 ) -> tuple[Operator, ...]:
     """Return the operators of one forward pass of all layers, in order, on one device of each stage.
 
@@ -66,10 +78,16 @@ def forward_operators(
         new: tokens a sequence that are computed (1 in decode).
         past: tokens a sequence that are cached before them.
         decode: one token a sequence, with the decode kernels; else a prompt.
+        beside: prompts' tokens that the same pass computes (chunked prefill): every matrix is read once for
+            both, attention is computed apart.
     """
     parallel.check(shape)
     s, w, batch, new, past = to_float((shape, workload, batch_size, new, past))
-    tokens = batch * new
+    parts = [Chunk(batch, new, past, decode)]
+    if beside is not None:
+        parts.append(Chunk(*to_float(beside[:3])))
+    tokens = sum(part.sequences * part.new for part in parts)
+    rows = sum(part.sequences for part in parts)  # that have logits
     p = Pass(
         s,
         hardware,
@@ -85,46 +103,56 @@ def forward_operators(
     )
     found: list[Operator] = p.gemms(1.0, s.extras)
     for block in s.blocks:
-        found += _mix(p, block.mixer, block.count, batch, new, past, decode=decode)
+        found += _mix(p, block.mixer, block.count, parts)
         found += _ffn(p, block.ffn, block.count)
         found += p.gemms(block.count, block.extras)
-    once, head = (1.0 / p.chunks, batch * p.chunks), (s.vocab_size / parallel.tensor, s.d_model)
-    return _merged(
-        [
-            *found,
-            _elementwise(p),
-            p.gemm("logits", *once, *head, 1.0, larger(p.weight, 2.0), "bf16"),
-            _sampling(p, batch),
-            *_communication(p),
-            _engine(p, batch, decode=decode),
-        ]
-    )
+    once, head = (1.0 / p.chunks, rows * p.chunks), (s.vocab_size / parallel.tensor, s.d_model)
+    found += [
+        _elementwise(p),
+        p.gemm("logits", *once, *head, 1.0, larger(p.weight, 2.0), "bf16"),
+        _sampling(p, rows),
+        *_communication(p),
+    ]
+    return _merged([*found, _engine(p, rows, found, decode=decode)])
 
 
-def _mix(
-    p: Pass, mixer: Mixer | None, layers: Num, batch: Num, new: Num, past: Num, *, decode: bool
-) -> list[Operator]:
+def _mix(p: Pass, mixer: Mixer | None, layers: Num, parts: Sequence[Chunk]) -> list[Operator]:
     """A mixer's operators: as one measured block where there is one, else matrix by matrix."""
     if mixer is None:
         return []
-    where, d = (p.hardware, p.parallel, p.formats), p.shape.d_model
-    # Sub-passes of a prompt, each with its share of the sequences.
-    part = batch / p.chunks
     if isinstance(mixer, LatentAttention):
-        parts = latent_parts(mixer, d, part, new, past, *where, decode=decode)
-        if parts is not None:
-            gate = [t for t in mixer.tensors(d) if t.operator == "attention gate"]
-            return [*(p.times(layers * p.chunks, one) for one in parts), *p.gemms(layers, gate)]
-    tensors = mixer.tensors(d)
+        blocks = [_block(p, mixer, layers, part) for part in parts]
+        if all(block is not None for block in blocks):
+            gate = [t for t in mixer.tensors(p.shape.d_model) if t.operator == "attention gate"]
+            return [*_apart([block or [] for block in blocks]), *p.gemms(layers, gate)]
+    tensors = mixer.tensors(p.shape.d_model)
     found = p.gemms(layers, [t for t in tensors if t.operator != "output projection"])
-    for score in mixer.scores(decode=decode):
-        found.append(_attend(p, score, layers, batch, new, past, decode=decode))
-    known = delta_parts(mixer, part, new, *where, decode=decode) if isinstance(mixer, DeltaNet) else None
-    if known is not None:
-        found += [p.times(layers * p.chunks, one) for one in known]
+    found += _apart(
+        [[_attend(p, score, layers, part) for score in mixer.scores(decode=part.decode)] for part in parts]
+    )
+    blocks = [_block(p, mixer, layers, part) for part in parts] if isinstance(mixer, DeltaNet) else [None]
+    if all(block is not None for block in blocks):
+        found += _apart([block or [] for block in blocks])
     elif not (isinstance(mixer.step_flops, int) and mixer.step_flops == 0):
-        found.append(_recurrence(p, mixer, layers, batch))
+        found.append(_recurrence(p, mixer, layers, sum(part.sequences for part in parts)))
     return found + p.gemms(layers, [t for t in tensors if t.operator == "output projection"])
+
+
+def _block(p: Pass, mixer: LatentAttention | DeltaNet, layers: Num, part: Chunk) -> list[Operator] | None:
+    """A mixer as the block that was measured, of each sub-pass with its share of the sequences; or None."""
+    where, sequences = (p.hardware, p.parallel, p.formats), part.sequences / p.chunks
+    if isinstance(mixer, DeltaNet):
+        known = delta_parts(mixer, sequences, part.new, *where, decode=part.decode)
+    else:
+        sizes = (p.shape.d_model, sequences, part.new, part.past)
+        known = latent_parts(mixer, *sizes, *where, decode=part.decode)
+    return None if known is None else [p.times(layers * p.chunks, one) for one in known]
+
+
+def _apart(parts: Sequence[Sequence[Operator]]) -> list[Operator]:
+    """Operators of decoding sequences, and those of prompts beside them under names of their own."""
+    first, *others = parts
+    return [*first, *(replace(o, name=f"{o.name}, prompts") for part in others for o in part)]
 
 
 def _ffn(p: Pass, ffn: FFN | None, layers: Num) -> list[Operator]:
@@ -161,9 +189,8 @@ def _bandwidth(
     return hardware.bandwidth_at(weights + kept)
 
 
-def _attend(
-    p: Pass, score: Scores, layers: Num, batch: Num, new: Num, past: Num, *, decode: bool
-) -> Operator:
+def _attend(p: Pass, score: Scores, layers: Num, part: Chunk) -> Operator:
+    batch, new, past, decode = part
     e, t, window = p.hardware.efficiency, p.parallel.tensor, score.window
     pairs = attended_pairs(new, past, window=window) / score.every
     longest = (past + new if window is None else smaller(past + new, window)) / score.every
@@ -280,8 +307,14 @@ def _communication(p: Pass) -> list[Operator]:
     ]
 
 
-def _engine(p: Pass, batch: Num, *, decode: bool) -> Operator:
+def _engine(p: Pass, batch: Num, others: Sequence[Operator], *, decode: bool) -> Operator:
     """What the engine adds beyond its kernels: launches between layers, scheduling, sampling."""
     engine = p.hardware.efficiency.engine
     micro = p.chunks * (engine.layer_us * p.shape.n_layer + engine.step_us) + engine.sequence_us * batch
-    return Operator(name="engine", time_s=1e-6 * (micro if decode else micro + engine.prompt_us))
+    seconds = 1e-6 * (micro if decode else micro + engine.prompt_us)
+    if engine.eager_us:
+        # Host and device work at the same time, and the longer is waited for.
+        kernels: Num = sum(o.time_s for o in others)
+        launches = 1e-6 * engine.eager_us * p.chunks * p.shape.n_layer
+        seconds = seconds + p_norm(8.0, kernels, launches) - kernels
+    return Operator(name="engine", time_s=seconds)

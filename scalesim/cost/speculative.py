@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from scalesim.cost.latency import step_time
+from scalesim.cost.latency import mean_length, step_time
+from scalesim.cost.numbers import larger
 from scalesim.cost.operators import forward_operators
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.errors import InvalidInput
@@ -55,18 +56,15 @@ def speculative_step_time(
         raise InvalidInput(
             f"accepted_length must be from 1 to draft_length + 1 = {most}, but is {accepted_length}."
         )
-    length = workload.context_length
-    if workload.generated_length is not None:
-        length = length - workload.generated_length / 2
     new = draft_length + 1.0
     check = forward_operators(
         shape,
         workload,
         hardware,
         parallel,
-        batch_size=workload.batch_size / (parallel.expert * parallel.pipeline),
+        batch_size=larger(workload.batch_size / (parallel.expert * parallel.pipeline), 1),
         new=new,
-        past=length - new,
+        past=mean_length(workload) - new,
         decode=False,
     )
     if isinstance(draft, Shape):

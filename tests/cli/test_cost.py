@@ -175,6 +175,10 @@ def test_an_accelerator_that_was_not_measured_says_so(capsys):
         (["--model", "gpt2", "--batch", "nan"], 2, "batch_size must be above 0 and finite, but is nan"),
         (["--model", "gpt2", "--kv-bits", "inf"], 2, "kv_bits must be above 0 and finite, but is inf"),
         (["--model", "gpt2", "--weights", "2"], 2, "memory_weight must be"),
+        (["--model", "gpt2", "--acceptance-length", "2"], 2, "must be given together"),
+        (["--model", "gpt2", "--prefill-tensor", "2"], 2, "must be given with --disaggregated"),
+        (["--model", "gpt2", "--request-rate", "2"], 2, "generated_length must be given"),
+        (["--model", "gpt2", "--generated", "64", "--request-rate", "1e6"], 1, "more than can be served"),
     ],
 )
 def test_mistakes_are_a_sentence(capsys, args, code, says):
@@ -183,6 +187,41 @@ def test_mistakes_are_a_sentence(capsys, args, code, says):
     assert out == ""
     assert says in err
     assert err.count("\n") == 1
+
+
+LOAD = ("cost", "llama-3-8b", "--context", "4K", "--generated", "512", "--batch", "64")
+
+
+def test_an_engine_is_asked_in_its_own_words(capsys):
+    got = report(
+        capsys, *LOAD, "--request-rate", "2", "--target-tpot", "0.02", "--num-speculative-tokens", "4",
+        "--acceptance-length", "3", "--draft", "llama-3.2-1b", "--disaggregated", "--prefill-tensor", "2",
+    )["engine"]  # fmt: skip
+    assert got["concurrency"]["concurrency"] == pytest.approx(64)
+    assert got["request_rate"]["requests_per_s"] == pytest.approx(2)
+    assert got["targets"]["tpot_s"] == pytest.approx(0.02, rel=0.01)
+    assert got["targets"]["concurrency"] > 10
+    apart = got["disaggregated"]
+    assert got["speculative"]["tpot_s"] < 1.2 * apart["tpot_s"] < got["concurrency"]["tpot_s"]
+    assert apart["prefill_per_decode"] < 1
+
+
+def test_an_engine_is_chosen(capsys):
+    small = ("cost", "qwen3-0.6b", "--context", "1K")
+    plain, newer, eager = (
+        report(capsys, *small, *more)["tpot_s"]
+        for more in ((), ("--engine", "vllm-2026"), ("--engine", "vllm-2026", "--enforce-eager"))
+    )
+    assert newer < plain < eager
+    chunked = report(capsys, *LOAD, "--max-num-batched-tokens", "2K")
+    assert chunked["prefill_chunk"] == 2048
+
+
+def test_loads_are_told_to_people(capsys):
+    code, out, _ = call(capsys, *LOAD, "--request-rate", "2", "--disaggregated")
+    assert code == 0
+    assert "at that request rate (approximate): 2 requests/s" in out
+    assert "prefill instances to one that decodes" in out
 
 
 def test_compare_puts_designs_side_by_side(capsys, tmp_path):

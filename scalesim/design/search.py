@@ -21,7 +21,7 @@ from scalesim.design.lattice import Lattice, buildable
 from scalesim.design.problem import FreeVariables, Problem, Query, stack_queries
 from scalesim.design.relaxation import DesignSet, Solved, Solver
 from scalesim.design.space import DesignSpace
-from scalesim.errors import InvalidInput, Unreachable
+from scalesim.errors import InvalidInput, Unreachable, check_number
 from scalesim.families import FIGURE, HeadRule, ShapeFamily, named_baseline
 from scalesim.fitting.result import Fit
 from scalesim.laws.base import Law
@@ -153,8 +153,7 @@ def search(
 
 
 def _checked_loss(loss: Any) -> float:
-    if isinstance(loss, bool | str) or not (np.isfinite(loss) and loss > 0):
-        raise InvalidInput(f"target_loss must be above 0 and finite (nats a token), but is {loss!r}.")
+    check_number("target_loss", loss, unit=" (nats a token)")
     return float(loss)
 
 
@@ -341,8 +340,7 @@ def least_loss(
     >>> abs(least_loss(fit, job, budget).target_loss - 2.7) < 2e-3
     True
     """
-    if isinstance(budget, bool) or not (np.isfinite(budget) and budget > 0):
-        raise InvalidInput(f"budget must be above 0 and finite, but is {budget!r}.")
+    check_number("budget", budget)
     lattice = lattice or buildable()
     limits = tuple(constraints)
     query = Query(
@@ -356,7 +354,7 @@ def least_loss(
     with jax.enable_x64(True):
         problem = Problem(law=law_of(law), family=family)
         lattice.check(problem.law)
-        low, high = 0.5, 12.0
+        low, high = 1e-6, 12.0
         batch = stack_queries([searchable(query)[0]] * _LOSSES)
         while high - low > 1e-6:
             losses = np.linspace(low, high, _LOSSES)

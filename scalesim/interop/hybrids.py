@@ -90,7 +90,7 @@ def gemma_4(f: Fields, rules: Rules, i: int) -> Block:
     window = _own_window(f, i, 6)
     own: dict[str, Any] = {"window": window, "shared": shared}
     alike = f.flag("attention_k_eq_v")
-    wide, fewer = f.size("global_head_dim"), f.optional("num_global_key_value_heads")
+    wide, fewer = f.size("global_head_dim"), f.optional("num_global_key_value_heads", zero=False)
     if window is None:
         own |= {"head_dim": wide, "k_is_v": alike}
         if alike and fewer:
@@ -199,7 +199,7 @@ def nemotron_nas(f: Fields, rules: Rules, i: int) -> Block:
 
 def falcon_heads(f: Fields) -> int | None:
     """Falcon: one KV head, or num_kv_heads in the new architecture."""
-    new, many = f.flag("new_decoder_architecture"), f.optional("num_kv_heads")
+    new, many = f.flag("new_decoder_architecture"), f.optional("num_kv_heads", zero=False)
     return many if new or not f.flag("multi_query", True) else 1
 
 

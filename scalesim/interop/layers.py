@@ -73,7 +73,7 @@ def layer(f: Fields, rules: Rules, i: int) -> Block:
 def heads(f: Fields, rules: Rules) -> tuple[int, int, int]:
     """Return query heads, KV heads and head_dim."""
     n_head = f.size("num_attention_heads")
-    own = rules.kv(f) if rules.kv is not None else f.optional("num_key_value_heads")
+    own = rules.kv(f) if rules.kv is not None else f.optional("num_key_value_heads", zero=False)
     return n_head, own or n_head, f.optional("head_dim") or f.quotient("hidden_size", "num_attention_heads")
 
 
@@ -102,7 +102,7 @@ def attention(f: Fields, rules: Rules, i: int, **changes: Any) -> Attention:
 
 def latent(f: Fields, rules: Rules) -> LatentAttention:
     """Return a layer's latent attention."""
-    n_head, kv = f.size("num_attention_heads"), f.optional("num_key_value_heads")
+    n_head, kv = f.size("num_attention_heads"), f.optional("num_key_value_heads", zero=False)
     f.raw("head_dim")
     if kv not in (None, n_head):
         raise InvalidInput(

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scalesim.cost.training import training_flops
-from scalesim.errors import InvalidInput
+from scalesim.errors import InvalidInput, shown
 from scalesim.model import ModelOptions
-from scalesim.schema import number, shown, whole
+from scalesim.schema import number, whole
 from scalesim.shape import Shape
 from scalesim.training.recipe import Recipe
 from scalesim.workload import TrainingPlan

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Collection
 from typing import Any
 
-__all__ = ["InvalidInput", "Unreachable", "check_number", "choose", "shown"]
+__all__ = ["InvalidInput", "Unreachable", "check_kind", "check_number", "choose", "shown"]
 
 
 class InvalidInput(ValueError):
@@ -61,17 +61,33 @@ def check_number(
     Traceback (most recent call last):
     scalesim.errors.InvalidInput: data must be above 0 and finite, but is -1.
     """
-    low = high = value
+    low: Any = value
+    high: Any = value
     if isinstance(value, bool) or not isinstance(value, int | float):
         dtype = getattr(value, "dtype", None)
         if dtype is None or getattr(dtype, "kind", "f") in "bcOSUMm":
             raise InvalidInput(f"{field} must be a number, but is {shown(value)}.")
         if type(value).__module__ != "numpy":
             return
-        if not value.size:
+        array: Any = value
+        if not array.size:
             raise InvalidInput(f"{field} is empty; at least one number is needed.")
-        low, high = value.min(), value.max()
+        low, high = array.min(), array.max()
     if not ((low >= 0 if zero else low > 0) and high <= most):
         bound = "at least 0" if zero else "above 0"
         finite = "finite" if most == sys.float_info.max else f"at most {most:g}"
         raise InvalidInput(f"{field} must be {bound} and {finite}{unit}, but is {shown(value)}.")
+
+
+def check_kind(field: str, value: Any, kinds: type | tuple[type, ...], wanted: str) -> None:
+    """Refuse what is none of some types; `wanted` says what would do.
+
+    Raises:
+        InvalidInput: it is none of them.
+
+    >>> check_kind("family", "figure", dict, "a ShapeFamily")
+    Traceback (most recent call last):
+    scalesim.errors.InvalidInput: family must be a ShapeFamily, but is 'figure'.
+    """
+    if not isinstance(value, kinds):
+        raise InvalidInput(f"{field} must be {wanted}, but is {shown(value)}.")

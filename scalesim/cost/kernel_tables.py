@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import polars as pl
 from scalesim.cost.fitting import part
 from scalesim.cost.kernel_forms import ENDLESS, Table
 from scalesim.errors import InvalidInput, choose
+from scalesim.files import decoded, read_bytes, read_parquet
 
 __all__ = ["KINDS", "KernelRows", "read_kernel_table"]
 
@@ -183,10 +185,12 @@ def read_kernel_table(path: str) -> tuple[KernelRows, ...]:
 
 
 def _frame(path: str) -> pl.DataFrame:
+    data, name = read_bytes(path, "kernels"), f"kernels {path!r}"
     try:
-        frame = pl.read_csv(path) if path.endswith(".csv") else pl.read_parquet(path)
-    except OSError as error:
-        raise InvalidInput(f"kernels {path!r} cannot be read: {error.strerror or error}.") from None
+        if path.endswith(".csv"):
+            frame = pl.read_csv(io.StringIO(decoded(data, name)[0]))
+        else:
+            frame = read_parquet(data, name)
     except pl.exceptions.PolarsError as error:
         raise InvalidInput(f"kernels {path!r} is not a table: {str(error).splitlines()[0]}.") from None
     if not len(frame):

@@ -303,7 +303,7 @@ def _letter_means(letter: str, key: str, values: Any) -> bool:
     """Say whether a letter can be the field: L is layers where it is whole, d a width where it is small."""
     try:
         numbers = np.asarray(values, float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return letter in "NDCT"  # 1.3B
     numbers = numbers[np.isfinite(numbers)]
     if letter in "Ll":

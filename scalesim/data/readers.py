@@ -16,7 +16,7 @@ from scalesim.data.recognised import RECIPES
 from scalesim.data.runs import RunTable
 from scalesim.data.tables import read_columns
 from scalesim.data.units import LOSS_UNITS, check_units, in_nats, outliers_in_loss, scale_of
-from scalesim.errors import InvalidInput, choose
+from scalesim.errors import InvalidInput, check_kind, choose
 
 __all__ = ["ALIASES", "load_runs", "read_columns"]
 
@@ -71,6 +71,9 @@ def load_runs(
         source = _SHIPPED[source]()
     if isinstance(source, RunTable):
         return _reread(source, columns, units, group, select, convention).drop_largest(drop_largest)
+    for option, given in (("columns", columns), ("units", units), ("select", select)):
+        check_kind(option, given, (Mapping, type(None)), "a mapping such as {'n_tokens': ...}")
+    check_kind("group", group, (str, list, tuple, type(None)), "a column's name or a list of them")
     table, name, notes = read_columns(source)
     recipe = next((r for r in RECIPES if r.fits(table)), None)
     if recipe is not None and columns is None:
@@ -82,7 +85,7 @@ def load_runs(
     found = find_columns(table, known, said)
     if recipe is None:
         notes += found.notes
-    if group is not None:
+    if group:
         found.values["group"] = _labels(table, [group] if isinstance(group, str) else list(group))
     numbers = {k: _numbers(k, v) for k, v in found.values.items() if k != "group"}
     if "loss" not in numbers:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scalesim.errors import InvalidInput
+from scalesim.schema import whole
 
 __all__ = ["RunTable"]
 
@@ -113,8 +114,7 @@ class RunTable:
 
     def drop_largest(self, count: int) -> RunTable:
         """Return the table without the rows of the `count` largest losses."""
-        if not 0 <= count < len(self):
-            raise InvalidInput(f"drop_largest must be from 0 to {len(self) - 1}, but is {count}.")
+        count = whole(0, len(self) - 1)(count, "drop_largest")
         kept = np.sort(np.argsort(self.loss, kind="stable")[: len(self) - count])
         note = f"{count} rows with the largest losses were dropped."
         return replace(self.take(kept), notes=(*self.notes, note)) if count else self

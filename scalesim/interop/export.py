@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from scalesim.errors import InvalidInput
+from scalesim.files import write_whole
 from scalesim.shape import Attention, Dense, LatentAttention, MixtureOfExperts, Shape
 
 __all__ = ["to_huggingface", "write_config"]
@@ -171,10 +172,7 @@ def write_config(shape: Shape, path: str, *, max_context: int = 131072) -> None:
 
     Raises:
         InvalidInput: the shape cannot be written so, or the file cannot be written.
+        Unreachable: the disk is full; the old file stays.
     """
     text = json.dumps(to_huggingface(shape, max_context=max_context), indent=2)
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-    except OSError as error:
-        raise InvalidInput(f"config {path!r} cannot be written: {error.strerror}.") from None
+    write_whole(path, text + "\n", "config")

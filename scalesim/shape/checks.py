@@ -43,6 +43,8 @@ def whole_sizes(name: str, values: Sequence[Any]) -> np.ndarray:
         count = len(values)
     except OverflowError:
         count = _MOST + 1
+    except TypeError:
+        raise InvalidInput(f"{name} must be a list or a range of sizes, but is {shown(values)}.") from None
     if count > _MOST:
         raise InvalidInput(f"{name} is a range of more than {_MOST:,} sizes; fewer would do.")
     found = np.unique(np.asarray(list(values)))

@@ -75,7 +75,7 @@ def read_checkpoint(path: Path, question: dict[str, str]) -> Checkpoint | None:
     for name, asked in question.items():
         if state.question.get(name) != asked:
             raise InvalidInput(
-                f"checkpoint {str(path)!r} belongs to another sweep: its {name} differs. Delete it, or "
+                f"checkpoint {str(path)!r} belongs to another sweep: it differs in {name}. Delete it, or "
                 "name another file, to start over."
             )
     return state

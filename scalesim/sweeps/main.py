@@ -112,7 +112,8 @@ def sweep(
         checkpoint: a file for the state of the sweep. If it is there the sweep goes on from it (and if it is
             of a finished sweep, its answer is returned).
         every: seconds between checkpoints, at least.
-        save_all: folder for all designs and measures as Parquet, a part to each block.
+        save_all: folder for all designs and measures as Parquet, a part to each block; a checkpoint that has
+            passed blocks by has their parts written, and a folder with another sweep's parts is refused.
         progress: called with a `SweepProgress` after every round of about two seconds.
         devices: local devices; all by default. With `jax.distributed` (see `join`) every process calls
             this alike, and all get the same answer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,7 @@ def load_runs(
         error=numbers.get("error"),
         source=name,
         notes=tuple(notes),
+        unread=() if recipe else tuple(c for c in table if c not in found.names.values()),
     )
     return result.drop_largest(drop_largest)
 
@@ -143,7 +145,7 @@ def _reread(
     if convention is not None:
         _fill(numbers, convention, notes)
         runs = runs.with_columns(n_params=numbers["n_params"])
-    return RunTable(runs.columns, runs.loss, runs.group, runs.weight, runs.error, runs.source, tuple(notes))
+    return replace(runs, notes=tuple(notes))
 
 
 def _selected(table: Mapping[str, Any], select: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:

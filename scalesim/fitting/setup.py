@@ -200,7 +200,7 @@ def _check_fields(law: Law, points: Points | None) -> None:
     if missing:
         raise InvalidInput(
             f"{type(law).__name__} needs {', '.join(missing)}, which the run table lacks; "
-            f"it has {', '.join(sorted(points.runs.columns))}."
+            f"{points.runs.stated(missing[0])}"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scalesim.data.units import unit_in_name
+from scalesim.data.units import PREFIXED, unit_in_name
 from scalesim.errors import InvalidInput
 
 __all__ = ["ALIASES", "Found", "find_columns", "listed"]
@@ -190,9 +190,7 @@ def find_columns(table: Mapping[str, Any], given: Mapping[str, str], name: str) 
         ]
         exact = [(column, scale) for column, scale in candidates if column == key]
         if key == "flops" and "n_tokens" in found.values:  # a column TFLOPs beside tokens is of a speed
-            candidates = [
-                c for c in candidates if c[1] == 1.0 or _squashed(c[0])[1:] not in ("flops", "flop")
-            ]
+            candidates = [c for c in candidates if not PREFIXED.fullmatch(_squashed(c[0]))]
         if any(c.strip() in "NDC" for c, _ in candidates):  # n beside N is another thing
             candidates = [c for c in candidates if not (len(c[0].strip()) == 1 and c[0].strip().islower())]
         if key == "group":

@@ -11,7 +11,16 @@ import numpy as np
 
 from scalesim.errors import InvalidInput
 
-__all__ = ["LOSS_UNITS", "SCALES", "check_units", "in_nats", "outliers_in_loss", "scale_of", "unit_in_name"]
+__all__ = [
+    "LOSS_UNITS",
+    "PREFIXED",
+    "SCALES",
+    "check_units",
+    "in_nats",
+    "outliers_in_loss",
+    "scale_of",
+    "unit_in_name",
+]
 
 SCALES: dict[str, float] = {
     **dict.fromkeys(("k", "thousand", "thousands"), 1e3),
@@ -28,6 +37,9 @@ SCALES: dict[str, float] = {
     "petaflop_s_days": 8.64e19,
 }
 """What a word multiplies counts by; a PF-day is 1e15 operations a second for a day."""
+
+PREFIXED = re.compile(r"([gtpezy]|giga|tera|peta|exa|zetta|yotta)flops?")
+"""A whole name that says FLOPs and their unit."""
 
 LOSS_UNITS = ("nats", "bits", "perplexity")
 """A loss is in nats; bits are multiplied by ln 2, of a perplexity the logarithm is taken."""
@@ -74,7 +86,7 @@ def unit_in_name(name: str) -> tuple[str, float] | None:
     (('tokens', 1000000000.0), ('compute', 8.64e+19), None)
     """
     words = [w for w in re.split(r"[^a-z0-9.+]+", name.lower()) if w]
-    if len(words) == 1 and re.fullmatch(r"([gtpezy]|giga|tera|peta|exa|zetta|yotta)flops?", words[0]):
+    if len(words) == 1 and PREFIXED.fullmatch(words[0]):
         return "flops", SCALES[words[0]]
     for last in (3, 2, 1):
         rest, unit = words[:-last], "_".join(words[-last:])

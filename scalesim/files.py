@@ -283,6 +283,8 @@ def _held_back() -> Iterator[list[bool]]:
 
 
 def _told(error: OSError, what: str, path: str | Path) -> Exception:
+    if error.errno == errno.ENXIO:
+        return InvalidInput(f"{what} {str(path)!r} is a pipe that nobody reads.")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Unreachable(f"{what} {str(path)!r} cannot be written: the disk is full; nothing was replaced.")
     return InvalidInput(f"{what} {str(path)!r} cannot be written: {error.strerror or error}.")
@@ -325,7 +327,10 @@ def write_whole(path: str | Path, content: bytes | str, what: str = "file") -> N
         if path.exists() and not path.is_file():
             if path.is_dir():
                 raise InvalidInput(f"{what} {str(path)!r} is a folder; a file's name would do.")
-            path.write_bytes(data)
+            flags = os.O_WRONLY | getattr(os, "O_NONBLOCK", 0)  # a pipe that nobody reads would wait for ever
+            with os.fdopen(os.open(path, flags), "wb") as file:
+                os.set_blocking(file.fileno(), True)
+                file.write(data)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

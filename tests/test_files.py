@@ -43,6 +43,8 @@ def test_pipes_devices_folders_and_giants_are_refused(tmp_path):
     for path in (tmp_path / "pipe", "/dev/zero"):
         with pytest.raises(InvalidInput, match="a pipe or a device"):
             files.read_bytes(path)
+    with pytest.raises(InvalidInput, match="a pipe that nobody reads"):
+        files.write_whole(tmp_path / "pipe", "x")
     with pytest.raises(InvalidInput, match="is a folder"):
         files.read_bytes(tmp_path)
     with pytest.raises(InvalidInput, match="cannot be read: No such file"):

@@ -125,6 +125,12 @@ def parse(
     odd = next((arg for arg in args if "\0" in arg or any(0xD800 <= ord(c) < 0xE000 for c in arg)), None)
     if odd is not None:
         raise InvalidInput(f"{odd!a} holds characters that no option has.")
+    for before, arg in zip(("", *args), args, strict=False):
+        option = before if arg.strip() == "" else arg.removesuffix("=") if arg.endswith("=") else None
+        if option is not None and option.startswith("--"):
+            raise InvalidInput(f"{option} is given without a value.")
+        if option is not None and arg.strip() == "":
+            raise InvalidInput("An argument is empty, as of a name that the shell does not know.")
     read: Any
     try:
         read = tyro.cli(

@@ -138,6 +138,12 @@ def test_parts_are_written_beside_a_checkpoint_that_has_passed_them_by(tmp_path,
         ss.sweep(LAW, SPACE, JOB, 2.7, save_all=tmp_path / "half")
 
 
+def test_a_checkpoint_of_a_later_version_says_so(tmp_path):
+    (tmp_path / "state").write_bytes(b"scalesim sweep 2\nwhat it may hold")
+    with pytest.raises(ss.InvalidInput, match="is of version 2; this scalesim reads up to 1"):
+        read_checkpoint(tmp_path / "state", {})
+
+
 def test_a_checkpoint_that_cannot_be_read_or_written(tmp_path):
     with pytest.raises(ss.InvalidInput, match="is a folder"):
         read_checkpoint(tmp_path, {})

@@ -5,6 +5,7 @@ import json
 import random
 import signal
 import socket
+import subprocess
 import time
 from importlib import import_module
 
@@ -54,7 +55,7 @@ def trained(folder, text):
 
 
 def grid_table(folder, text):
-    rows = csv.DictReader((folder / "out" / "runs.csv").open())
+    rows = csv.DictReader((folder / "out" / "runs.csv").read_text().splitlines())
     return [(row["run_id"], row["loss"]) for row in rows]
 
 
@@ -84,10 +85,10 @@ def laid_out(folder):
 def ended(running, kind, seconds):
     """Send a signal after some seconds, if the job is still there; return what it printed and said."""
     try:
-        running.wait(seconds)
-    except Exception:
+        out, said = running.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
         running.send_signal(kind)
-    out, said = running.communicate(timeout=LONGEST)
+        out, said = running.communicate(timeout=LONGEST)
     assert "Traceback" not in said or running.returncode == -signal.SIGINT, said
     return out, said
 

@@ -181,6 +181,8 @@ def read_kernel_table(path: str) -> tuple[KernelRows, ...]:
     except pl.exceptions.ColumnNotFoundError as error:
         name = re.findall(r"\w+", str(error))[0]
         raise InvalidInput(f"kernels {path!r} has no column {name!r}, which a table of {kind} has.") from None
+    except pl.exceptions.PolarsError as error:
+        raise InvalidInput(f"kernels {path!r} cannot be read: {str(error).splitlines()[0]}.") from None
     return tuple(groups)
 
 
@@ -235,6 +237,13 @@ def _groups(kind: str, frame: pl.DataFrame) -> list[KernelRows]:
         raise InvalidInput(
             f"latency must be above 0 and finite, but is {frame['latency'][where]} in row {where + 1}."
         )
+    for name, values in table.items():
+        bad = ~(np.isfinite(values) & (values >= 0))
+        if bad.any():
+            where = int(np.flatnonzero(bad)[0])
+            raise InvalidInput(
+                f"{name} must be at least 0 and finite, but is {values[where]:g} in row {where + 1}."
+            )
     out = []
     for key in sorted(set(keys)):
         rows = np.flatnonzero([one == key for one in keys])

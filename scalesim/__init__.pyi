@@ -203,11 +203,11 @@ from scalesim.models import known_model as known_model
 from scalesim.models import known_models as known_models
 from scalesim.redesigns import Redesign as Redesign
 from scalesim.redesigns import redesign as redesign
-from scalesim.report import draw_designs as draw_designs
-from scalesim.report import draw_distributions as draw_distributions
-from scalesim.report import draw_frontier as draw_frontier
-from scalesim.report import draw_map as draw_map
-from scalesim.report import draw_sweeps as draw_sweeps
+from scalesim.report.design_figure import draw_designs as draw_designs
+from scalesim.report.frontier_figure import draw_frontier as draw_frontier
+from scalesim.report.map_figure import draw_map as draw_map
+from scalesim.report.sweep_report import draw_sweeps as draw_sweeps
+from scalesim.report.uncertainty_figure import draw_distributions as draw_distributions
 from scalesim.shape import Attention as Attention
 from scalesim.shape import Block as Block
 from scalesim.shape import CompressedAttention as CompressedAttention

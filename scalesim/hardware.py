@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from scalesim.borrowing import Sheet, borrow
+from scalesim.catalogue import Catalogue
 from scalesim.efficiency import Efficiency, measured_efficiency
 from scalesim.errors import InvalidInput, check_number, choose, shown
 from scalesim.faces import Face, Shown
@@ -246,16 +247,18 @@ _COLUMNS = {
 def hardware_catalogue() -> Mapping[str, Hardware]:
     """Return every accelerator of the catalogue, by lower-case name."""
     table = (importlib.resources.files("scalesim.data") / "hardware.csv").read_text(encoding="utf-8")
-    catalogue = {}
-    for row in csv.DictReader(table.splitlines()):
-        figures = {name: float(row[column]) if row[column] else None for name, column in _COLUMNS.items()}
-        name = row["name"]
-        own = _MEASURED.get(name)
-        efficiency = borrow(_sheet(figures)) if own is None else measured_efficiency(own)
-        # The table's sources joined: what the figures rest on travels with them.
-        source = "; ".join(filter(None, (row["spec_source"], row["price_source"], row["caveats"])))
-        catalogue[name.lower()] = Hardware(name=name, efficiency=efficiency, source=source, **figures)
-    return catalogue
+    rows = csv.DictReader(table.splitlines())
+    return Catalogue({row["name"].lower(): functools.partial(_read, row) for row in rows})
+
+
+def _read(row: Mapping[str, str]) -> Hardware:
+    figures = {name: float(row[column]) if row[column] else None for name, column in _COLUMNS.items()}
+    name = row["name"]
+    own = _MEASURED.get(name)
+    efficiency = borrow(_sheet(figures)) if own is None else measured_efficiency(own)
+    # The table's sources joined: what the figures rest on travels with them.
+    source = "; ".join(filter(None, (row["spec_source"], row["price_source"], row["caveats"])))
+    return Hardware(name=name, efficiency=efficiency, source=source, **figures)
 
 
 def load_hardware(hardware: str | Mapping[str, Any] | Hardware) -> Hardware:

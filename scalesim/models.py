@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scalesim.catalogue import Catalogue
 from scalesim.cost.cache import kv_bytes_per_token
 from scalesim.errors import choose
 from scalesim.interop.huggingface import from_huggingface
@@ -74,8 +75,8 @@ def known_models() -> Mapping[str, KnownModel]:
     data = importlib.resources.files("scalesim.data")
     table = csv.DictReader((data / "models.csv").read_text(encoding="utf-8").splitlines())
     configs = (data / "model_configs.jsonl").read_text(encoding="utf-8").splitlines()
-    models = [*map(_read, table), *(_imported(json.loads(line)) for line in configs)]
-    return {_key(model.name): model for model in models}
+    rows = [(row, _read) for row in table] + [(json.loads(line), _imported) for line in configs]
+    return Catalogue({_key(row["model"]): functools.partial(read, row) for row, read in rows})
 
 
 def _imported(row: Mapping[str, Any]) -> KnownModel:

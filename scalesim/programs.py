@@ -1,23 +1,24 @@
-"""Traced programs kept between runs: a command that asks what was asked before neither traces nor lowers.
+"""Compiled programs kept between runs: a command that asks what was asked before neither traces nor lowers.
 
 Tracing and lowering are most of what a warm command waits for; JAX's own cache only saves compiling. A
-program is kept as `jax.export` writes it (StableHLO, of one platform), in the folder of the compilation
-cache, under a digest of all that makes it: the source of this package, the versions of Python, jax and
-jaxlib, the platform, the static arguments, the structure of the others and the shapes and dtypes of their
-leaves. What nothing defines, or what export cannot hold, runs as it always did.
+program is kept as machine code, in the folder of the compilation cache, under a digest of all that makes it:
+the source of this package, the versions of Python, jax and jaxlib, the processor, the static arguments, the
+structure of the others and the shapes and dtypes of their leaves. What nothing defines, or what cannot be
+kept, runs as it always did. The folder is trusted, as that cache is: who can write there can run code.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
-import importlib
 import json
 import os
 import platform
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -27,8 +28,9 @@ import numpy as np
 from scalesim.caching import fingerprint
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.files import write_whole
+from scalesim.skeleton import NotKept, filled, skeleton_of
 
-__all__ = ["keep_programs", "kept_jit", "programs_folder"]
+__all__ = ["always", "compiler_options", "keep_programs", "kept_jit", "programs_folder"]
 
 _PACKAGE = __name__.partition(".")[0]
 _MOST_BYTES = 100 * 2**20
@@ -48,11 +50,22 @@ def programs_folder() -> Path | None:
     return _folder
 
 
-def kept_jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+def always(*_: Any) -> bool:
+    """Return True, for `heavy` of `kept_jit`: a program that runs longer than it takes to compile."""
+    return True
+
+
+def kept_jit(
+    function: Callable[..., Any], *, heavy: Callable[..., bool] = lambda *_: False, **options: Any
+) -> Callable[..., Any]:
     """Return `jax.jit(function, **options)`, whose programs are kept where `keep_programs` says.
+
+    How many there are in this process its `n_programs()` tells.
 
     Args:
         function: of pytrees; its result is made of tuples, lists, mappings and this package's dataclasses.
+        heavy: whether arguments are so many that the program's speed is what is waited for. Otherwise it is
+            compiled without LLVM's optimisation, in half of the time.
         options: of `jax.jit`; static arguments by `static_argnums`.
 
     >>> float(kept_jit(lambda x: x + 1)(1.0))
@@ -62,35 +75,63 @@ def kept_jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]
     statics = (statics,) if isinstance(statics, int) else tuple(statics)
     ready: dict[Any, Any] = {}
 
-    @functools.cache
-    def plain() -> Any:
+    plain: dict[int | None, Any] = {}
+
+    def jitted(level: int | None) -> Any:
         import jax
 
-        return jax.jit(function, **options)
+        if level not in plain:
+            by_level: dict[str, Any] = {} if level is None else {"compiler_options": compiler_options(level)}
+            plain[level] = jax.jit(function, **by_level, **options)
+        return plain[level]
 
     @functools.wraps(function)
     def call(*args: Any) -> Any:
-        if _folder is None:
-            return plain()(*args)
         import jax
 
         dynamic = tuple(arg for i, arg in enumerate(args) if i not in statics)
         fixed = tuple(arg for i, arg in enumerate(args) if i in statics)
         leaves, tree = jax.tree.flatten(dynamic)
         kinds = tuple(map(_kind, leaves))
-        if None in kinds or not _in_float64():
-            return plain()(*args)
+        if None in kinds:  # part of a program that is being traced
+            return jitted(None)(*args)
+        level = 3 if heavy(*args) else 0
+        if _folder is None or not _in_float64():
+            return jitted(level)(*args)
         key = (tree, fixed, kinds)
         if key not in ready:
-            arrays = [jax.numpy.asarray(leaf) for leaf in leaves]
-            ready[key] = _program(function, plain(), statics, args, arrays, tree, kinds, fixed)
+            arrays = [_array(leaf) for leaf in leaves]
+            ready[key] = _program(function, level, statics, args, arrays, tree, kinds, fixed)
         if ready[key] is None:
-            return plain()(*args)
+            return jitted(level)(*args)
         run, skeleton = ready[key]
-        return _filled(skeleton, run(*leaves))
+        return filled(skeleton, run(*leaves))
 
-    call.jitted = plain  # type: ignore[attr-defined]
+    def n_programs() -> int:
+        return len(ready) + sum(made._cache_size() for made in plain.values())
+
+    call.n_programs = n_programs  # type: ignore[attr-defined]
     return call
+
+
+@functools.cache
+def compiler_options(level: int = 3) -> dict[str, Any] | None:
+    """Return XLA's options for a short wait, at one of LLVM's levels; None where it does not know them.
+
+    XLA's newer fusion emitters make faster code on processors, and take half as long again to do so.
+    """
+    import jax
+
+    if jax.default_backend() != "cpu":
+        return None
+    options: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False}
+    if level < 3:
+        options["xla_backend_optimization_level"] = level
+    try:
+        jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
+    except Exception:  # an option that this jaxlib no longer has: whatever it raises, do without
+        return None
+    return options
 
 
 def _kind(leaf: Any) -> tuple[tuple[int, ...], str] | None:
@@ -108,6 +149,14 @@ def _kind(leaf: Any) -> tuple[tuple[int, ...], str] | None:
 _OF_NUMBERS = {float: "<f8", int: "<i8", bool: "|b1"}
 
 
+def _array(leaf: Any) -> Any:
+    """Return what a program is made for: a plain number gives way to an array's precision, as JAX has it."""
+    import jax
+
+    weak = type(leaf) in _OF_NUMBERS or getattr(leaf, "weak_type", False)
+    return jax.ShapeDtypeStruct(np.shape(leaf), np.result_type(leaf), weak_type=weak)
+
+
 def _in_float64() -> bool:
     import jax
 
@@ -115,11 +164,11 @@ def _in_float64() -> bool:
 
 
 def _program(
-    function: Any, jitted: Any, statics: Any, args: Any, arrays: Any, tree: Any, kinds: Any, fixed: Any
+    function: Any, level: int, statics: Any, args: Any, arrays: Any, tree: Any, kinds: Any, fixed: Any
 ) -> tuple[Any, Any] | None:
-    """Return a compiled program on leaves and the skeleton of its result: kept, or made and kept now."""
+    """Return a program on leaves and the skeleton of its result: kept, or made and kept now."""
     import jax
-    from jax import export
+    from jax.experimental.serialize_executable import serialize
 
     assert _folder is not None
     try:
@@ -127,7 +176,7 @@ def _program(
         asked = _described((fixed, kind))
     except (InvalidInput, RecursionError):  # nothing tells what defines it, or only an endless walk would
         return None
-    made_by = repr((_source(), _versions(), function.__module__, function.__qualname__, asked))
+    made_by = repr((_source(), _versions(), function.__module__, function.__qualname__, level, asked))
     path = _folder / f"{hashlib.sha256(made_by.encode()).hexdigest()[:32]}.program"
     found = _read(path)
     if found is not None:
@@ -138,17 +187,58 @@ def _program(
         rest = iter(jax.tree.unflatten(tree, leaves))
         given = [args[i] if i in statics else next(rest) for i in range(len(args))]
         result = function(*given)
-        held.append(_skeleton(result))
+        held.append(skeleton_of(result))
         return jax.tree.leaves(result)
 
     try:
-        exported = export.export(jax.jit(flat))(*arrays)
-        content = exported.serialize()
-    except (ImportError, _NotKept, RuntimeError, ValueError):
+        with _compiled_anew():
+            made = jax.jit(flat).lower(*arrays).compile(compiler_options(level))
+        content, _, _ = serialize(made)
+    except (NotKept, NotImplementedError, RuntimeError, ValueError):
         return None  # a plain call says what is wrong, if anything is
-    head = json.dumps(held[-1]).encode()
-    _write(path, len(head).to_bytes(8, "little") + head + bytes(content))
-    return jax.jit(exported.call), held[-1]
+    sizes = (len(arrays), len(jax.tree.leaves(made.out_info)))
+    head = json.dumps({"result": held[-1], "sizes": sizes, "lapack": _calls_lapack(made)}).encode()
+    _write(path, len(head).to_bytes(8, "little") + head + content)
+    return made, held[-1]
+
+
+_turn = threading.Lock()
+_compiling = 0
+
+
+@contextlib.contextmanager
+def _compiled_anew() -> Iterator[None]:
+    """Keep JAX's compilation cache out of it: a program that it gave cannot be written whole.
+
+    Threads compile side by side: the first turns the cache off, the last turns it on again.
+    """
+    global _compiling
+    import jax
+    from jax.experimental.compilation_cache.compilation_cache import reset_cache
+
+    def use(cache: bool) -> None:
+        jax.config.update("jax_enable_compilation_cache", cache)
+        reset_cache()
+
+    if not jax.config.values["jax_enable_compilation_cache"] and not _compiling:
+        yield
+        return
+    with _turn:
+        _compiling += 1
+        if _compiling == 1:
+            use(False)
+    try:
+        yield
+    finally:
+        with _turn:
+            _compiling -= 1
+            if not _compiling:
+                use(True)
+
+
+def _calls_lapack(compiled: Any) -> bool:
+    """Say whether a program calls LAPACK, which is to be there before it runs."""
+    return "lapack" in (compiled.as_text() or "")
 
 
 def _described(value: Any) -> Any:
@@ -162,6 +252,8 @@ def _described(value: Any) -> Any:
         return (type(value).__name__, [_described(part) for part in value])
     if isinstance(value, dict):
         return ("dict", [(name, _described(value[name])) for name in sorted(value)])
+    if type(value).__name__ == "PyTreeDef":
+        return ("tree", _described(value.unflatten(range(value.num_leaves))))
     if isinstance(value, functools.partial):
         return ("partial", _described((value.func, value.args, value.keywords)))
     if isinstance(value, type | FunctionType) and _is_ours(value):
@@ -181,7 +273,6 @@ def _is_ours(value: Any) -> bool:
 def _read(path: Path) -> tuple[Any, Any] | None:
     """Return what a file keeps; None where there is none, or it is damaged."""
     import jax
-    from jax import export
 
     try:
         content = path.read_bytes()
@@ -189,11 +280,24 @@ def _read(path: Path) -> tuple[Any, Any] | None:
         if hashlib.sha256(content).digest() != digest:
             return None
         size = int.from_bytes(content[:8], "little")
-        skeleton, body = json.loads(content[8 : 8 + size]), content[8 + size :]
-        os.utime(path)
-        return jax.jit(export.deserialize(bytearray(body)).call), skeleton
-    except (OSError, ValueError, ImportError):
+        head = json.loads(content[8 : 8 + size])
+        if head["lapack"]:
+            jax.jit(jax.numpy.linalg.cholesky).lower(jax.ShapeDtypeStruct((1, 1), float))
+        return _loaded(content[8 + size :], *head["sizes"]), head["result"]
+    except (OSError, ValueError, KeyError, RuntimeError):
         return None
+    finally:
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+
+def _loaded(content: bytes, n_arguments: int, n_results: int) -> Any:
+    """Return the program of serialised machine code, of so many arrays to a list of so many."""
+    import jax
+    from jax.experimental.serialize_executable import deserialize_and_load
+
+    called, returned = jax.tree.structure(((0,) * n_arguments, {})), jax.tree.structure([0] * n_results)
+    return deserialize_and_load(content, called, returned, execution_devices=jax.devices()[:1])
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -226,80 +330,15 @@ def _versions() -> tuple[str, ...]:
     import jaxlib
 
     flags = os.environ.get("XLA_FLAGS", "")
-    return sys.version, jax.__version__, jaxlib.__version__, platform.machine(), jax.default_backend(), flags
+    device = jax.devices()[0].device_kind
+    return sys.version, jax.__version__, jaxlib.__version__, _processor(), device, flags
 
 
-class _NotKept(Exception):
-    """A result that cannot be described in JSON."""
-
-
-def _skeleton(value: Any) -> Any:
-    """Return a result's structure as JSON: "*" for a leaf, in the order of `jax.tree.leaves`."""
-    import jax
-
-    if value is None:
-        return None
-    if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
-        return [type(value).__name__, [_skeleton(part) for part in value]]
-    if isinstance(value, dict):
-        return ["dict", {name: _skeleton(value[name]) for name in sorted(value)}]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _skeleton_of_dataclass(value)
-    if not jax.tree.leaves(value) == [value]:
-        raise _NotKept
-    return "*"
-
-
-def _skeleton_of_dataclass(value: Any) -> Any:
-    cls = type(value)
-    if cls.__module__.partition(".")[0] != _PACKAGE or "<locals>" in cls.__qualname__:
-        raise _NotKept
-    parts, held = {}, {}
-    for field in dataclasses.fields(cls):
-        of = getattr(value, field.name)
-        if field.metadata.get("static", False):
-            held[field.name] = _plain(of)
-        else:
-            parts[field.name] = _skeleton(of)
-    return ["dataclass", f"{cls.__module__}:{cls.__qualname__}", parts, held]
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return ["tuple", [_plain(part) for part in value]]
-    if not isinstance(value, _PLAIN):
-        raise _NotKept
-    return value
-
-
-def _filled(skeleton: Any, leaves: Any) -> Any:
-    """Return a result of this structure with its leaves."""
-    return _fill(skeleton, iter(leaves))
-
-
-def _fill(skeleton: Any, leaves: Any) -> Any:
-    if skeleton is None:
-        return None
-    if skeleton == "*":
-        return next(leaves)
-    kind, *rest = skeleton
-    if kind in ("tuple", "list"):
-        parts = [_fill(part, leaves) for part in rest[0]]
-        return tuple(parts) if kind == "tuple" else parts
-    if kind == "dict":
-        return {name: _fill(part, leaves) for name, part in rest[0].items()}
-    where, parts, held = rest
-    module, _, name = where.partition(":")
-    if module.partition(".")[0] != _PACKAGE:
-        raise InvalidInput(f"a kept program names a class outside this package: {where}.")
-    cls: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
-    made: Any = object.__new__(cls)
-    for field, part in parts.items():
-        object.__setattr__(made, field, _fill(part, leaves))
-    for field, value in held.items():
-        object.__setattr__(made, field, _unplain(value))
-    return made
-
-
-def _unplain(value: Any) -> Any:
-    return tuple(map(_unplain, value[1])) if isinstance(value, list) else value
+def _processor() -> str:
+    """Return what kind of processor this is, with its instructions where the system lists them."""
+    said = ""
+    with contextlib.suppress(OSError):
+        said = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
+    names = ("model name", "flags", "Features")
+    named = [line for line in said.splitlines() if line.partition(":")[0].strip() in names]
+    return "\n".join((platform.machine(), platform.processor(), *named))

@@ -106,6 +106,10 @@ def pairs(entries: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
+_READ = {"-h", "--help", "--tyro-print-completion", "--tyro-write-completion"}
+"""Options upon which the helps are read."""
+
+
 def parse(
     config: type[T],
     command: str,
@@ -134,10 +138,10 @@ def parse(
     read: Any
     try:
         read = tyro.cli(
-            form_of(config),
+            form_of(config, with_helps=not _READ.isdisjoint(args)),
             prog=f"scalesim {command}",
             args=merge_repeats(args, repeats),
-            config=(tyro.conf.OmitArgPrefixes,),
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.HelptextFromCommentsOff),
         )
     except SystemExit as ended:
         if not ended.code and examples and {"-h", "--help"} & set(args):

@@ -81,8 +81,8 @@ def run(args: list[str]) -> int:
     options = parse(Options, "compare", args, ("--context",), EXAMPLES)
     use_compilation_cache()
     from scalesim.hardware import load_hardware
-    from scalesim.report import save
     from scalesim.report.comparison import draw_comparison, print_comparison
+    from scalesim.report.figure import save
     from scalesim.units import parse_context
 
     if not options.designs:
@@ -107,7 +107,7 @@ def run(args: list[str]) -> int:
 
 
 def _design(options: Options, given: Given, contexts: list[int], hardware: Hardware) -> dict[str, Any]:
-    from scalesim.report import shape_json
+    from scalesim.report.design_table import shape_json
 
     shape = given.shape
     return {

@@ -172,7 +172,7 @@ def run(args: list[str]) -> int:
             given.shape, options.write_config, max_context=given.max_context or workload.context_length
         )
     if options.plot is not None:
-        from scalesim.report import save
+        from scalesim.report.figure import save
         from scalesim.report.roofline import draw_roofline
 
         save(draw_roofline(cost, hardware, compute=options.compute), options.plot)
@@ -226,7 +226,7 @@ def _workload(options: Options, given: Given) -> Workload:
 
 
 def _head(given: Given, workload: Workload, hardware: Hardware, parallel: Parallel) -> dict[str, Any]:
-    from scalesim.report import shape_json
+    from scalesim.report.design_table import shape_json
 
     return {
         "name": given.name,

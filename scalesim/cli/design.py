@@ -249,14 +249,10 @@ def _fitted(runs: str) -> Any:
 def _report(law: Any, answers: list[tuple[Design, ...]], options: Options) -> None:
     """Print the answers, one tuple of designs (a lattice each) to a question, and draw them if asked."""
     from scalesim.design import distribution, sensitivity
-    from scalesim.report import (
-        design_json,
-        draw_designs,
-        draw_distributions,
-        print_designs,
-        print_sensitivity,
-        save,
-    )
+    from scalesim.report.design_figure import draw_designs
+    from scalesim.report.design_table import design_json, print_designs, print_sensitivity
+    from scalesim.report.figure import save
+    from scalesim.report.uncertainty_figure import draw_distributions
 
     designs = [design for answer in answers for design in answer]
     found = [design for design in designs if design.reached]
@@ -296,7 +292,7 @@ def _report(law: Any, answers: list[tuple[Design, ...]], options: Options) -> No
 
 def _write_report(answers: list[tuple[Design, ...]], spreads: dict[int, Any], path: str) -> None:
     """Write the answers as one page: the figure beside the first design of each question."""
-    from scalesim.report import draw_designs
+    from scalesim.report.design_figure import draw_designs
     from scalesim.report.web import results_page, write_page
 
     parts: list[tuple[str, Any, Any]] = []

@@ -167,7 +167,7 @@ def run(args: list[str]) -> int:
         )
     written = found.save(options.out) if options.out is not None else []
     if options.plot is not None:
-        from scalesim.report import save
+        from scalesim.report.figure import save
 
         save(found.plot(), options.plot)
     if options.report is not None:

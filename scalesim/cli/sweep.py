@@ -302,7 +302,8 @@ def _product(options: Options) -> Product:
 
 
 def _report(answers: list[Sweep], options: Options) -> None:
-    from scalesim.report import draw_sweeps, print_sweep, save, sweep_json
+    from scalesim.report.figure import save
+    from scalesim.report.sweep_report import draw_sweeps, print_sweep, sweep_json
 
     if options.plot is not None:
         save(draw_sweeps(answers), options.plot)

@@ -33,7 +33,8 @@ def report_frontiers(
     """Find a frontier at each context, print or draw it, and say why its named designs were picked."""
     from scalesim.design import frontier
     from scalesim.hardware import load_hardware
-    from scalesim.report import frontier_json, print_frontier, save
+    from scalesim.report.figure import save
+    from scalesim.report.frontier_table import frontier_json, print_frontier
 
     if options.plot is not None and len(workloads) > 1:
         raise InvalidInput("--plot draws the frontier of one context; give one --context.")
@@ -98,7 +99,8 @@ def report_map(law: Any, workload: Any, lattices: list[Lattice], options: Any, h
     import numpy as np
 
     from scalesim.design import design_map
-    from scalesim.report import map_json, print_map, save
+    from scalesim.report.figure import save
+    from scalesim.report.frontier_table import map_json, print_map
     from scalesim.units import parse_context
 
     contexts = sorted({float(parse_context(context)) for context in options.context})

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from scalesim.cost.parallel import Parallel
 from scalesim.errors import InvalidInput, Unreachable, choose
 from scalesim.faces import Face, Shown
 from scalesim.hardware import Hardware
-from scalesim.programs import kept_jit
+from scalesim.programs import always, kept_jit
 from scalesim.shape import MixtureOfExperts, Shape
 from scalesim.types import Num
 from scalesim.units import format_bytes
@@ -149,7 +150,7 @@ def divides(parallel: Any, n_head: Num, n_kv_head: Num, d_ff: Num, n_layer: Num)
     return (n_head % t == 0) & kv & (d_ff % t == 0) & (parallel.pipeline <= n_layer)
 
 
-@kept_jit
+@partial(kept_jit, heavy=always)
 def _figures(
     shapes: Shape,
     parallel: Parallel,

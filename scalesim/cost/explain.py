@@ -95,7 +95,8 @@ def serving_cost(
     (131072, 16.1)
     """
     parallel.check(shape)
-    times = _times(to_float(shape), to_float(workload), hardware, parallel)
+    with jax.enable_x64(True):
+        times = _times(to_float(shape), to_float(workload), hardware, parallel)
     found, dollars, joules, prefill, decode = jax.tree.map(float, jax.device_get(times))
     first, after = (
         pass_interval(operators, hardware, parallel, float(shape.n_layer)) for operators in (prefill, decode)

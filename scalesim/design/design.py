@@ -25,7 +25,7 @@ from scalesim.units import format_bytes, format_context, format_count, format_fl
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Candidate", "Design", "candidate", "plain_candidate", "plain_shape"]
+__all__ = ["Candidate", "Design", "candidate", "plain_candidate", "plain_candidates", "plain_shape"]
 
 
 @register
@@ -108,13 +108,32 @@ def plain_shape(shapes: Shape, real: bool, index: tuple[int, ...] = ()) -> Shape
 
 def plain_candidate(found: Candidate, real: bool) -> Candidate:
     """Return a candidate in Python numbers, its counts rid of the rounding of a fractional FFN width."""
-    plain: Candidate = jax.tree.map(float, found)
-    shape = plain_shape(found.shape, real)
-    if float(shape.n_head) % float(shape.n_kv_head):
-        shape = shape.replace(n_head=float(shape.n_head), n_kv_head=float(shape.n_kv_head))
-    counts = ("n_params", "n_params_non_embedding", "n_params_total")
-    rounded: dict[str, Any] = {name: round(getattr(plain, name), 3) for name in counts}
-    return dataclasses.replace(plain, shape=shape, **rounded)
+    return plain_candidates(jax.tree.map(lambda leaf: np.reshape(leaf, 1), found), real)[0]
+
+
+def plain_candidates(found: Candidate, real: bool) -> list[Candidate]:
+    """Return each of several candidates, whose leaves are (n,), as `plain_candidate` does."""
+    whole = jax.tree.map(lambda leaf: np.asarray(leaf, float).tolist(), found)
+    columns: dict[str, Any] = {name: getattr(whole, name) for name in _COUNTS}
+    counts = {name: [round(value, 3) for value in column] for name, column in columns.items()}
+    of_shape, tree = jax.tree.flatten(whole.shape, is_leaf=lambda x: isinstance(x, list))
+    sizes = [[round(x) if real or x.is_integer() else x for x in column] for column in of_shape]
+    plain = dataclasses.replace(whole, shape=jax.tree.unflatten(tree, sizes), **counts)
+    each, tree = jax.tree.flatten(plain, is_leaf=lambda x: isinstance(x, list))
+    return [_divisible(jax.tree.unflatten(tree, row)) for row in zip(*each, strict=True)]
+
+
+_COUNTS = ("n_params", "n_params_non_embedding", "n_params_total")
+
+
+def _divisible(plain: Candidate) -> Candidate:
+    """Return a candidate whose heads are floats where its KV heads do not divide its query heads."""
+    shape = plain.shape
+    heads = (shape.n_head, shape.n_kv_head)
+    if all(isinstance(n, float) for n in heads) or not float(heads[0]) % float(heads[1]):
+        return plain
+    shape = shape.replace(n_head=float(shape.n_head), n_kv_head=float(shape.n_kv_head))
+    return dataclasses.replace(plain, shape=shape)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)

@@ -14,7 +14,7 @@ import optax
 
 from scalesim.cost.measure import PLAN, AtMost
 from scalesim.cost.paper import FIGURE_2
-from scalesim.design.design import Candidate, Design, candidate, plain_candidate
+from scalesim.design.design import Candidate, Design, candidate, plain_candidates
 from scalesim.design.evidence import extrapolation, extrapolation_text, loss_intervals
 from scalesim.design.feasibility import searchable
 from scalesim.design.lattice import Lattice, buildable
@@ -195,7 +195,11 @@ def _padded(queries: list[Query]) -> list[Query]:
     return queries + queries[-1:] * ((1 if n == 1 else max(16, 1 << (n - 1).bit_length())) - n)
 
 
-@partial(kept_jit, static_argnums=(2, 3, 5, 6))
+def _are_many(queries: Query) -> bool:
+    return len(queries.target_loss) > 16
+
+
+@partial(kept_jit, static_argnums=(2, 3, 5, 6), heavy=lambda _, queries, *rest: _are_many(queries))
 def _solved(
     problem: Problem,
     queries: Query,
@@ -247,10 +251,19 @@ class _Asked:
             self.problem, stack_queries(padded), self.lattice, rule, given, self.solver, rough is None
         )
         solved, reported = jax.device_get(found)
-        each = []
-        for i, query in enumerate(padded[: len(queries)]):
-            own, figures = jax.tree.map(lambda leaf, i=i: leaf[i], (solved, reported))
-            each.append(self._answer(query, own, figures, rough))
+        figures = {
+            name: plain_candidates(of, name == "best" and self.lattice.real) for name, of in reported.items()
+        }
+        leaves, tree = jax.tree.flatten(solved)
+        each = [
+            self._answer(
+                query,
+                jax.tree.unflatten(tree, [leaf[i] for leaf in leaves]),
+                {name: of[i] for name, of in figures.items()},
+                rough,
+            )
+            for i, query in enumerate(padded[: len(queries)])
+        ]
         reached = [(design.best, design.query) for design in each if design.reached]
         intervals = iter(loss_intervals(self.law, self.problem, reached))
         return [
@@ -258,11 +271,8 @@ class _Asked:
             for design in each
         ]
 
-    def _answer(
-        self, query: Query, solved: Solved, reported: dict[str, Candidate], rough: str | None
-    ) -> Design:
-        real, designs = self.lattice.real, solved.designs
-        plain = {name: plain_candidate(found, name == "best" and real) for name, found in reported.items()}
+    def _answer(self, query: Query, solved: Solved, plain: dict[str, Candidate], rough: str | None) -> Design:
+        designs = solved.designs
         least = float(np.min(designs.cost))
         reached = np.isfinite(least)
         best, bound = plain["best"], plain.get("relaxed")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalesim.compilation import quick_jit
 from scalesim.fitting.coordinates import slots_of
 from scalesim.fitting.problem import FitProblem
 from scalesim.fitting.setup import Setup
 from scalesim.laws.attention import Mixture
 from scalesim.numerics.least_squares import influence
+from scalesim.programs import always, kept_jit
 
 __all__ = ["diagnose", "identification", "local"]
 
@@ -23,7 +24,7 @@ OPEN = 1e-12
 """An eigenvalue of the scaled curvature below this, relative to the largest, is no curvature at all."""
 
 
-@quick_jit
+@partial(kept_jit, heavy=always)
 def local(problem: FitProblem, z: jax.Array) -> tuple[Any, ...]:
     """Return J (rows, p), the influence of each row, d coefficients / d z, and the predicted losses."""
 

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from scalesim.caching import ByDefinition
-from scalesim.compilation import quick_jit
 from scalesim.errors import InvalidInput, Unreachable, check_kind, check_number
 from scalesim.fitting.coordinates import coefficients
 from scalesim.fitting.diagnosis import diagnose, local
@@ -25,6 +24,7 @@ from scalesim.fitting.starts import ANNEAL, given_starts, project, start_pool
 from scalesim.laws.base import Law
 from scalesim.numerics.descent import curvature, descend, newton
 from scalesim.numerics.least_squares import March
+from scalesim.programs import always, kept_jit
 from scalesim.schema import whole
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _revived(setup: Setup, replicas: Replicas, ends: March, chunk: int = 256) ->
     return ends
 
 
-@quick_jit
+@partial(kept_jit, heavy=always)
 def _projected(problem: FitProblem, pool: jax.Array) -> jax.Array:
     return project(problem, pool)[0]
 
@@ -242,7 +242,7 @@ def _compile_ahead(setup: Setup, replicas: Replicas) -> list[Thread]:
     return threads
 
 
-@quick_jit
+@partial(kept_jit, heavy=always)
 def _curvature(problem: FitProblem, z: jax.Array, busy: jax.Array) -> tuple[jax.Array, ...]:
     """Return the objective, its gradient and its Hessian at each of z; of long tables, where it is busy."""
     at = partial(curvature, problem.objective)

@@ -16,8 +16,9 @@ from scalesim.errors import InvalidInput
 from scalesim.faces import Face, Shown
 from scalesim.fitting.diagnosis import identification
 from scalesim.fitting.result import Fit
-from scalesim.laws.base import FIELDS
+from scalesim.laws.base import FIELDS, Law
 from scalesim.laws.grouped import GROUP
+from scalesim.programs import kept_jit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -117,11 +118,11 @@ def predict(fit: Fit, x: Mapping[str, ArrayLike], *, level: float = 0.9) -> Pred
     arrays = dict(zip(arrays, np.broadcast_arrays(*arrays.values()), strict=True))
     error = extrapolation_error(fit, arrays)
     with jax.enable_x64(True):
-        loss = np.asarray(fit.law.loss(arrays)) + np.zeros(len(next(iter(arrays.values()))))
+        loss = np.asarray(_loss(fit.law, arrays)) + np.zeros(len(next(iter(arrays.values()))))
         low = high = run_low = run_high = np.full_like(loss, np.nan)
         if fit.bootstrap is not None and len(fit.bootstrap) > 1:
             laws = jax.tree.map(jnp.asarray, fit.bootstrap.laws(fit.law))
-            drawn = np.asarray(jax.vmap(lambda law: law.loss(arrays))(laws)).reshape(-1, len(loss))
+            drawn = np.asarray(_losses(laws, arrays)).reshape(-1, len(loss))
             drawn = np.resize(drawn, (max(len(drawn), DRAWS), len(loss)))
             drawn = drawn * np.exp(normal_draws(len(drawn))[:, None] * np.nan_to_num(error))
             tail = fit.bootstrap.tail(level)
@@ -130,6 +131,17 @@ def predict(fit: Fit, x: Mapping[str, ArrayLike], *, level: float = 0.9) -> Pred
             run_low, run_high = np.quantile(drawn + scatter[:, None], [tail, 1 - tail], axis=0)
     far = beyond(fit, arrays)
     return Prediction(loss, low, high, run_low, run_high, level, far, error, arrays, _notes(fit, far))
+
+
+@kept_jit
+def _loss(law: Law, x: Mapping[str, Any]) -> Any:
+    return law.loss(x)
+
+
+@kept_jit
+def _losses(laws: Law, x: Mapping[str, Any]) -> Any:
+    """Return the losses (resamples, m) of laws whose coefficients are vectors."""
+    return jax.vmap(lambda law: law.loss(x))(laws)
 
 
 def extrapolation_error(fit: Any, x: Mapping[str, Any]) -> np.ndarray:

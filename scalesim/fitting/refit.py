@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalesim.compilation import quick_jit
 from scalesim.fitting.coordinates import resolve
 from scalesim.fitting.problem import FitProblem
 from scalesim.fitting.setup import Setup
 from scalesim.fitting.starts import ANNEAL, project, start_pool
 from scalesim.numerics.least_squares import March, march
+from scalesim.programs import always, kept_jit
 
 __all__ = ["CHUNK", "Refits", "Replicas", "predict_many", "refit"]
 
@@ -64,7 +64,7 @@ def _single(leaf: Any) -> Any:
     return leaf.astype(np.float32) if leaf.dtype == np.float64 else leaf
 
 
-@partial(quick_jit, static_argnums=(2, 3, 4))
+@partial(kept_jit, static_argnums=(2, 3, 4), heavy=always)
 def _seed(leaves: list, pool: jax.Array, tree: Any, axes: tuple, keep: int) -> jax.Array:
     def one(leaves: list) -> jax.Array:
         projected, score = project(jax.tree.unflatten(tree, leaves), pool)
@@ -74,7 +74,7 @@ def _seed(leaves: list, pool: jax.Array, tree: Any, axes: tuple, keep: int) -> j
     return _over(one, axes)(leaves)
 
 
-@partial(quick_jit, static_argnums=(3, 4))
+@partial(kept_jit, static_argnums=(3, 4), heavy=always)
 def _march(leaves: list, start: March, steps: jax.Array, tree: Any, axes: tuple) -> March:
     def one(leaves: list, z: jax.Array, damping: jax.Array, age: jax.Array) -> March:
         rows = jax.tree.unflatten(tree, leaves).rows

@@ -167,7 +167,7 @@ class Fit(Shown):
         with jax.enable_x64(True):
             return np.asarray(self.law.loss(self.setup.x)) - runs.loss
 
-    @property
+    @cached_property
     def intervals(self) -> dict[str, Any]:
         """90% intervals of the free coefficients: the bootstrap's percentiles, or 1.645 standard errors."""
         if self.bootstrap is not None:

@@ -237,5 +237,20 @@ def _bfgs(curvature: jax.Array, moved: jax.Array, turned: jax.Array) -> jax.Arra
 
 
 def _solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
-    """Return x of `matrix` x = `right`, (k, k, S) and (k, S)."""
-    return jnp.linalg.solve(jnp.moveaxis(matrix, -1, 0), right.T[..., None])[..., 0].T
+    """Return x of `matrix` x = `right`, (k, k, S) positive definite and (k, S), by elimination written out.
+
+    For a few unknowns: LAPACK would be called S times, and loading it takes longer than a search.
+    """
+    k = len(right)
+    rows = [[matrix[i, j] for j in range(k)] for i in range(k)]  # of which the upper triangle is used
+    x = [right[i] for i in range(k)]
+    for i in range(k):
+        for j in range(i + 1, k):
+            factor = rows[i][j] / rows[i][i]
+            rows[j][j:] = [
+                below - factor * above for below, above in zip(rows[j][j:], rows[i][j:], strict=True)
+            ]
+            x[j] = x[j] - factor * x[i]
+    for i in reversed(range(k)):
+        x[i] = (x[i] - sum(rows[i][j] * x[j] for j in range(i + 1, k))) / rows[i][i]
+    return jnp.stack(x)

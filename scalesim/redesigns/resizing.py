@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 from scalesim.cost.training import training_flops
 from scalesim.laws import TokensAndHeads
 from scalesim.numerics.roots import newton_root
-from scalesim.programs import kept_jit
+from scalesim.programs import always, kept_jit
 from scalesim.pytree import register
 from scalesim.redesigns.proportions import Heads, Proportions, visited
 from scalesim.shape import Shape
@@ -64,7 +65,7 @@ def _trained(shape: Shape, spend: Num, tokens: Num, trained_at: Num) -> tuple[Nu
     return n_params, n_tokens, n_tokens * a_token
 
 
-@kept_jit
+@partial(kept_jit, heavy=always)
 def scales(
     props: Proportions,
     laws: Laws,
@@ -89,13 +90,13 @@ def scales(
     return newton_root(excess, start, bounds=(SMALLEST, LARGEST), steps=30)
 
 
-@kept_jit
+@partial(kept_jit, heavy=always)
 def whole(props: Proportions, u: Num, heads: Heads, offset: Num) -> Shape:
     """Return whole shapes of these log scales, (B,), each `offset` tiles from the nearest width."""
     return jax.vmap(lambda u, h, o: props.whole(jnp.exp(u), h, o))(u, heads, offset)
 
 
-@kept_jit
+@partial(kept_jit, heavy=always)
 def relaxed(
     props: Proportions, u: Num, heads: Heads, spend: Num, tokens: Num, trained_at: Num
 ) -> tuple[Shape, Num]:
@@ -108,7 +109,7 @@ def relaxed(
     return jax.vmap(one)(u, heads, spend)
 
 
-@kept_jit
+@partial(kept_jit, heavy=always)
 def judged(
     shape: Shape, laws: Laws, heads: Heads, effect: Num, spend: Num, tokens: Num, trained_at: Num
 ) -> dict[str, Num]:
@@ -136,7 +137,7 @@ def in_batches(
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
-@kept_jit
+@partial(kept_jit, heavy=always)
 def compute_factors(laws: TokensAndHeads, loss: Num, x: dict[str, Num]) -> Num:
     """Return the log factor of training compute at which each law has a loss, (M,)."""
 

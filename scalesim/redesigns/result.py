@@ -111,7 +111,7 @@ class Option(Shown):
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values for JSON; intervals stand beside their values."""
-        from scalesim.report import shape_json
+        from scalesim.report.design_table import shape_json
 
         def interval(found: Interval) -> dict[str, Any]:
             return {k: v for k, v in plain(found).items() if k != "value"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -12,13 +12,15 @@ from rich.text import Text
 
 from scalesim.cost.measure import Measure
 from scalesim.cost.paper import Parts
-from scalesim.design.design import Candidate, Design
-from scalesim.design.sensitivity import Sensitivity
-from scalesim.design.uncertainty import Distribution
 from scalesim.report.console import table_console
 from scalesim.shape import Shape
 from scalesim.shape.shape import PLAIN_SIZES
 from scalesim.units import format_bytes, format_context, format_count, format_flops
+
+if TYPE_CHECKING:
+    from scalesim.design.design import Candidate, Design
+    from scalesim.design.sensitivity import Sensitivity
+    from scalesim.design.uncertainty import Distribution
 
 __all__ = ["candidate_json", "design_json", "print_designs", "print_sensitivity", "shape_json"]
 

@@ -12,7 +12,7 @@ from scalesim.cost import FIGURE_2, AtMost, TimePerToken
 from scalesim.design import PAPER, design_space, sensitivity, why_not_smooth
 from scalesim.errors import InvalidInput
 from scalesim.laws import AspectRatio
-from scalesim.report import design_json
+from scalesim.report.design_table import design_json
 from scalesim.workload import Workload
 
 FIT = ss.named_fit("paper")

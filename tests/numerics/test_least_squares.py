@@ -7,9 +7,17 @@ import numpy as np
 import optax
 import pytest
 
-from scalesim.numerics import Rows, levenberg_marquardt, newton
-from scalesim.numerics.descent import curvature, damped_step, descend
-from scalesim.numerics.least_squares import LEAST, influence, march, rho, total, weight
+from scalesim.numerics.descent import curvature, damped_step, descend, newton
+from scalesim.numerics.least_squares import (
+    LEAST,
+    Rows,
+    influence,
+    levenberg_marquardt,
+    march,
+    rho,
+    total,
+    weight,
+)
 
 ROSENBROCK = lambda z: jnp.stack([10 * (z[1] - z[0] ** 2), 1 - z[0]])  # noqa: E731
 # Moré, Garbow and Hillstrom 1981, ACM TOMS 7:17: function, standard start, solution's residual norm.

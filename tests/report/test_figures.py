@@ -7,8 +7,8 @@ import pytest
 
 import scalesim as ss
 from scalesim.errors import InvalidInput
-from scalesim.report import draw_designs, save
-from scalesim.report.figure import figure
+from scalesim.report.design_figure import draw_designs
+from scalesim.report.figure import figure, save
 
 FIT = ss.named_fit("paper")
 LONG = ss.Workload(context_length=131072.0)

@@ -297,7 +297,8 @@ def _loaded(content: bytes, n_arguments: int, n_results: int) -> Any:
     from jax.experimental.serialize_executable import deserialize_and_load
 
     called, returned = jax.tree.structure(((0,) * n_arguments, {})), jax.tree.structure([0] * n_results)
-    return deserialize_and_load(content, called, returned, execution_devices=jax.devices()[:1])
+    mine = jax.local_devices()[:1]  # of several processes, the first of all devices is another's
+    return deserialize_and_load(content, called, returned, execution_devices=mine)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -330,7 +331,7 @@ def _versions() -> tuple[str, ...]:
     import jaxlib
 
     flags = os.environ.get("XLA_FLAGS", "")
-    device = jax.devices()[0].device_kind
+    device = jax.local_devices()[0].device_kind
     return sys.version, jax.__version__, jaxlib.__version__, _processor(), device, flags
 
 

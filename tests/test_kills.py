@@ -102,16 +102,19 @@ def test_a_job_killed_at_ten_moments_answers_the_same(job, tmp_path):
     out, said = plain.communicate(timeout=LONGEST)
     took = time.monotonic() - began
     assert plain.returncode == 0, said
-    reference, draw, codes = answer(whole, out), random.Random(job), []
-    for moment in range(MOMENTS):
-        running, kind = started(*command, "--json", cwd=folder), KINDS[moment % len(KINDS)]
+    reference, draw, codes, new = answer(whole, out), random.Random(job), [], True
+    while len(codes) < MOMENTS:
+        running, kind = started(*command, "--json", cwd=folder), KINDS[len(codes) % len(KINDS)]
+        began = time.monotonic()
         out, said = ended(running, kind, draw.uniform(0.05, 0.9) * took)
-        codes.append(running.returncode)
         waited_for(lambda running=running: not left_of(running.pid), seconds=60)
-        if running.returncode == 0:  # it was done before the moment came: begin again
+        if running.returncode == 0:  # it was done before the moment came: begin again, and look earlier
             assert answer(folder, out) == reference
-            folder = laid_out(tmp_path / f"killed{moment + 1}")
+            took = 0.9 * (time.monotonic() - began) if new else took
+            folder, new = laid_out(tmp_path / f"from{began:.0f}"), True
         else:
+            new = False
+            codes.append(running.returncode)
             assert running.returncode in ENDS[kind], said
             assert kind == signal.SIGKILL or "interrupted" in said or running.returncode < 0
     last = started(*command, "--json", cwd=folder)
@@ -139,15 +142,16 @@ def test_a_sweep_in_two_processes_of_which_one_is_killed_at_ten_moments(tmp_path
     reference, draw, codes = printed(tmp_path, out[0]), random.Random("two"), []
     for state in tmp_path.glob("state*"):
         state.unlink()
-    for moment in range(MOMENTS):
-        pair, kind, victim = in_two(), KINDS[moment % len(KINDS)], draw.randrange(2)
+    while len(codes) < MOMENTS:
+        pair, kind, victim = in_two(), KINDS[len(codes) % len(KINDS)], draw.randrange(2)
         ended(pair[victim], kind, draw.uniform(0.05, 0.9) * took)
         out, said = pair[1 - victim].communicate(timeout=LONGEST)
-        codes.append([one.returncode for one in pair])
-        if codes[-1] == [0, 0]:
+        if pair[victim].returncode == 0:  # done before the moment came: begin again
+            took *= 0.9
             for state in tmp_path.glob("state*"):
                 state.unlink()
             continue
+        codes.append([pair[victim].returncode, pair[1 - victim].returncode])
         assert "Traceback" not in said, said
         assert pair[victim].returncode in {*ENDS[kind], 1}, said
         assert pair[1 - victim].returncode in (0, 1), said

@@ -46,6 +46,9 @@ def test_thousands_are_one_number_everywhere():
     assert parse_range("512,768,", "d_model") == [512, 768]
     with pytest.raises(ss.InvalidInput, match="may separate values or thousands"):
         split_list("131,072,8K", "--context")
+    with pytest.raises(ss.InvalidInput, match="values or decimals"):
+        split_list("2,7", "--target-loss")
+    assert split_list("2.6,2.7", "--target-loss") == ["2.6", "2.7"]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d+)?[KMBGTkmbgt]?")
 _DOUBTFUL = re.compile(r"(^|,)\d{1,3},\d{3}(,|[KMBGTkmbgt]|$)")
+_DECIMAL = re.compile(r"\d,\d+")
+_NATS = ("--target-loss",)
 
 
 def split_list(text: str, option: str) -> list[str]:
@@ -47,6 +49,11 @@ def split_list(text: str, option: str) -> list[str]:
         raise InvalidInput(
             f"{option} {text!r}: a comma may separate values or thousands; give values apart by spaces, and "
             "numbers without commas."
+        )
+    if option in _NATS and _DECIMAL.fullmatch(text):
+        raise InvalidInput(
+            f"{option} {text!r}: a comma may separate values or decimals; give values apart by spaces, and "
+            "decimals after a point."
         )
     return [part for part in text.split(",") if part]
 

@@ -154,7 +154,8 @@ def _array(leaf: Any) -> Any:
     import jax
 
     weak = type(leaf) in _OF_NUMBERS or getattr(leaf, "weak_type", False)
-    return jax.ShapeDtypeStruct(np.shape(leaf), np.result_type(leaf), weak_type=weak)
+    kind = leaf.dtype if hasattr(leaf, "dtype") else np.result_type(leaf)
+    return jax.ShapeDtypeStruct(np.shape(leaf), kind, weak_type=weak)
 
 
 def _in_float64() -> bool:

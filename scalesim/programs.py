@@ -10,8 +10,10 @@ kept, runs as it always did. The folder is trusted, as that cache is: who can wr
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import functools
+import gc
 import hashlib
 import json
 import os
@@ -55,6 +57,10 @@ def always(*_: Any) -> bool:
     return True
 
 
+MOST_PROGRAMS = 16
+"""Programs of one function in a process: each of some MB; beyond them it begins anew, with none."""
+
+
 def kept_jit(
     function: Callable[..., Any], *, heavy: Callable[..., bool] = lambda *_: False, **options: Any
 ) -> Callable[..., Any]:
@@ -95,6 +101,11 @@ def kept_jit(
         kinds = tuple(map(_kind, leaves))
         if None in kinds:  # part of a program that is being traced
             return jitted(None)(*args)
+        if n_programs() > MOST_PROGRAMS:
+            ready.clear()
+            for made in plain.values():
+                made.clear_cache()
+            _give_back()
         level = 3 if heavy(*args) else 0
         if _folder is None or not _in_float64():
             return jitted(level)(*args)
@@ -112,6 +123,13 @@ def kept_jit(
 
     call.n_programs = n_programs  # type: ignore[attr-defined]
     return call
+
+
+def _give_back() -> None:
+    """Give the memory of programs that are no longer referred to back to the system."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # the C library of others has no such call
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @functools.cache

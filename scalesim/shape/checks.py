@@ -10,9 +10,11 @@ import numpy as np
 
 from scalesim.errors import InvalidInput, check_number, shown
 
-__all__ = ["check_sizes", "divisors", "few", "is_whole", "whole_sizes"]
+__all__ = ["MOST_SIZES", "check_sizes", "divisors", "few", "is_whole", "whole_sizes"]
 
 _MOST = 1 << 24
+MOST_SIZES = 1 << 18
+"""Sizes of one field that are swept."""
 _ABSURD = 1e9  # no size of a transformer is beyond this; a larger one is a slip of units
 
 
@@ -42,11 +44,11 @@ def whole_sizes(name: str, values: Sequence[Any]) -> np.ndarray:
     try:
         count = len(values)
     except OverflowError:
-        count = _MOST + 1
+        count = MOST_SIZES + 1
     except TypeError:
         raise InvalidInput(f"{name} must be a list or a range of sizes, but is {shown(values)}.") from None
-    if count > _MOST:
-        raise InvalidInput(f"{name} is a range of more than {_MOST:,} sizes; fewer would do.")
+    if count > MOST_SIZES:
+        raise InvalidInput(f"{name} is a range of more than {MOST_SIZES:,} sizes; fewer would do.")
     found = np.unique(np.asarray(list(values)))
     if not found.size:
         raise InvalidInput(f"{name} is an empty range; at least one size is needed.")

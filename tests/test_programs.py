@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -141,6 +143,37 @@ def test_the_oldest_go_where_they_are_too_many(folder: Path, monkeypatch: pytest
     for n in range(2, 8):
         call(np.ones(n))
     assert 1 <= len(kept(folder)) <= 2
+
+
+def compiled_by(args: list[str], folder: Path) -> list[str]:
+    """Return the names of the programs that a command compiles, whose caches are in a folder."""
+    env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"), "JAX_LOG_COMPILES": "1"}
+    command = [sys.executable, "-m", "scalesim", *args]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=True, cwd=folder)
+    return re.findall(r"Finished XLA compilation of (\S+)", done.stderr)
+
+
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "cost llama-3.1-8b",
+        pytest.param("design --plot figure.png", marks=slow),
+        pytest.param("design --objective tpot --fits", marks=slow),
+        pytest.param("design --free all", marks=slow),
+        pytest.param("design --uncertainty", marks=slow),
+        pytest.param("design --sensitivity", marks=slow),
+        pytest.param("design --frontier loss memory", marks=slow),
+        pytest.param("compare llama-3-8b llama-3.1-8b qwen3-8b", marks=slow),
+    ],
+)
+def test_a_command_asked_again_compiles_nothing(command: str, tmp_path: Path) -> None:
+    """Neither a program of an answer nor a single operation on the way to it."""
+    first = compiled_by(command.split(), tmp_path)
+    assert 0 < len(first) < 25, first
+    assert compiled_by(command.split(), tmp_path) == []
 
 
 @pytest.mark.slow

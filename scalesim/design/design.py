@@ -17,6 +17,7 @@ from scalesim.design.relaxation import DesignSet
 from scalesim.errors import Unreachable
 from scalesim.faces import Face, Shown
 from scalesim.families import HeadRule
+from scalesim.programs import kept_jit
 from scalesim.pytree import register
 from scalesim.shape import Convention, Shape, count_params
 from scalesim.types import Num
@@ -106,13 +107,21 @@ def plain_shape(shapes: Shape, real: bool, index: tuple[int, ...] = ()) -> Shape
     return jax.tree.map(number, shapes)
 
 
-def plain_candidate(found: Candidate, real: bool) -> Candidate:
-    """Return a candidate in Python numbers, its counts rid of the rounding of a fractional FFN width."""
+_candidate = kept_jit(candidate)
+
+
+def plain_candidate(problem: Problem, query: Query, shape: Shape, real: bool) -> Candidate:
+    """Return a shape with its sizes, its loss and its costs, in Python numbers."""
+    with jax.enable_x64(True):
+        found = jax.device_get(_candidate(problem, query, jax.tree.map(float, shape)))
     return plain_candidates(jax.tree.map(lambda leaf: np.reshape(leaf, 1), found), real)[0]
 
 
 def plain_candidates(found: Candidate, real: bool) -> list[Candidate]:
-    """Return each of several candidates, whose leaves are (n,), as `plain_candidate` does."""
+    """Return each of several candidates, whose leaves are (n,), in Python numbers.
+
+    Counts are rid of the rounding of a fractional FFN width.
+    """
     whole = jax.tree.map(lambda leaf: np.asarray(leaf, float).tolist(), found)
     columns: dict[str, Any] = {name: getattr(whole, name) for name in _COUNTS}
     counts = {name: [round(value, 3) for value in column] for name, column in columns.items()}

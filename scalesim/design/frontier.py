@@ -16,7 +16,7 @@ from scalesim.cost.measure import PLAN, AtMost, Measure, as_measure
 from scalesim.cost.objectives import named_measure
 from scalesim.cost.paper import FIGURE_2
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
-from scalesim.design.design import Candidate, candidate, plain_candidate, plain_shape
+from scalesim.design.design import Candidate, plain_candidate, plain_shape
 from scalesim.design.evidence import extrapolation, extrapolation_text
 from scalesim.design.lattice import Lattice, buildable
 from scalesim.design.picks import Pick, Table, pick
@@ -89,9 +89,7 @@ class Frontier(Shown):
 
     def candidate(self, index: int) -> Candidate:
         """Return a design of the frontier with its sizes, loss and costs, as `search` reports them."""
-        with jax.enable_x64(True):
-            found = candidate(self.problem, self.query, self.shapes[index])
-        return plain_candidate(found, self.lattice.real)
+        return plain_candidate(self.problem, self.query, self.shapes[index], self.lattice.real)
 
     def _face(self) -> Face:
         columns = ("layers × width", "heads", *(m.label for m in self.measures))
@@ -311,7 +309,7 @@ def _status(
     """Say how far beyond the evidence the design of least loss is (the largest, where loss is one)."""
     at = next((i for i, m in enumerate(measures) if m.is_loss), None)
     index = 0 if at is None else int(values[:, at].argmin())
-    best = plain_candidate(candidate(problem, query, shapes[index]), False)
+    best = plain_candidate(problem, query, shapes[index], False)
     outside = extrapolation(law, best, float(query.workload.context_length), best.loss)
     text = extrapolation_text(law, outside, "context_length" in problem.law.fields)
     return text if at is None else f"At its end of least loss, {best.loss:.3f}: {text[0].lower()}{text[1:]}"

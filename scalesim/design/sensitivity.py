@@ -78,7 +78,7 @@ def sensitivity(design: Design) -> list[Sensitivity]:
             "a gradient; a smooth objective and smooth constraints would do."
         )
     with jax.enable_x64(True):
-        theta = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), (design.problem, design.query))
+        theta = jax.tree.map(lambda leaf: np.asarray(leaf, float), (design.problem, design.query))
         designs = design.lattice
         problem, query = theta
         optimum = polished(

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from scalesim.cost.objectives import reported_cost
 from scalesim.design.design import Design
 from scalesim.design.lattice import HEADS
 from scalesim.design.problem import NOTHING_FREE, Problem, Query, precisions
-from scalesim.design.relaxation import Compared
+from scalesim.design.relaxation import Compared, Priced
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.faces import Face, Shown
 from scalesim.fitting.predict import extrapolation_error, normal_draws
 from scalesim.fitting.result import Fit
 from scalesim.laws.base import Law, fields_of
 from scalesim.laws.terms import Constant
-from scalesim.shape import count_params
+from scalesim.programs import always, kept_jit
+from scalesim.shape import Shape, count_params
 
 if TYPE_CHECKING:
     import polars as pl
@@ -239,12 +240,14 @@ def distribution(
             "fit has another law than the design was searched with; a design of ss.search(fit, ...) would do."
         )
     with jax.enable_x64(True):
-        laws = jax.tree.map(jnp.asarray, fit.resamples.laws(design.problem.law, resamples))
+        laws = jax.tree.map(np.asarray, fit.resamples.laws(design.problem.law, resamples))
         problem, laws = _beyond_the_runs(fit, design, laws)
-        query = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), design.query)
+        query = jax.tree.map(lambda leaf: np.asarray(leaf, float), design.query)
         gradient = design.relaxed is not None
         asked = design.lattice.under(problem, query, laws, design.shape, design.rule, gradient)
-        costs = np.asarray(asked.designs.cost)
+        designs, baseline = jax.device_get((asked.designs, asked.baseline))
+        asked = replace(asked, designs=designs, baseline=baseline)
+        costs = asked.designs.cost
         savings = _savings(query, asked, design)
         n_params = np.broadcast_to(count_params(asked.designs.shape, "paper"), costs.shape)
     # Under a law whose floor is above the target nothing reaches it, and there is nothing to compare.
@@ -299,21 +302,24 @@ def _beyond_the_runs(fit: Fit, design: Design, laws: Law) -> tuple[Problem, Law]
     if not error:
         return problem, laws
     count = len(jax.tree.leaves(laws)[0])
-    factor = jnp.exp(error * jnp.asarray(normal_draws(count)))
+    factor = np.exp(error * normal_draws(count))
     return problem.under(problem.law * Constant(E=1.0)), laws * Constant(E=factor)
 
 
 def _savings(query: Query, asked: Compared, design: Design) -> dict[str, np.ndarray]:
     """Return 1 - cost/baseline of every configuration under every law, (R, K) each."""
-    count = np.shape(asked.designs.cost)
-    baseline: Any = design.baseline.shape
+    baseline: Any = jax.tree.map(float, design.baseline.shape)
     if asked.baseline is not None:
-        baseline = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(jnp.asarray(leaf)[:, None], count), asked.baseline
-        )
-    own, others = asked.designs.free.applied(query), NOTHING_FREE.applied(query)
-    shape = asked.designs.shape
-    return {name: np.asarray(1 - f(shape, own) / f(baseline, others)) for name, f in _MEASURES.items()}
+        count = np.shape(asked.designs.cost)
+        baseline = jax.tree.map(lambda leaf: np.broadcast_to(leaf[:, None], count), asked.baseline)
+    found: dict[str, np.ndarray] = jax.device_get(_saved(query, asked.designs, baseline))
+    return found
+
+
+@partial(kept_jit, heavy=always)
+def _saved(query: Query, designs: Priced, baseline: Shape) -> dict[str, Any]:
+    own, others = designs.free.applied(query), NOTHING_FREE.applied(query)
+    return {name: 1 - f(designs.shape, own) / f(baseline, others) for name, f in _MEASURES.items()}
 
 
 _MEASURES = {

@@ -9,7 +9,6 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from scalesim.errors import InvalidInput
@@ -125,7 +124,7 @@ def predict(fit: Fit, x: Mapping[str, ArrayLike], *, level: float = 0.9) -> Pred
         loss = (np.asarray(_loss(fit.law, padded)) + np.zeros(size))[:count]
         low = high = run_low = run_high = np.full_like(loss, np.nan)
         if fit.bootstrap is not None and len(fit.bootstrap) > 1:
-            laws = jax.tree.map(jnp.asarray, fit.bootstrap.laws(fit.law))
+            laws = jax.tree.map(np.asarray, fit.bootstrap.laws(fit.law))
             drawn = np.asarray(_losses(laws, padded)).reshape(-1, size)[:, :count]
             drawn = np.resize(drawn, (max(len(drawn), DRAWS), len(loss)))
             drawn = drawn * np.exp(normal_draws(len(drawn))[:, None] * np.nan_to_num(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -13,6 +14,7 @@ from scalesim.cost.objectives import reported_cost
 from scalesim.design.design import Candidate, Design
 from scalesim.design.lattice import PAPER
 from scalesim.design.problem import Problem, Query
+from scalesim.families import HeadRule
 from scalesim.programs import kept_jit
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, axis_of, figure, plain_log_axis
 from scalesim.units import format_context
@@ -27,9 +29,18 @@ POINTS = 120
 """Sizes along each line."""
 
 
-@kept_jit
-def _curves(problem: Problem, query: Query, n_head: Any, n_kv_head: Any, log_n: Any) -> tuple[Any, Any]:
-    """Return the losses (K, P) of K head configurations at P sizes, and their costs (3, K, P)."""
+@partial(kept_jit, static_argnums=5)
+def _curves(
+    problem: Problem, query: Query, n_head: Any, n_kv_head: Any, log_n: Any, rule: HeadRule | None
+) -> tuple[Any, Any]:
+    """Return the losses (K, P) of K head configurations at P sizes, and their costs (3, K, P).
+
+    Where there is a rule for heads, its own are one configuration more.
+    """
+    if rule is not None:
+        tied = problem.tied_heads(rule, jnp.exp(log_n))
+        n_head, n_kv_head = (jnp.vstack(pair) for pair in zip((n_head, n_kv_head), tied, strict=True))
+    log_n = log_n[None]
     shape = problem.family.at(jnp.exp(log_n), n_head, n_kv_head)
     reported = reported_cost(query.objective)
     costs = (
@@ -77,11 +88,8 @@ def _draw_row(row: Any, answer: Sequence[Design]) -> None:
     heads = [(float(h), float(k)) for h, k in PAPER.heads]
     heads += [(float(d.shape.n_head), float(d.shape.n_kv_head)) for d in answer]
     n_head, n_kv_head = (np.repeat(column[:, None], POINTS, 1) for column in np.array(heads).T)
-    if first.rule is not None:
-        tied = first.problem.tied_heads(first.rule, jnp.exp(log_n))
-        n_head, n_kv_head = (np.concatenate([a, [b]]) for a, b in zip((n_head, n_kv_head), tied, strict=True))
-    query = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), first.query)
-    losses, costs = map(np.asarray, _curves(first.problem, query, n_head, n_kv_head, log_n[None]))
+    query = jax.tree.map(lambda leaf: np.asarray(leaf, float), first.query)
+    losses, costs = jax.device_get(_curves(first.problem, query, n_head, n_kv_head, log_n, first.rule))
 
     def line(i: int, **style: Any) -> None:
         for axis, cost, per in zip(row, costs, (1.0, 1.0, unit), strict=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from scalesim.design.design import Candidate, candidate, plain_candidate
+from scalesim.design.design import Candidate, plain_candidate
 from scalesim.design.evidence import extrapolation, extrapolation_text, loss_intervals
 from scalesim.design.problem import Problem, Query
 from scalesim.errors import Unreachable
@@ -155,8 +155,8 @@ def answer(
     sizes = dict(zip(COLUMNS, kept.top[0].tolist(), strict=True))
     family = problem.family
     shape = family.shape(**{name: round(sizes[name]) for name in SIZES})
-    # The kept figures, to the last bit: the candidate's are computed with Python's power.
-    best = plain_candidate(candidate(problem, query, shape), True)
+    # The kept figures, to the last bit: the candidate's are another program's.
+    best = plain_candidate(problem, query, shape, True)
     best = replace(best, loss=sizes["loss"], objective=sizes["objective"])
     context = float(query.workload.context_length)
     with jax.enable_x64(True):

@@ -5,7 +5,7 @@ STAMP := .venv/.from-lock
 # Compiled XLA programs are kept here between runs; deleting it is always safe.
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: demo test test-slow bench lint format docs lock clean
+.PHONY: demo test test-slow bench gpu-check lint format docs lock clean
 
 demo: $(STAMP)
 	$(BIN)/scalesim design --context 128K --target-loss 2.615 --lattice paper --lattice buildable --plot out/demo.png
@@ -19,6 +19,10 @@ test-slow: $(STAMP)
 # The quick form of every benchmark, into experiments/results; peers where SCALESIM_PEERS_PYTHON has them.
 bench: $(STAMP)
 	$(BIN)/python -m experiments.benchmarks
+
+# On a GPU: training, decode, constants, search and sweep beside what is promised, kept in out/gpu_check.csv.
+gpu-check: $(STAMP)
+	$(BIN)/python -m experiments.benchmarks.gpu_check
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -213,6 +213,8 @@ from scalesim.shape import Block as Block
 from scalesim.shape import CompressedAttention as CompressedAttention
 from scalesim.shape import DeltaNet as DeltaNet
 from scalesim.shape import Dense as Dense
+from scalesim.shape import IndexedAttention as IndexedAttention
+from scalesim.shape import KimiDelta as KimiDelta
 from scalesim.shape import LatentAttention as LatentAttention
 from scalesim.shape import LinearAttention as LinearAttention
 from scalesim.shape import Mamba as Mamba

@@ -229,6 +229,9 @@ class _Walk:
 
     def _function(self, function: FunctionType) -> None:
         self.say("function")
+        if hasattr(function, "defined_by"):  # a wrapper with a memory of its own (`kept_jit`)
+            self._all(function.defined_by)
+            return
         if _of_library(function.__code__.co_filename, function.__module__):
             self.say("library", f"{function.__module__}.{function.__qualname__}".encode())
             read: list[tuple[str, Any]] = []

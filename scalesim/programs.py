@@ -122,6 +122,7 @@ def kept_jit(
         return len(ready) + sum(made._cache_size() for made in plain.values())
 
     call.n_programs = n_programs  # type: ignore[attr-defined]
+    call.defined_by = (function, heavy, tuple(sorted(options.items())))  # type: ignore[attr-defined]
     return call
 
 

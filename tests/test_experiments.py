@@ -17,12 +17,13 @@ from experiments import (
     figure2,
     head_laws,
     law_forms,
+    long_runs_check,
     profile_e,
     redesign,
     table4,
 )
+from experiments.benchmarks import gpu_check, wide_search
 from experiments.benchmarks import search as benchmark
-from experiments.benchmarks import wide_search
 from experiments.common import RESULTS
 
 
@@ -207,3 +208,45 @@ def test_the_page_says_of_coverage_what_is_committed():
     page = (RESULTS.parents[1] / "docs" / "search.md").read_text()
     for row in rows:
         assert f"{100 * float(row['covered']):.0f}%" in page
+
+
+def test_the_gpu_suite_keeps_each_steps_rows_and_goes_on_where_one_fails(tmp_path):
+    def fails(small):
+        yield {"what": "begun", "case": "", "measured": 1.0}
+        raise RuntimeError("no such kernel")
+
+    with jax.enable_x64(False):
+        rows = gpu_check.check(True, tmp_path / "rows.csv", (fails, gpu_check.mfu))
+    assert [row["what"] for row in rows] == ["begun", "fails", "MFU"]
+    assert "no such kernel" in rows[1]["note"]
+    assert rows[2]["measured"] > 0
+    with (tmp_path / "rows.csv").open() as file:
+        assert [row["what"] for row in csv.DictReader(file)] == ["begun", "fails", "MFU"]
+
+
+@pytest.mark.slow
+def test_every_step_of_the_gpu_suite_runs_on_a_processor(tmp_path):
+    with jax.enable_x64(False):
+        rows = gpu_check.check(True, tmp_path / "rows.csv")
+    assert not [row for row in rows if row["case"] == "failed"]
+    assert {row["what"] for row in rows} >= {"MFU", "bf16_tflops", "prefill, s", "decode, s", "search, s"}
+    assert all(np.isfinite(row["measured"]) for row in rows)
+
+
+def test_the_second_grids_pairs_are_judged_by_what_was_said_before():
+    rows = long_runs_check.read()
+    found = long_runs_check.compared(rows)
+    with (RESULTS / "long_runs_check.csv").open() as file:
+        kept = [float(row["measured_percent"]) for row in csv.DictReader(file)]
+    assert kept == pytest.approx([row["measured_percent"] for row in found], abs=1e-4)
+    for row in found:
+        assert row["inside"] == (row["low"] <= row["measured_percent"] <= row["high"])
+        setting = ("d_model", "context_length", "n_tokens")
+        same = [r for r in rows if all(r[n] == row[n] for n in setting)]
+        base, other = (
+            {r["seed"]: np.log(r["loss"]) for r in same if (r["n_head"], r["n_kv_head"]) == heads}
+            for heads in ((8, 1), (row["n_head"], row["n_kv_head"]))
+        )
+        each = [100 * (other[seed] - base[seed]) for seed in other if seed in base]
+        assert len(each) == row["seeds"]
+        assert row["measured_percent"] == pytest.approx(np.mean(each))

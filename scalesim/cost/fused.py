@@ -102,7 +102,7 @@ def latent_parts(
         if wide is not None:
             found = between_caches(wide, narrow, b.kv)
             break
-    if found is None or mixer.n_index_head is not None:
+    if found is None or mixer.index_top_k is not None:
         return None
     nope = mixer.head_dim - mixer.rope_dim
     sizes = (d_model, mixer.q_lora_rank, mixer.kv_lora_rank, mixer.rope_dim, nope, mixer.v_head_dim)

@@ -113,7 +113,8 @@ def _mix(
     if isinstance(mixer, LatentAttention):
         parts = latent_parts(mixer, d, part, new, past, *where, decode=decode)
         if parts is not None:
-            return [p.times(layers * p.chunks, one) for one in parts]
+            gate = [t for t in mixer.tensors(d) if t.operator == "attention gate"]
+            return [*(p.times(layers * p.chunks, one) for one in parts), *p.gemms(layers, gate)]
     tensors = mixer.tensors(d)
     found = p.gemms(layers, [t for t in tensors if t.operator != "output projection"])
     for score in mixer.scores(decode=decode):

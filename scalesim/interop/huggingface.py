@@ -10,10 +10,12 @@ from typing import Any
 
 from scalesim.errors import InvalidInput
 from scalesim.files import kind_of, read_json
+from scalesim.interop.class_defaults import CLASS_DEFAULTS, NESTED_SIZES
 from scalesim.interop.families import FAMILIES, NESTED
 from scalesim.interop.fields import Fields
 from scalesim.interop.left_out import left_out
 from scalesim.interop.quantised import Quantised, read_quantisation
+from scalesim.schema import shown
 from scalesim.shape import Shape
 
 __all__ = ["ImportedConfig", "from_huggingface", "read_config"]
@@ -102,8 +104,12 @@ def from_huggingface(config: Mapping[str, Any]) -> ImportedConfig:
     if "model_type" not in config:
         raise InvalidInput("model_type is missing from the config; 'llama' would do where it is one.")
     kind = str(config["model_type"])
+    inner = config.get("thinker_config")  # Qwen's that speak
+    config = inner if isinstance(inner, Mapping) else config
     text = next((config[n] for n in _PARTS if isinstance(config.get(n), Mapping)), None)
-    if kind not in FAMILIES and isinstance(text, Mapping):
+    nested = kind not in FAMILIES and isinstance(text, Mapping)
+    if nested:
+        assert isinstance(text, Mapping)
         # The language model alone: other parts have their own sizes.
         shared = ("tie_word_embeddings", "quantization_config", "dtype", "torch_dtype")
         config = {**{name: outer[name] for name in shared if name in outer}, **text}
@@ -115,11 +121,18 @@ def from_huggingface(config: Mapping[str, Any]) -> ImportedConfig:
     notes: tuple[str, ...] = ()
     if kind not in FAMILIES:
         kind, shape, fields = _read_as(kind, config)
-        said = f"model_type {outer['model_type']!r} is not known; its fields are those of {kind!r}, as which "
-        notes = (said + "it is read.",)
+        said = (
+            f"model_type {outer['model_type']!r} is not known; its fields are those of {kind!r}, as which it "
+        )
+        notes = (said + "is read: where its code differs, so does the count.",)
     else:
-        shape, fields = _shape(kind, config)
+        shape, fields = shape_of(kind, config, nested=nested)
+        left = [name for name in NESTED_SIZES.get(kind, ()) if nested and name not in config]
+        if left:
+            notes += (f"{', '.join(left)} left out of the text_config: taken as {kind}'s class has them.",)
     missing = left_out(outer, config, shape)
+    if nested and not missing:
+        notes += (f"Of model_type {outer['model_type']!r} the language model alone is read.",)
     quantised = read_quantisation(config)
     if quantised is not None:
         notes += quantised.notes
@@ -130,24 +143,37 @@ _PARTS = ("text_config", "language_config", "llm_config")
 _LISTS = {"hybrid_override_pattern", "layers_block_type"}
 
 
-def _shape(kind: str, config: Mapping[str, Any]) -> tuple[Shape, Fields]:
+def shape_of(
+    kind: str, config: Mapping[str, Any], *, guessed: bool = False, nested: bool = False
+) -> tuple[Shape, Fields]:
+    """Return the shape of a config of a known model type, and its fields as they were read."""
     family = FAMILIES[kind]
-    names, defaults = dict(family.names), dict(family.defaults)
+    names, defaults = dict(family.names), {**family.defaults, **CLASS_DEFAULTS.get(kind, {})}
+    if nested:
+        defaults = {**NESTED_SIZES.get(kind, {}), **defaults}
     for plain in ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"):
         if names.get(plain) not in config and plain in config:  # both spellings are about
             names.pop(plain, None)
     for name in _LISTS:
         if "num_hidden_layers" not in config and isinstance(config.get(name), list | str):
             defaults["num_hidden_layers"] = len(config[name])
-    f = Fields(config, kind, names, defaults)
+    f = Fields(config, kind, names, defaults, guessed=guessed)
     n_layer, d_model = f.size("num_hidden_layers"), f.size("hidden_size")
     if n_layer > _MOST_LAYERS:  # each is read by itself
         raise InvalidInput(f"num_hidden_layers must be at most {_MOST_LAYERS:,}, but is {n_layer:,}.")
     f.seen("mtp_num_hidden_layers", "num_nextn_predict_layers", "mtp_transformer_layers", "num_mtp_modules")
+    f.seen("num_attention_heads", "num_key_value_heads", "head_dim")  # of attention that no layer may have
     f.seen("use_mtp", "quantization_config", "compression_config", "pad_vocab_size_multiple")
-    if n_layer > 10_000:
-        raise InvalidInput(f"num_hidden_layers must be at most 10,000, but is {n_layer}.")
-    blocks = [family.layer(f, family.rules, i) for i in range(n_layer)]
+    blocks = []
+    try:
+        for f.layer in range(n_layer):
+            blocks.append(family.layer(f, family.rules, f.layer))
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        said = shown(config.get(f.last))
+        raise InvalidInput(f"{f.last} is not what a {kind} config has there, but {said}: {error}.") from None
+    f.layer = None
     rows = f.optional("max_position_embeddings")
     # Falcon and GPT-J may state `alibi` or rotary positions: only families with a table have `positions`.
     positions = 0 if family.positions is None else (rows or 0) + family.positions
@@ -166,25 +192,46 @@ def _shape(kind: str, config: Mapping[str, Any]) -> tuple[Shape, Fields]:
 
 def _read_as(kind: str, config: Mapping[str, Any]) -> tuple[str, Shape, Fields]:
     """Return the known family whose fields a config has: the one its architecture names, or the first."""
+    if config.get("is_encoder_decoder"):
+        raise InvalidInput(f"model_type {kind!r} has an encoder; models of a decoder alone are read.")
     named = str((config.get("architectures") or [""])[0]).split("For")[0].lower()
     order = sorted(FAMILIES, key=lambda name: name.replace("_", "") != named)
+    if order[0].replace("_", "") != named and (unclear := _unclear(config)):
+        raise InvalidInput(
+            f"model_type {kind!r} is not known, and its fields leave open which tensors it has "
+            f"({', '.join(unclear)}), so its count would be a guess."
+        )
     closest: tuple[int, str, str] | None = None
     for name in order:
         try:
-            shape, fields = _shape(name, config)
+            shape, fields = shape_of(name, config, guessed=name.replace("_", "") != named)
         except (InvalidInput, TypeError, AttributeError, IndexError, KeyError):
             continue
         unknown = fields.unknown()
         if not unknown:
             return name, shape, fields
         if closest is None or len(unknown) < closest[0]:
-            closest = (len(unknown), name, ", ".join(unknown))
+            more = f" and {len(unknown) - 6} more" if len(unknown) > 6 else ""
+            closest = (len(unknown), name, ", ".join(unknown[:6]) + more)
     if closest is None:
         raise InvalidInput(f"model_type {kind!r} is not known, and no known one has its fields.")
     raise InvalidInput(
         f"model_type {kind!r} is not known; {closest[1]!r} has its fields but for {closest[2]}, so its count "
         "would be a guess."
     )
+
+
+def _unclear(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the fields that leave open which tensors a config's layers have, where its code is not known.
+
+    An activation of FFNs with a gate and without; the epsilon of norms that may have biases.
+    """
+    known = ("silu", "swish", "swiglu", "gelu_pytorch_tanh", None)
+    acts = [
+        n for n in ("hidden_act", "hidden_activation", "activation_function") if config.get(n) not in known
+    ]
+    norms = [n for n in ("layer_norm_eps", "layer_norm_epsilon") if n in config]
+    return (*acts, *([] if "rms_norm_eps" in config else norms))
 
 
 def max_context(f: Fields) -> int | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from scalesim.errors import InvalidInput
+from scalesim.errors import InvalidInput, choose
 from scalesim.interop.fields import Fields
-from scalesim.interop.layers import Rules, attention, is_local, layer, layer_kind
-from scalesim.shape import Attention, Block, Dense, MixtureOfExperts, Parameter
+from scalesim.interop.layers import Rules, attention, feed_forward, is_local, layer, layer_kind
+from scalesim.shape import Block, Dense, MixtureOfExperts, Parameter
 from scalesim.shape.ffn import FFN
 from scalesim.shape.mixers import CompressedAttention
 from scalesim.shape.parameters import matrix, vector
@@ -17,6 +17,43 @@ from scalesim.shape.parameters import matrix, vector
 def apertus(f: Fields, rules: Rules, i: int) -> Block:
     """Apertus: an activation with two parameters (xIELU)."""
     return replace(layer(f, rules, i), extras=(vector("bias", "activation", pair=2),))
+
+
+def phi(f: Fields, rules: Rules, i: int) -> Block:
+    """Phi 1 to 2 and Persimmon: norms of queries and keys, where there are any, have biases."""
+    normed = f.flag("qk_layernorm")
+    block = layer(f, replace(rules, qk_norm="head" if normed else "none"), i)
+    size = f.quotient("hidden_size", "num_attention_heads")
+    biases = tuple(vector("bias", f"{name}_norm_bias", head_dim=size) for name in "qk")
+    return replace(block, extras=biases if normed else ())
+
+
+def bitnet(f: Fields, rules: Rules, i: int) -> Block:
+    """BitNet: norms before the output and the down projection."""
+    block = layer(f, rules, i)
+    heads, inner = f.size("num_attention_heads"), f.size("intermediate_size")
+    size = f.quotient("hidden_size", "num_attention_heads")
+    own = vector("norm", "attention_sub_norm", heads=heads, head_dim=size)
+    return replace(block, extras=(own, vector("norm", "ffn_sub_norm", mlp=inner)))
+
+
+def diffllama(f: Fields, rules: Rules, i: int) -> Block:
+    """DiffLlama: four vectors weigh one attention against another."""
+    block = layer(f, rules, i)
+    size = f.optional("head_dim") or f.quotient("hidden_size", "num_attention_heads")
+    names = [f"lambda_{end}" for end in ("q1", "k1", "q2", "k2")]
+    return replace(block, extras=tuple(vector("bias", name, head_dim=size) for name in names))
+
+
+def gpt_neo(f: Fields, rules: Rules, i: int) -> Block:
+    """GPT-Neo: attention to all and to a window in turn."""
+    kinds = f.listed("attention_layers", f.size("num_hidden_layers"))
+    runs = f.listed("attention_types") or [[["global", "local"], f.size("num_hidden_layers")]]
+    expanded = kinds or [kind for names, times in runs for _ in range(times) for kind in names]
+    local = choose("attention_layers", str(expanded[i]), ("global", "local")) == "local"
+    window = f.size("window_size", 256)
+    mixer = attention(f, rules, i, window=window if local else None)
+    return Block(mixer=mixer, ffn=feed_forward(f, rules, i))
 
 
 def _own_window(f: Fields, i: int, pattern: int) -> int | None:
@@ -87,14 +124,14 @@ def gemma_4(f: Fields, rules: Rules, i: int) -> Block:
     n_layer, d = f.size("num_hidden_layers"), f.size("hidden_size")
     shared = i >= n_layer - f.count("num_kv_shared_layers")
     f.seen("use_double_wide_mlp")
-    window = _own_window(f, i, 6)
+    window = None if i == n_layer - 1 else _own_window(f, i, 6)  # its class makes the last layer global
     own: dict[str, Any] = {"window": window, "shared": shared}
     alike = f.flag("attention_k_eq_v")
     wide, fewer = f.size("global_head_dim"), f.optional("num_global_key_value_heads", zero=False)
     if window is None:
-        own |= {"head_dim": wide, "k_is_v": alike}
-        if alike and fewer:
-            own["n_kv_head"] = fewer
+        own["k_is_v"] = alike
+        if not f.config.get("per_layer_config"):  # which says it otherwise
+            own |= {"head_dim": wide, **({"n_kv_head": fewer} if alike and fewer else {})}
     d_ff = f.size("intermediate_size") * (2 if shared and f.flag("use_double_wide_mlp") else 1)
     extras: tuple[Parameter, ...] = ()
     ffn: FFN = Dense(d_ff=d_ff)
@@ -120,55 +157,6 @@ def gemma_4_once(f: Fields) -> list[Parameter]:
     f.optional("vocab_size_per_layer_input")
     per = f.count("hidden_size_per_layer_input")
     return _layer_embeddings(f, per) if per else []
-
-
-def llama_4(f: Fields, rules: Rules, i: int) -> Block:
-    """Llama 4: chunks of attention but in every fourth layer; experts in every so-many-th."""
-    f.seen("use_qk_norm")
-    every = f.size("no_rope_layer_interval", 4)
-    full = f.listed("no_rope_layers", f.size("num_hidden_layers")) or []
-    kind = layer_kind(f, i, "chunked_attention", "full_attention")
-    is_full = kind == "full_attention" if kind else (full[i] == 0 if full else (i + 1) % every == 0)
-    mixer = attention(f, Rules(), i, window=None if is_full else f.optional("attention_chunk_size"))
-    width, step = f.size("intermediate_size"), f.size("interleave_moe_layer_step", 1)
-    listed = f.listed("moe_layers")
-    dense = Dense(d_ff=f.size("intermediate_size_mlp"))
-    n, top_k = f.size("num_local_experts"), f.size("num_experts_per_tok")
-    moe = MixtureOfExperts(n_expert=n, top_k=top_k, d_ff=width, d_ff_shared=width)
-    has = i in listed if listed else (i + 1) % step == 0
-    return Block(mixer=mixer, ffn=moe if has else dense)
-
-
-def mimo_v2(f: Fields, rules: Rules, i: int) -> Block:
-    """MiMo-V2: local and global layers with heads of their own, values shorter than keys."""
-    local = (f.listed("hybrid_layer_pattern", f.size("num_hidden_layers")) or [0] * (i + 1))[i] == 1
-    f.seen("attention_chunk_size")
-    prefix = "swa_" if local else ""
-    names = ("num_attention_heads", "num_key_value_heads")
-    n_head, n_kv_head = (f.size(prefix + name) for name in names)
-    f.seen(*names)
-    f.seen(
-        *(f"swa_{name}" for name in ("num_attention_heads", "num_key_value_heads", "head_dim", "v_head_dim"))
-    )
-    mixer = Attention(
-        n_head=n_head,
-        n_kv_head=n_kv_head,
-        head_dim=f.size(f"{prefix}head_dim"),
-        v_head_dim=f.size(f"{prefix}v_head_dim"),
-        window=f.size("sliding_window") if local else None,
-        sinks=f.flag("add_swa_attention_sink_bias") if local else f.flag("add_full_attention_sink_bias"),
-        qkv_bias=f.flag("attention_bias"),
-    )
-    moe = f.listed("moe_layer_freq", f.size("num_hidden_layers"))
-    shared = f.count("n_shared_experts") * f.size("moe_intermediate_size")
-    if moe is not None and moe[i]:
-        n, top_k, width = (
-            f.size(x) for x in ("n_routed_experts", "num_experts_per_tok", "moe_intermediate_size")
-        )
-        ffn: FFN = MixtureOfExperts(n_expert=n, top_k=top_k, d_ff=width, d_ff_shared=shared)
-    else:
-        ffn = Dense(d_ff=f.size("intermediate_size"))
-    return Block(mixer=mixer, ffn=ffn)
 
 
 def nemotron_nas(f: Fields, rules: Rules, i: int) -> Block:
@@ -210,13 +198,26 @@ def falcon_one_norm(f: Fields) -> bool:
     return f.flag("parallel_attn", True) and not two
 
 
+RATES = {"sliding_attention": 0, "compressed_sparse_attention": 4, "heavily_compressed_attention": 128}
+
+
 def deepseek_v4(f: Fields, rules: Rules, i: int) -> Block:
     """DeepSeek-V4: a window and compressed tokens, one shared key and value; mixed residual streams."""
     n_layer, d, streams = f.size("num_hidden_layers"), f.size("hidden_size"), f.size("hc_mult", 4)
-    ratios = f.listed("compress_ratios")
-    if ratios is None or len(ratios) < n_layer:
+    ratios, rates = f.listed("compress_ratios"), {**RATES, **(f.raw("compress_rates") or {})}
+    f.seen("mlp_layer_types", "moe_layer_types")
+    kind = layer_kind(f, i, *RATES)
+    if ratios is not None and len(ratios) >= n_layer:
+        kind = {0: "sliding_attention", 4: "compressed_sparse_attention"}.get(
+            ratios[i], "heavily_compressed_attention"
+        )
+        ratio = ratios[i]
+    elif ratios is not None:
         raise InvalidInput(f"compress_ratios must list num_hidden_layers = {n_layer} ratios.")
-    sparse = ratios[i] == 4
+    else:
+        kind = kind or tuple(RATES)[1 + (i < 2 or i % 2 == 0)]
+        ratio = rates[kind]
+    sparse = kind == "compressed_sparse_attention"
     mixer = CompressedAttention(
         n_head=f.size("num_attention_heads"),
         head_dim=f.size("head_dim"),
@@ -224,7 +225,7 @@ def deepseek_v4(f: Fields, rules: Rules, i: int) -> Block:
         o_lora_rank=f.size("o_lora_rank"),
         o_groups=f.size("o_groups"),
         window=f.size("sliding_window"),
-        ratio=int(ratios[i]),
+        ratio=int(ratio),
         n_index_head=f.size("index_n_heads") if sparse else None,
         index_head_dim=f.size("index_head_dim"),
         index_top_k=f.size("index_topk") if sparse else None,

@@ -41,8 +41,9 @@ def _encoder(part: Mapping[str, Any]) -> int | None:
     def first(*names: str) -> int | None:
         return next((part[n] for n in names if isinstance(part.get(n), int)), None)
 
-    width, layers = first("hidden_size", "embed_dim", "width"), first("num_hidden_layers", "depth", "layers")
+    width = first("hidden_size", "embed_dim", "width", "vt_hidden_size", "d_model")
+    layers = first("num_hidden_layers", "depth", "layers", "vt_num_hidden_layers", "encoder_layers")
     if width is None or layers is None:
         return None
-    inner = first("intermediate_size", "mlp_dim") or 4 * width
+    inner = first("intermediate_size", "mlp_dim", "vt_intermediate_size", "encoder_ffn_dim") or 4 * width
     return layers * (4 * width * width + 2 * width * inner)

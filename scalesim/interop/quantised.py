@@ -77,6 +77,7 @@ class Quantised:
 _MODULES = {
     "o_proj": ("self_attn.o_proj", "self_attn.dense", "linear_attn.out_proj", "mixer.out_proj"),
     "router": ("mlp.gate", "mlp.router", "block_sparse_moe.gate", "mlp.gate.weight", "mixer.gate"),
+    "attention_gate": ("self_attn.g_proj", "self_attn.gate_proj"),
     "shared_gate": ("mlp.shared_expert_gate",),
     "in_proj": ("mixer.in_proj", "mamba.in_proj"),
     "bc_proj": ("mixer.in_proj",),
@@ -140,6 +141,7 @@ def read_quantisation(config: Mapping[str, Any]) -> Quantised | None:
             "exclude_modules",
             "llm_int8_skip_modules",
             "ignored_layers",
+            "exclude",
         )
         for name in own.get(field) or ()
     )
@@ -170,16 +172,43 @@ def read_quantisation(config: Mapping[str, Any]) -> Quantised | None:
         )
         own_experts = (4.0, 32, 8.0) if expert == "fp4" else None
         return Quantised(method, 8.0, None, block, 32.0, kept, own_experts, notes)
+    if method == "bitnet":  # three values in two bits, a scale a matrix
+        return Quantised(method, 2.0, None, scale_bits=0.0, kept=kept)
+    if method == "quark":
+        weight = (own.get("global_quant_config") or {}).get("weight") or {}
+        kind, group = str(weight.get("dtype", "")), weight.get("group_size")
+        found = next((bits for name, bits in _QUARK.items() if kind.startswith(name)), None)
+        if found is None:
+            raise InvalidInput(f"global_quant_config.weight.dtype {kind!r} is not known; fp8, fp4, int4 are.")
+        small = found == 4 and kind.startswith("fp4")
+        return Quantised(method, found, group or None, scale_bits=8.0 if small else 16.0, kept=kept)
     if method == "mxfp4":
         return Quantised(method, 4.0, 32, scale_bits=8.0, kept=kept)
     if method in ("nvfp4", "modelopt", "modelopt-fp4"):
-        if "FP8" in str(own.get("quant_algo", "")).upper():
-            return Quantised(method, 8.0, None, scale_bits=32.0, kept=kept)
-        return Quantised(method, 4.0, 16, scale_bits=8.0, kept=kept)
+        algo = str(own.get("quant_algo") or ("FP8" if method == "fp8" else "NVFP4")).upper()
+        if algo in _MODELOPT:
+            bits, group, scale_bits = _MODELOPT[algo]
+            return Quantised(method, bits, group, scale_bits=scale_bits, kept=kept)
+        raise InvalidInput(f"quant_algo {algo!r} is not known; {', '.join(_MODELOPT)} are.")
     if method == "compressed-tensors":
         return _compressed(own, kept)
-    known = "awq, gptq, bitsandbytes, compressed-tensors, fp8, fbgemm_fp8, mxfp4 and nvfp4 are"
+    known = (
+        "awq, gptq, bitsandbytes, compressed-tensors, fp8, fbgemm_fp8, mxfp4, modelopt, quark and bitnet are"
+    )
     raise InvalidInput(f"quant_method {own.get('quant_method')!r} is not known; {known}.")
+
+
+_MODELOPT: dict[str, tuple[float, int | None, float]] = {
+    "FP8": (8.0, None, 32.0),
+    "FP8_PER_CHANNEL_PER_TOKEN": (8.0, None, 32.0),
+    "NVFP4": (4.0, 16, 8.0),
+    "NVFP4_AWQ": (4.0, 16, 8.0),
+    "W4A8_AWQ": (4.0, 128, 16.0),
+    "W4A16_AWQ": (4.0, 128, 16.0),
+    "INT4_AWQ": (4.0, 128, 16.0),
+}
+"""Bits of a value, values that share a scale, and its bits."""
+_QUARK = {"fp8": 8.0, "int8": 8.0, "fp4": 4.0, "mxfp4": 4.0, "int4": 4.0, "uint4": 4.0}
 
 
 def _number(own: Mapping[str, Any], *names: str) -> float:
@@ -193,19 +222,25 @@ def _compressed(own: Mapping[str, Any], kept: tuple[str, ...]) -> Quantised:
     groups = own.get("config_groups")
     if not isinstance(groups, Mapping) or not groups:
         raise InvalidInput("config_groups is missing from quantization_config; an object would do.")
-    one, *others = groups.values()
-    weights = one.get("weights") or {}
+    found = {name: _compressed_group(group) for name, group in groups.items()}
+    of_experts = [n for n, g in groups.items() if re.search("expert|ffn|mlp", str(g.get("targets")))]
+    experts = found.pop(of_experts[0]) if len(found) > 1 and of_experts else None
+    bits, group, block, scale_bits = next(iter(found.values()))
+    notes = (f"{len(found) - 1} further config_groups are not read.",) if len(found) > 1 else ()
+    own_experts = None if experts is None else (experts[0], experts[1] or 1 << 20, experts[3])
+    return Quantised("compressed-tensors", bits, group, block, scale_bits, kept, own_experts, notes)
+
+
+def _compressed_group(own: Any) -> tuple[float, int | None, tuple[int, int] | None, float]:
+    """Return bits of a value, values that share a scale in a row or a block, and bits of a scale."""
+    weights = (own.get("weights") if isinstance(own, Mapping) else None) or {}
     bits, group = _number(weights, "num_bits"), weights.get("group_size")
     square = weights.get("block_structure")
-    notes = (f"{len(others)} further config_groups are not read.",) if others else ()
     zero = 0.0 if weights.get("symmetric", True) else bits
     fp4 = bits == 4 and weights.get("type") == "float"
-    return Quantised(
-        "compressed-tensors",
+    return (
         bits,
         group if isinstance(group, int) and group > 0 else None,
         (int(square[0]), int(square[1])) if isinstance(square, list) else None,
         (8.0 if fp4 else 16.0) + zero,
-        kept,
-        notes=notes,
     )

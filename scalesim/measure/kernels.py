@@ -16,7 +16,7 @@ import numpy as np
 from scalesim.measure.clock import loop_seconds
 from scalesim.model import ModelOptions, attend_cached
 from scalesim.model.attention import EVERYWHERE, attend, rope, rope_tables
-from scalesim.model.decoder import Projected, rms_norm
+from scalesim.model.mixing import Projected, rms_norm
 
 __all__ = ["CASES", "RUNS", "Limits", "read_seconds"]
 

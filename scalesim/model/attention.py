@@ -56,37 +56,50 @@ def attend(
     options: ModelOptions,
     *,
     positions: tuple[Array, Array] | None = None,
+    scale: float | None = None,
 ) -> Array:
-    """Grouped-query attention: softmax(q k^T / sqrt(h)) v, each KV head read by n_head / n_kv_head queries.
+    """Grouped-query attention: softmax(scale q k^T) v, each KV head read by n_head / n_kv_head queries.
 
     Args:
         q_BxTxHxh: queries.
         k_BxSxKxh: keys.
-        v_BxSxKxh: values.
+        v_BxSxKxh: values, of any size of head.
         window: a query sees keys at most window - 1 positions back; EVERYWHERE for all.
         options: which implementation.
         positions: of queries (T,) and of keys (S,; negative where there is none), or None if both are
             0 .. T - 1.
+        scale: of the scores; 1 / sqrt(h) by default.
 
     Returns:
-        (B, T, H, h) in the dtype of v.
+        (B, T, H, size of v's heads) in the dtype of v.
 
     Source: Ainslie et al., GQA (arXiv 2305.13245), section 2.2.
     """
     kind = _implementation(q_BxTxHxh, options)
+    size = v_BxSxKxh.shape[-1]
+    scale = q_BxTxHxh.shape[-1] ** -0.5 if scale is None else scale
     if positions is None and kind == "blocked":
-        return blocked_attention(q_BxTxHxh, k_BxSxKxh, v_BxSxKxh, window)
+        return blocked_attention(q_BxTxHxh, k_BxSxKxh, v_BxSxKxh, window, scale)
     causal = positions is None and window is EVERYWHERE
     if positions is None:
         positions = jnp.arange(q_BxTxHxh.shape[1]), jnp.arange(k_BxSxKxh.shape[1])
-    return jax.nn.dot_product_attention(
-        q_BxTxHxh,
-        k_BxSxKxh,
-        v_BxSxKxh,
+    wide = max(q_BxTxHxh.shape[-1], size)  # JAX takes one size of head: zeros change nothing
+    q, k, v = (_widened(x, wide) for x in (q_BxTxHxh, k_BxSxKxh, v_BxSxKxh))
+    out = jax.nn.dot_product_attention(
+        q,
+        k,
+        v,
         mask=None if causal else visible(*positions, window)[None, None],
         is_causal=causal,
+        scale=scale,
         implementation="cudnn" if kind == "cudnn" else "xla",
     )
+    return out[..., :size]
+
+
+def _widened(x: Array, size: int) -> Array:
+    short = size - x.shape[-1]
+    return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, short))) if short else x
 
 
 def _implementation(q: Array, options: ModelOptions) -> str:

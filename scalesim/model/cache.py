@@ -12,18 +12,19 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from scalesim.errors import InvalidInput
-from scalesim.model.attention import attend, rope_tables
-from scalesim.model.decoder import (
-    Params,
+from scalesim.model.attention import EVERYWHERE, attend, rope_tables
+from scalesim.model.decoder import Params, after_attention, embed, unembed
+from scalesim.model.mixing import (
     Projected,
-    after_attention,
     attention_inputs,
-    embed,
-    layer_windows,
-    unembed,
+    expanded,
+    folded,
+    latent_inputs,
+    layers_of,
+    rotary_size,
 )
 from scalesim.model.options import ModelOptions
-from scalesim.shape import Shape, parameter_table
+from scalesim.shape import LatentAttention, Shape, parameter_table
 
 __all__ = [
     "Cache",
@@ -36,9 +37,13 @@ __all__ = [
     "serving_params",
 ]
 
-Cache = tuple[tuple[Array, Array], ...]
+Cache = tuple[tuple[Array, ...], ...]
 """Each layer's keys and values, (B, size, K, h): position p lies at p mod size, so that a layer with a window
-keeps the last `window` positions and no more."""
+keeps the last `window` positions and no more. Latent attention keeps its latent vector and its rotary key
+instead, as if of one head; a layer that reads another's keys and values keeps nothing."""
+
+Seen = tuple[Array, Array, tuple[Array, Array] | None]
+"""What new tokens attend to: two arrays, and the positions of queries and keys (None: 0 .. T - 1 of both)."""
 
 ServingParams = Mapping[str, Any]
 """A model's tensors by name; of one that each layer has, a tuple."""
@@ -48,18 +53,23 @@ def empty_cache(shape: Shape, capacity: int, batch_size: int, options: ModelOpti
     """Return an empty cache for sequences of up to `capacity` tokens.
 
     Its bytes are 2 n_kv_head head_dim (K and V) for each token, layer and sequence, times the dtype's; layers
-    with a sliding window keep min(capacity, window) tokens. It is what `scalesim.cost` counts.
+    with a sliding window keep min(capacity, window) tokens; latent attention keeps kv_lora_rank + rope_dim
+    values a token, layers that read an earlier one's keys and values none. `scalesim.cost` counts the same.
 
     >>> shape = Shape(n_layer=2, d_model=32, n_head=4, n_kv_head=1, head_dim=16, d_ff=64, vocab_size=256)
     >>> sum(x.nbytes for x in jax.tree.leaves(empty_cache(shape, 100, 1)))
     25600
     """
     dtype = (options or ModelOptions()).dtype
-    sizes = [min(capacity, int(window)) for window in layer_windows(shape)]
-    kv = (shape.n_kv_head, shape.head_dim)
-    return tuple(
-        (jnp.zeros((batch_size, n, *kv), dtype), jnp.zeros((batch_size, n, *kv), dtype)) for n in sizes
-    )
+    caches: list[tuple[Array, ...]] = []
+    for i, (kind, _, source) in enumerate(layers_of(shape)):
+        mixer = kind.mixer
+        each = [(shape.n_kv_head, shape.head_dim)] * 2 if source == i else []
+        if isinstance(mixer, LatentAttention):
+            each = [(1, mixer.kv_lora_rank), (1, mixer.rope_dim)]
+        size = min(capacity, int(getattr(mixer, "window", None) or capacity))
+        caches.append(tuple(jnp.zeros((batch_size, size, *one), dtype) for one in each))
+    return tuple(caches)
 
 
 def serving_params(params: Params, shape: Shape, options: ModelOptions | None = None) -> ServingParams:
@@ -100,16 +110,44 @@ def extend(
         The cache with the new tokens, and the logits of the token after the last, float32 (B, V).
     """
     options = options or ModelOptions()
-    tables = rope_tables(past + jnp.arange(tokens.shape[1]), shape.head_dim, options.rope_theta)
-    names = [p.name for p in parameter_table(shape) if p.per_layer]
+    tables = rope_tables(past + jnp.arange(tokens.shape[1]), rotary_size(shape), options.rope_theta)
     x, caches = embed(params, tokens, options), []
-    for i, ((keys, values), window) in enumerate(zip(cache, layer_windows(shape), strict=True)):
-        layer = {name: params[name][i] for name in names}
-        inputs = attention_inputs(x, layer, tables, shape, options)
-        mixed, kept = attend_cached(inputs, keys, values, past, int(window), options)
-        x = after_attention(x, mixed, layer, shape, options)
+    seen: dict[int, Seen] = {}
+    for i, (kind, places, source) in enumerate(layers_of(shape)):
+        layer = {name: params[name][place] for name, place in places}
+        if isinstance(kind.mixer, LatentAttention):
+            mixed, kept = _latent(x, layer, tables, kind.mixer, cache[i], past, options)
+        else:
+            shared = None if source == i else seen[source][:2]
+            q, k, v = attention_inputs(x, layer, tables, kind, options, shared)
+            seen[i], kept = _written(k, v, cache[i], past) if shared is None else (seen[source], ())
+            keys, values, positions = seen[i]
+            window = getattr(kind.mixer, "window", None) or EVERYWHERE
+            mixed = attend(q, keys, values, window, options, positions=positions)
+        x = after_attention(x, mixed, layer, kind, options)
         caches.append(kept)
     return tuple(caches), unembed(params, x[:, -1:], shape, options)[:, 0]
+
+
+def _latent(
+    x: Array,
+    layer: Params,
+    tables: tuple[Array, Array],
+    mixer: LatentAttention,
+    cache: tuple[Array, ...],
+    past: Int[Array, ""] | int,
+    options: ModelOptions,
+) -> tuple[Array, tuple[Array, ...]]:
+    """Attend by latent attention: in a prompt to keys of all heads, afterwards to the cached vectors."""
+    inputs = latent_inputs(x, layer, tables, mixer, options)
+    (latent, turned, positions), kept = _written(inputs.latent_BxTx1xc, inputs.k_BxTx1xr, cache, past)
+    if positions is None:
+        every = expanded(inputs, layer, mixer)
+        return attend(every.q, every.k, every.v, EVERYWHERE, options), kept
+    q, up = folded(inputs, layer)
+    keys, scale = jnp.concatenate([latent, turned], axis=-1), float(mixer.head_dim) ** -0.5
+    mixed = attend(q, keys, latent, EVERYWHERE, options, positions=positions, scale=scale)
+    return jnp.einsum("bthc,chv->bthv", mixed, up), kept
 
 
 def attend_cached(
@@ -119,7 +157,7 @@ def attend_cached(
     past: Int[Array, ""] | int,
     window: int,
     options: ModelOptions,
-) -> tuple[Array, tuple[Array, Array]]:
+) -> tuple[Array, tuple[Array, ...]]:
     """Attend to what one layer has cached and to the new tokens; return the result and the new cache.
 
     Args:
@@ -131,6 +169,15 @@ def attend_cached(
         options: how to compute.
     """
     q, k, v = inputs
+    (keys, values, positions), kept = _written(k, v, (keys, values), past)
+    return attend(q, keys, values, window, options, positions=positions), kept
+
+
+def _written(
+    k: Array, v: Array, cache: tuple[Array, ...], past: Int[Array, ""] | int
+) -> tuple[Seen, tuple[Array, ...]]:
+    """Write new keys and values into a layer's cache; return what the new tokens attend to, and the cache."""
+    keys, values = cache
     size, n_new = keys.shape[1], k.shape[1]
     new = past + jnp.arange(n_new)
     if n_new == 1:
@@ -138,18 +185,16 @@ def attend_cached(
         place = new[0] % size
         keys = jax.lax.dynamic_update_slice_in_dim(keys, k, place, axis=1)
         values = jax.lax.dynamic_update_slice_in_dim(values, v, place, axis=1)
-        positions = new, _positions(past + 1, size)
-        return attend(q, keys, values, window, options, positions=positions), (keys, values)
+        return (keys, values, (new, _positions(past + 1, size))), (keys, values)
     if isinstance(past, int) and past == 0:  # nothing is cached: causal attention, with its faster kernels
-        mixed = attend(q, k, v, window, options)
+        seen: Seen = k, v, None
     else:
         # Keys of the cache as it was, then the new ones: a ring would lose old keys that early queries see.
         positions = new, jnp.concatenate([_positions(past, size), new])
-        both = jnp.concatenate([keys, k], axis=1), jnp.concatenate([values, v], axis=1)
-        mixed = attend(q, *both, window, options, positions=positions)
+        seen = jnp.concatenate([keys, k], axis=1), jnp.concatenate([values, v], axis=1), positions
     kept = slice(max(0, n_new - size), None)
     places = new[kept] % size
-    return mixed, (keys.at[:, places].set(k[:, kept]), values.at[:, places].set(v[:, kept]))
+    return seen, (keys.at[:, places].set(k[:, kept]), values.at[:, places].set(v[:, kept]))
 
 
 def _positions(past: Any, size: int) -> Array:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +17,17 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from scalesim.errors import InvalidInput
-from scalesim.model.attention import EVERYWHERE, attend, rope, rope_tables
+from scalesim.model.attention import EVERYWHERE, attend, rope_tables
 from scalesim.model.initial import initial_value
+from scalesim.model.mixing import attention_inputs, contract, layers_of, rms_norm, rotary_size
 from scalesim.model.options import ModelOptions
-from scalesim.shape import Attention, Dense, Shape, parameter_table
+from scalesim.shape import Attention, Block, Dense, LatentAttention, Shape, parameter_table
 
 __all__ = ["Decoder", "Params", "forward", "init_params", "layer_windows"]
 
 Params = Mapping[str, Array]
-"""A model's tensors by the names of `scalesim.parameter_table`; per-layer ones have the layers in front."""
+"""A model's tensors by the names of `scalesim.parameter_table`; per-layer ones have the layers that have them
+in front."""
 
 
 class Decoder(nnx.Module):
@@ -33,13 +35,14 @@ class Decoder(nnx.Module):
 
     Args:
         shape: whole sizes; any n_head, n_kv_head and head_dim, whatever d_model is. Gated or plain FFN, tied
-            or untied embeddings, q/k norms, projection biases, post-norms and sliding windows are known.
+            or untied embeddings, q/k norms, projection biases, post-norms, sliding windows, latent attention
+            and layers that share an earlier one's keys and values are known.
         options: how it is computed.
         rngs: randomness of the first values.
 
     Raises:
-        InvalidInput: a shape that this model does not know (latent attention, experts, shared KV layers,
-            LayerNorm, learned positions), sizes that are not whole, or an odd head_dim.
+        InvalidInput: a shape that this model does not know (experts, recurrences, LayerNorm, learned
+            positions), sizes that are not whole, or an odd head_dim.
 
     >>> from scalesim.shape import Shape
     >>> shape = Shape(n_layer=2, d_model=32, n_head=4, n_kv_head=1, head_dim=16, d_ff=64, vocab_size=256)
@@ -99,23 +102,55 @@ def forward(
     dtype('float32')
     """
     options = options or ModelOptions()
-    tables = rope_tables(jnp.arange(tokens.shape[1]), shape.head_dim, options.rope_theta)
+    tables = rope_tables(jnp.arange(tokens.shape[1]), rotary_size(shape), options.rope_theta)
+    run = _scanned if _alike(shape) else _laid_out
+    return unembed(
+        params, run(params, embed(params, tokens, options), tables, shape, options), shape, options
+    )
+
+
+def _scanned(
+    params: Params, x: Array, tables: tuple[Array, Array], shape: Shape, options: ModelOptions
+) -> Array:
+    """Pass layers that differ in their windows alone: one body for all."""
+    kind = shape.blocks[0]
     everywhere = all(getattr(block.mixer, "window", None) is None for block in shape.blocks)
 
     def block(x: Array, scanned: tuple[Params, Array]) -> tuple[Array, None]:
         layer, window = scanned
-        q, k, v = attention_inputs(x, layer, tables, shape, options)
+        q, k, v = attention_inputs(x, layer, tables, kind, options)
         mixed = attend(q, k, v, EVERYWHERE if everywhere else window, options)
-        return after_attention(x, mixed, layer, shape, options), None
+        return after_attention(x, mixed, layer, kind, options), None
 
-    if options.remat != "none":
-        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if options.remat == "dots" else None
-        block = jax.checkpoint(block, policy=policy)
-    x = embed(params, tokens, options)
     layers = {p.name: params[p.name] for p in parameter_table(shape) if p.per_layer}
-    windows = jnp.asarray(layer_windows(shape))
-    x, _ = jax.lax.scan(block, x, (layers, windows), unroll=_unroll(shape, options))
-    return unembed(params, x, shape, options)
+    scanned = layers, jnp.asarray(layer_windows(shape))
+    x, _ = jax.lax.scan(_kept(block, options), x, scanned, unroll=_unroll(shape, options))
+    return x
+
+
+def _laid_out(
+    params: Params, x: Array, tables: tuple[Array, Array], shape: Shape, options: ModelOptions
+) -> Array:
+    """Pass layers of several kinds, one after another."""
+    seen: dict[int, tuple[Array, Array]] = {}
+    for i, (kind, places, source) in enumerate(layers_of(shape)):
+
+        def block(x: Array, layer: Params, shared: Any, kind: Block = kind) -> tuple[Array, Any]:
+            q, k, v = attention_inputs(x, layer, tables, kind, options, shared)
+            mixed = attend(q, k, v, getattr(kind.mixer, "window", None) or EVERYWHERE, options)
+            return after_attention(x, mixed, layer, kind, options), (k, v)
+
+        layer = {name: params[name][place] for name, place in places}
+        x, seen[i] = _kept(block, options)(x, layer, seen.get(source))
+    return x
+
+
+def _kept(block: Any, options: ModelOptions) -> Any:
+    """Return a block whose backward pass computes again what the options say."""
+    if options.remat == "none":
+        return block
+    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if options.remat == "dots" else None
+    return jax.checkpoint(block, policy=policy)
 
 
 def _unroll(shape: Shape, options: ModelOptions) -> int:
@@ -137,75 +172,33 @@ def unembed(params: Params, x_BxTxD: Array, shape: Shape, options: ModelOptions)
     return logits if options.logit_scale == 1.0 else logits * options.logit_scale
 
 
-class Projected(NamedTuple):
-    """Queries, keys and values of one layer: (B, T, H, h), (B, T, K, h), (B, T, K, h)."""
-
-    q: Array
-    k: Array
-    v: Array
-
-
-def attention_inputs(
-    x_BxTxD: Array, layer: Params, tables: tuple[Array, Array], shape: Shape, options: ModelOptions
-) -> Projected:
-    """Return one layer's rotated queries and keys, and its values."""
-    y = rms_norm(x_BxTxD, layer["attention_norm"], options)
-    q, k, v = (contract(y, layer[f"{name}_proj"].astype(y.dtype)) for name in "qkv")
-    if shape.qkv_bias:
-        q, k, v = (
-            x + layer[f"{n}_bias"].astype(x.dtype)[None, None] for n, x in zip("qkv", (q, k, v), strict=True)
-        )
-    if shape.qk_norm != "none":
-        axes = (-2, -1) if shape.qk_norm == "projection" else (-1,)
-        q, k = (rms_norm(x, layer[f"{n}_norm"], options, axes) for n, x in (("q", q), ("k", k)))
-    return Projected(rope(q, tables), rope(k, tables), v)
-
-
 def after_attention(
-    x_BxTxD: Array, mixed_BxTxHxh: Array, layer: Params, shape: Shape, options: ModelOptions
+    x_BxTxD: Array, mixed_BxTxHxh: Array, layer: Params, block: Block, options: ModelOptions
 ) -> Array:
     """Return the residual stream after one layer's output projection and FFN."""
     out = contract(mixed_BxTxHxh, layer["o_proj"].astype(x_BxTxD.dtype), 2)
-    if shape.output_bias:
+    if getattr(block.mixer, "output_bias", False):
         out = out + layer["o_bias"].astype(out.dtype)[None, None]
-    if shape.norms_per_layer == 4:
+    if block.norms == 4:
         out = rms_norm(out, layer["attention_post_norm"], options)
     x = x_BxTxD + out
-    out = _ffn(rms_norm(x, layer["ffn_norm"], options), layer, shape)
-    if shape.norms_per_layer == 4:
+    assert isinstance(block.ffn, Dense)
+    out = _ffn(rms_norm(x, layer["ffn_norm"], options), layer, block.ffn)
+    if block.norms == 4:
         out = rms_norm(out, layer["ffn_post_norm"], options)
     return x + out
 
 
-def _ffn(y_BxTxD: Array, layer: Params, shape: Shape) -> Array:
+def _ffn(y_BxTxD: Array, layer: Params, ffn: Dense) -> Array:
     """SwiGLU, (silu(y W_gate) * y W_up) W_down (arXiv 2002.05202), or silu(y W_up) W_down."""
 
     def project(name: str, x: Array) -> Array:
         out = contract(x, layer[f"{name}_proj"].astype(x.dtype))
-        return out + layer[f"{name}_bias"].astype(x.dtype)[None, None] if shape.ffn_bias else out
+        return out + layer[f"{name}_bias"].astype(x.dtype)[None, None] if ffn.bias else out
 
     up = project("up", y_BxTxD)
-    inner = jax.nn.silu(project("gate", y_BxTxD)) * up if shape.gated_ffn else jax.nn.silu(up)
+    inner = jax.nn.silu(project("gate", y_BxTxD)) * up if ffn.gated else jax.nn.silu(up)
     return project("down", inner)
-
-
-def rms_norm(x: Array, weight: Array, options: ModelOptions, axes: tuple[int, ...] = (-1,)) -> Array:
-    """x / sqrt(mean(x^2) + eps) * weight, the mean in float32 (arXiv 1910.07467)."""
-    wide = x.astype(jnp.float32)
-    scale = jax.lax.rsqrt(jnp.mean(wide * wide, axis=axes, keepdims=True) + options.norm_eps)
-    weight = weight.reshape((1,) * (x.ndim - weight.ndim) + weight.shape)
-    return (wide * scale).astype(x.dtype) * weight.astype(x.dtype)
-
-
-def contract(x: Array, w: Array, n: int = 1) -> Array:
-    """Sum over the last n axes of x and the first n of w, as one product of two matrices.
-
-    The axes are flattened first: with batch and token as axes of their own, the gradient of w contracts over
-    two axes at once, for which XLA's CPU backend takes twice as long as for one.
-    """
-    lead, inner = x.shape[: x.ndim - n], w.shape[n:]
-    flat = x.reshape(-1, int(np.prod(w.shape[:n]))) @ w.reshape(int(np.prod(w.shape[:n])), -1)
-    return flat.reshape(*lead, *inner)
 
 
 def layer_windows(shape: Shape) -> np.ndarray:
@@ -226,44 +219,61 @@ def layer_windows(shape: Shape) -> np.ndarray:
 
 def check_known(shape: Shape) -> None:
     """Refuse what the model does not have, by the field's name."""
-    first = shape.blocks[0]
+    mixers, norms = [b.mixer for b in shape.blocks], {b.norms for b in shape.blocks}
+    table = [p.name for p in parameter_table(shape)]
     refused = {
-        "latent attention or another mixer": not all(type(b.mixer) is Attention for b in shape.blocks),
+        "a mixer other than grouped-query and latent attention": not all(
+            type(m) in (Attention, LatentAttention) for m in mixers
+        ),
+        "gates, sinks, or keys and values of one projection or two sizes": any(
+            (m.gate, m.sinks, m.k_is_v, m.v_head_dim) != ("none", False, False, None)
+            for m in mixers
+            if isinstance(m, Attention)
+        ),
+        "biases or an indexer in latent attention": any(
+            m.bias or m.n_index_head is not None for m in mixers if isinstance(m, LatentAttention)
+        ),
         "experts": not all(type(b.ffn) is Dense for b in shape.blocks),
         "norm_bias": shape.norm_bias,
         "n_positions": shape.n_positions != 0,
-        f"norms_per_layer = {first.norms}": first.norms not in (2, 4),
-        "blocks that differ in more than their windows": not _differ_in_windows(shape),
-        "further tensors": bool(shape.extras or first.extras or not shape.final_norm),
+        f"norms_per_layer = {max(norms)}": not norms <= {2, 4},
+        "tensors of one name in two sizes": len(table) != len(set(table)),
+        "further tensors": bool(shape.extras or any(b.extras for b in shape.blocks) or not shape.final_norm),
     }
     for name, is_set in refused.items():
         if is_set:
             raise InvalidInput(
-                f"The model cannot be built with {name}: it has grouped-query attention, dense FFNs, RMSNorm "
-                "(2 or 4 a block) and rotary positions."
+                f"The model cannot be built with {name}: it has grouped-query and latent attention, dense "
+                "FFNs, RMSNorm (2 or 4 a block) and rotary positions."
             )
     for name in ("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size"):
         value = getattr(shape, name)
         if not isinstance(value, int | np.integer):
             raise InvalidInput(f"{name} must be whole to build a model, but is {value!r}.")
-    if shape.head_dim % 2:
-        raise InvalidInput(f"head_dim must be even (rotary positions turn pairs), but is {shape.head_dim}.")
+    sizes = {
+        ("rope_dim", m.rope_dim) if isinstance(m, LatentAttention) else ("head_dim", m.head_dim)
+        for m in mixers
+        if isinstance(m, Attention | LatentAttention)
+    }
+    for name, size in sizes:
+        if size % 2:
+            raise InvalidInput(f"{name} must be even (rotary positions turn pairs), but is {size}.")
+    if len({size for _, size in sizes}) > 1:
+        raise InvalidInput(
+            f"All layers must turn as many values with their position, but are {sorted(sizes)}."
+        )
+    layers_of(shape)
 
 
-def _differ_in_windows(shape: Shape) -> bool:
-    """Whether all blocks are plain ones, and the same but for windows."""
-    plain = Attention(
-        n_head=shape.n_head,
-        n_kv_head=shape.n_kv_head,
-        head_dim=shape.head_dim,
-        qkv_bias=shape.qkv_bias,
-        output_bias=shape.output_bias,
-        qk_norm=shape.qk_norm,
-    )
+def _alike(shape: Shape) -> bool:
+    """Whether all layers are the same but for their windows, and none reads another's keys and values."""
     first = shape.blocks[0]
-    return all(
-        isinstance(b.mixer, Attention)
-        and replace(b.mixer, window=None) == plain
-        and (b.ffn, b.norms, b.extras) == (first.ffn, first.norms, first.extras)
-        for b in shape.blocks
-    )
+    if isinstance(first.mixer, Attention):
+        plain = replace(first.mixer, window=None)
+        return not plain.shared and all(
+            isinstance(b.mixer, Attention)
+            and replace(b.mixer, window=None) == plain
+            and (b.ffn, b.norms) == (first.ffn, first.norms)
+            for b in shape.blocks
+        )
+    return len(shape.blocks) == 1

@@ -15,9 +15,9 @@ __all__ = ["initial_value", "stacked_shape"]
 _OUTPUTS = ("o_proj", "down_proj")
 
 
-def stacked_shape(parameter: Parameter, shape: Shape) -> tuple[int, ...]:
-    """Return the tensor's sizes as the model holds it: per-layer tensors have the layers in front."""
-    return (shape.n_layer, *parameter.shape) if parameter.per_layer else parameter.shape
+def stacked_shape(parameter: Parameter) -> tuple[int, ...]:
+    """Return the tensor's sizes as the model holds it: the layers that have it in front."""
+    return parameter.shape if parameter.layers is None else (int(parameter.layers), *parameter.shape)
 
 
 def initial_value(parameter: Parameter, shape: Shape, key: Array) -> Array:
@@ -26,7 +26,7 @@ def initial_value(parameter: Parameter, shape: Shape, key: Array) -> Array:
     The matrices that write to the residual stream (o_proj, down_proj) are smaller by sqrt(2 n_layer), so that
     the stream's variance does not grow with depth (GPT-2's rule).
     """
-    sizes = stacked_shape(parameter, shape)
+    sizes = stacked_shape(parameter)
     if parameter.group == "norm":
         return jnp.ones(sizes, jnp.float32)
     if parameter.group == "bias":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalesim.errors import InvalidInput, Unreachable
-from scalesim.files import locked, read_json, write_json
+from scalesim.files import locked, read_json, write_json, write_whole
 from scalesim.interrupts import Interrupted, raised
 from scalesim.schema import whole
 from scalesim.training.grid_file import Grid
@@ -109,7 +109,7 @@ def _work(
     try:
         for names, runs in packs:
             future = pool.submit(
-                _one_pack, runs, names, grid.corpus, grid.documents, corpus.hash, str(grid.folder)
+                _one_pack, runs, names, grid.corpus, grid.documents, corpus.hash, str(grid.folder), grid.keep
             )
             futures[future] = "+".join(names)
         reached: dict[str, float] = {}
@@ -146,7 +146,10 @@ def _work(
 
 def _end(pool: ProcessPoolExecutor) -> None:
     """End the workers: first let them keep their checkpoints, then by force."""
-    processes = list((pool._processes or {}).values())
+    processes, manager = (
+        list((pool._processes or {}).values()),
+        getattr(pool, "_executor_manager_thread", None),
+    )
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
         process.terminate()
@@ -155,6 +158,8 @@ def _end(pool: ProcessPoolExecutor) -> None:
         process.join(max(0.0, until - time.monotonic()))
     for process in processes:
         process.kill()
+    if manager is not None:
+        manager.join(_PATIENCE)  # Python's own end would write to a pipe that it has closed meanwhile
 
 
 def _packs(grid: Grid, todo: list[tuple[str, TrainConfig]]) -> list[tuple[list[str], list[TrainConfig]]]:
@@ -232,9 +237,13 @@ def _one_pack(
     documents: Documents,
     corpus_hash: str,
     folder: str,
+    keep: bool,
 ) -> dict[str, Any]:
-    """Train a pack of runs in a worker, and keep their rows; return the last."""
+    """Train a pack of runs in a worker, and keep their rows (and tensors); return the last row."""
+    import io
     import shutil
+
+    import numpy as np
 
     from scalesim.training.corpus import load_corpus
     from scalesim.training.loop import Progress, train_pack
@@ -261,6 +270,11 @@ def _one_pack(
         os._exit(130)
     for name, result in zip(names, trained, strict=True):
         row = row_of(result)
+        if keep:
+            tensors = io.BytesIO()
+            held: dict[str, Any] = {k: np.asarray(v) for k, v in result.params.items()}
+            np.savez(tensors, **held)
+            write_whole(Path(folder) / "finished" / f"{name}.npz", tensors.getvalue(), "trained tensors")
         write_json(Path(folder) / "finished" / f"{name}.json", finite(row), "finished run")
     shutil.rmtree(state, ignore_errors=True)
     return row

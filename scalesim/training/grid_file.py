@@ -44,6 +44,7 @@ class Grid:
         pack: train runs that differ in seed and learning rate alone side by side in one program (None: on an
             accelerator, which one small model does not fill; on a CPU processes side by side are faster).
         documents: what separates documents of the corpus, as `load_corpus` takes it.
+        keep: keep each run's trained tensors too, as finished/RUN_ID.npz.
     """
 
     runs: tuple[TrainConfig, ...]
@@ -51,6 +52,7 @@ class Grid:
     folder: Path
     pack: bool | None = None
     documents: Documents = "auto"
+    keep: bool = False
 
     @property
     def table(self) -> Path:
@@ -63,7 +65,9 @@ def load_grid(path: str | Path) -> Grid:
 
     A block `[[runs]]` holds fields of Shape, TrainConfig, Recipe and ModelOptions; a list stands for one run
     with each of its values, and several lists for all combinations. `heads` is a list of pairs
-    [n_head, n_kv_head]. `[defaults]` holds what the blocks leave out.
+    [n_head, n_kv_head], or of [n_head, n_kv_head, d_ff] where the FFN goes with them (models of one size).
+    `layers` says their kinds ("window 128, full"; `scalesim.training.pattern`). `[defaults]` holds what the
+    blocks leave out.
 
     Raises:
         InvalidInput: no such file, no TOML, an unknown field, a value of another kind, no runs, or more than
@@ -84,6 +88,7 @@ def load_grid(path: str | Path) -> Grid:
         folder,
         held.get("pack"),
         held.get("documents", "auto"),
+        held.get("keep", False),
     )
 
 
@@ -101,7 +106,7 @@ _MOST_RUNS = 10_000
 _size, _part = whole(1, 1 << 24), number(0, 1)
 _FIELDS: dict[str, Check] = {
     **dict.fromkeys(("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size"), _size),
-    "heads": items(_size, 2, 2),
+    "heads": items(_size, 2, 3),
     **dict.fromkeys(("context_length", "n_tokens", "batch_tokens", "validation_tokens"), whole(1)),
     "seed": whole(0, (1 << 31) - 1),
     "learning_rate": number(above=0, high=1e6),
@@ -118,7 +123,7 @@ _FIELDS: dict[str, Check] = {
     **dict.fromkeys(
         ("tied_embeddings", "gated_ffn", "qkv_bias", "output_bias", "ffn_bias", "norm_bias"), boolean
     ),
-    **dict.fromkeys(("schedule", "dtype", "attention", "remat", "qk_norm"), text),
+    **dict.fromkeys(("schedule", "dtype", "attention", "remat", "qk_norm", "layers"), text),
 }
 """What a value of a run may be; which words there are is known to what they belong to."""
 
@@ -128,6 +133,7 @@ _FILE: dict[str, Check] = {
     "folder": text,
     "pack": maybe(boolean),
     "documents": one_of("auto", "blank", "line", "whole"),
+    "keep": boolean,
     "defaults": _block,
     "runs": items(_block),
 }
@@ -139,6 +145,7 @@ def config_of(values: Mapping[str, Any], name: str = "run") -> TrainConfig:
     from scalesim.shape import Shape
     from scalesim.shape.shape import PLAIN_SIZES
     from scalesim.training.config import TrainConfig
+    from scalesim.training.pattern import with_layers
     from scalesim.training.recipe import Recipe
 
     kinds: dict[type, dict[str, Any]] = {
@@ -151,20 +158,21 @@ def config_of(values: Mapping[str, Any], name: str = "run") -> TrainConfig:
     for hidden in ("shape", "recipe", "options", "blocks", "order", "extras", "final_norm"):
         homes.pop(hidden, None)
     homes |= dict.fromkeys(PLAIN_SIZES, Shape)
-    homes["heads"] = None
+    homes |= {"heads": None, "layers": None}
     for field, value in values.items():
         choose("field", field, homes)
         value = _FIELDS.get(field, anything)(value, f"{name}.{field}")
         if field == "heads":
-            kinds[Shape]["n_head"], kinds[Shape]["n_kv_head"] = value
-        else:
+            kinds[Shape].update(zip(("n_head", "n_kv_head", "d_ff"), value, strict=False))
+        elif field != "layers":
             kinds[homes[field]][field] = value
     missing = [n for n in ("n_layer", "d_model", "n_head", "n_kv_head", "d_ff") if n not in kinds[Shape]]
     missing += [n for n in ("context_length", "n_tokens") if n not in kinds[TrainConfig]]
     if missing:
         raise InvalidInput(f"A run of the grid lacks {', '.join(missing)}.")
+    shape = Shape(**kinds[Shape])
     return TrainConfig(
-        shape=Shape(**kinds[Shape]),
+        shape=with_layers(shape, values["layers"]) if "layers" in values else shape,
         recipe=Recipe(**kinds[Recipe]),
         options=ModelOptions(**kinds[ModelOptions]),
         **kinds[TrainConfig],

@@ -18,6 +18,8 @@ from scalesim.errors import InvalidInput
 from scalesim.files import kind_of, write_whole
 from scalesim.shape import count_params
 from scalesim.training.loop import TrainResult
+from scalesim.training.pattern import words_of
+from scalesim.training.recall import recall_by_distance
 
 __all__ = ["check_own", "finite", "gather", "row_of"]
 
@@ -29,13 +31,16 @@ def row_of(result: TrainResult) -> dict[str, Any]:
     """Return a finished run as a row: `loss` is that of validation, n_params leaves out embeddings.
 
     `loss_by_position` holds the validation loss at positions 1, 2, 3-4, 5-8, ... of the window, nats a token,
-    as `last position:loss` joined by spaces.
+    as `last position:loss` joined by spaces; `recall` likewise that of a string read 16, 32, 64, ... tokens
+    before, as `recall_by_distance` measures it.
     """
     c, corpus = result.config, result.corpus
     device = jax.devices()[0]
+    recall = recall_by_distance(result.params, corpus, c)
     return {
         "run_id": c.run_id(corpus.hash),
         **{name: getattr(c.shape, name) for name in _SHAPE},
+        "layers": words_of(c.shape),
         "n_params": count_params(c.shape, "non_embedding"),
         "n_params_total": count_params(c.shape, "total"),
         "n_tokens": c.n_steps * c.batch_tokens,
@@ -48,6 +53,7 @@ def row_of(result: TrainResult) -> dict[str, Any]:
         "loss": result.loss,
         "train_loss": result.train_loss,
         "loss_by_position": " ".join(f"{k}:{v:.4f}" for k, v in _octaves(result.loss_by_position).items()),
+        "recall": " ".join(f"{k}:{v:.4f}" for k, v in recall.items()),
         "status": result.status,
         "flops": c.flops,
         "seconds": round(result.seconds, 1),

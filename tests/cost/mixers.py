@@ -7,6 +7,8 @@ from scalesim.shape import (
     Attention,
     CompressedAttention,
     DeltaNet,
+    IndexedAttention,
+    KimiDelta,
     LatentAttention,
     LinearAttention,
     Mamba,
@@ -61,13 +63,21 @@ def attention(p, x, s):
     return project(p, "o_proj", out, 2)
 
 
+def indexed(p, x, s):
+    scores = jnp.einsum("bnqh,bmh->bqnm", project(p, "index_q_proj", x), project(p, "index_k_proj", x))
+    return attention(p, x, s) + scores.sum()
+
+
 def latent(p, x, s):
     q = project(p, "q_b_proj", project(p, "q_a_proj", x)) if s.q_lora_rank else project(p, "q_proj", x)
     c, rope = jnp.split(project(p, "kv_a_proj", x), [s.kv_lora_rank], -1)
     kv = project(p, "kv_b_proj", c)
     k, v = jnp.split(kv, [s.head_dim - s.rope_dim], -1)
     rope = jnp.broadcast_to(rope[:, :, None], (*k.shape[:3], s.rope_dim))
-    out = project(p, "o_proj", attend(q, jnp.concatenate([k, rope], -1), v), 2)
+    out = attend(q, jnp.concatenate([k, rope], -1), v)
+    if s.gate != "none":
+        out = out * jax.nn.sigmoid(project(p, "attention_gate", x))
+    out = project(p, "o_proj", out, 2)
     if s.n_index_head is None:
         return out
     low = project(p, "q_a_proj", x)
@@ -94,16 +104,19 @@ def delta(p, x, s):
     group = s.n_v_head // s.n_k_head
     q, k = (jnp.repeat(z.reshape(*x.shape[:2], s.n_k_head, -1), group, 2) for z in (q, k))
     v = v.reshape(*x.shape[:2], s.n_v_head, -1)
-    beta, decay = project(p, "beta_proj", x), project(p, "decay_proj", x)
+    kimi = isinstance(s, KimiDelta)
+    beta = project(p, "beta_proj", x)
+    decay = project(p, "decay_b_proj", project(p, "decay_a_proj", x)) if kimi else project(p, "decay_proj", x)
 
     def step(state, q, k, v, beta, decay):
-        state = state * decay[..., None, None]
+        state = state * (decay[..., None] if kimi else decay[..., None, None])
         change = (v - jnp.einsum("bhkv,bhk->bhv", state, k)) * beta[..., None]
         state = state + k[..., None] * change[..., None, :]
         return state, jnp.einsum("bhkv,bhk->bhv", state, q)
 
     out = steps(step, p["state"], q, k, v, beta, decay)
-    return project(p, "o_proj", out * jax.nn.silu(project(p, "attention_gate", x)), 2)
+    gate = project(p, "gate_proj" if kimi else "attention_gate", x)
+    return project(p, "o_proj", out * jax.nn.silu(gate), 2)
 
 
 def mamba2(p, x, s):
@@ -182,6 +195,8 @@ LAYERS = {
     Attention: attention,
     CompressedAttention: compressed,
     DeltaNet: delta,
+    IndexedAttention: indexed,
+    KimiDelta: delta,
     LatentAttention: latent,
     LinearAttention: linear,
     Mamba: mamba,

@@ -11,6 +11,7 @@ from scalesim.cost.flops import forward_flops
 from scalesim.cost.latency import step_time
 from scalesim.cost.memory import serving_memory, weight_bytes
 from scalesim.hardware import load_hardware
+from scalesim.interop import from_huggingface
 from scalesim.models import known_model
 from scalesim.shape import (
     Attention,
@@ -18,6 +19,8 @@ from scalesim.shape import (
     CompressedAttention,
     DeltaNet,
     Dense,
+    IndexedAttention,
+    KimiDelta,
     LatentAttention,
     LinearAttention,
     Mamba,
@@ -31,6 +34,7 @@ from scalesim.shape import mixers as kinds
 from scalesim.workload import Workload
 from tests.cost import mixers as plain
 from tests.gradients import assert_gradients_agree
+from tests.interop.test_families import TOTALS
 
 D, BATCH, LENGTH = 256, 2, 32
 MIXERS = {
@@ -45,6 +49,13 @@ MIXERS = {
         n_head=8, kv_lora_rank=64, q_lora_rank=96, head_dim=48, rope_dim=16, v_head_dim=32,
         n_index_head=8, index_head_dim=64, index_top_k=1024,
     ),
+    "gated latent": LatentAttention(
+        n_head=8, kv_lora_rank=64, head_dim=48, rope_dim=16, v_head_dim=32, gate="value"
+    ),
+    "with an indexer": IndexedAttention(
+        n_head=8, n_kv_head=2, head_dim=48, n_index_head=2, index_head_dim=32, index_top_k=1024
+    ),
+    "kimi delta": KimiDelta(n_k_head=4, n_v_head=4, k_head_dim=64, v_head_dim=64, decay_rank=32),
     "delta net": DeltaNet(n_k_head=2, n_v_head=4, k_head_dim=64, v_head_dim=64),
     "mamba-2": Mamba2(n_ssm_head=8, ssm_head_dim=64, state_size=64, n_group=2),
     "mamba": Mamba(inner=512, state_size=16, dt_rank=16),
@@ -100,13 +111,47 @@ BY_DEFINITION = {
     "deepseek-v4-flash": lambda t: 2 * (
         43 * 512 * min(t, 128) + 21 * (512 + 128) * t / 4 + 20 * 512 * t / 128
     ),
+    "mixtral-8x7b-v0.1": lambda t: 32 * 2 * 8 * 128 * 2 * t,
+    "gemma-3-4b": lambda t: 2 * 2 * 4 * 256 * (5 * t + 29 * min(t, 1024)),
+    "kimi-k2": lambda t: 61 * 576 * 2 * t,
+    # Configs of the tests of families.
+    "jamba-v0.1": lambda t: 4 * 2 * 8 * 128 * 2 * t + 28 * 8192 * (16 * 2 + 3 * 2),
+    "falcon-h1-0.5b": lambda t: 36 * (2 * 2 * 64 * 2 * t + 24 * 64 * 128 * 2 + 3 * (1536 + 256) * 2),
+    "granite-4.0-h-tiny": lambda t: 4 * 2 * 4 * 128 * 2 * t + 36 * (48 * 64 * 128 * 2 + 3 * (3072 + 256) * 2),
+    "lfm2-1.2b": lambda t: 6 * 2 * 8 * 64 * 2 * t + 10 * 2 * 2 * 2048,
+    "mamba-130m": lambda t: 24 * 1536 * (16 * 2 + 3 * 2),
+    "nemotron-h-8b": lambda t: 4 * 2 * 8 * 128 * 2 * t + 24 * (128 * 64 * 128 * 2 + 3 * (8192 + 2048) * 2),
+    "minimax-text-01": lambda t: 10 * 2 * 8 * 128 * 2 * t + 70 * 64 * 128 * 128 * 4,
+    "qwen3-next-80b-a3b": lambda t: (
+        12 * 2 * 2 * 256 * 2 * t + 36 * (32 * 128 * 128 * 4 + 3 * (2 * 2048 + 4096) * 2)
+    ),
+    # The last fifteen layers take keys and values of earlier ones: 16 local and 4 global have their own.
+    "gemma-3n-e4b": lambda t: 2 * 2 * 2 * 256 * (4 * t + 16 * min(t, 512)),
+    "olmo-3-7b": lambda t: 2 * 2 * 32 * 128 * (8 * t + 24 * min(t, 4096)),
+    "command-r7b": lambda t: 2 * 2 * 8 * 128 * (8 * t + 24 * min(t, 4096)),
+    "falcon-7b": lambda t: 32 * 2 * 64 * 2 * t,
+    "starcoder": lambda t: 40 * 2 * 128 * 2 * t,
+    "deepseek-v2": lambda t: 60 * 576 * 2 * t,
+}  # fmt: skip
+MADE = {
+    "kimi delta": (MIXERS["kimi delta"], lambda t: 4 * 64 * 64 * 4 + 3 * 3 * 4 * 64 * 2),
+    "with an indexer": (MIXERS["with an indexer"], lambda t: 2 * (2 * 2 * 48 + 32) * t),
+    "an earlier layer's indexer": (
+        dataclasses.replace(MIXERS["latent with an indexer"], n_index_head=None), lambda t: 2 * 80 * t
+    ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BY_DEFINITION)
+@pytest.mark.parametrize("name", [*BY_DEFINITION, *MADE])
 @pytest.mark.parametrize("length", [1024, 32768, 1048576])
 def test_caches_are_what_their_definition_says(name, length):
-    assert kv_cache_bytes(known_model(name).shape, length) == BY_DEFINITION[name](length)
+    if name in MADE:
+        mixer, definition = MADE[name]
+        shape = layer(mixer)
+    else:
+        definition = BY_DEFINITION[name]
+        shape = from_huggingface(TOTALS[name][1]).shape if name in TOTALS else known_model(name).shape
+    assert kv_cache_bytes(shape, length) == definition(length)
 
 
 # Bytes a token of the pool that vLLM's log states: alvarobartt/hf-mem#60, #61 and #70.

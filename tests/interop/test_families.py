@@ -1,12 +1,14 @@
 """Every family's counts as published; what people's configs hold, and what is refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from scalesim.cost.memory import weight_bytes
 from scalesim.errors import InvalidInput
 from scalesim.interop import from_huggingface, read_config
+from scalesim.shape import count_params
 
 
 def config(kind, d, layers, heads, ff, vocab, kv=None, **fields):
@@ -170,6 +172,17 @@ TOTALS = {
     ),
     "glm-4-9b-0414": (9_400_279_040, config("glm4", 4096, 40, 32, 13696, 151552, 2)),
     "apertus-8b": (8_053_338_176, config("apertus", 4096, 32, 32, 21504, 131072, 8)),
+    "deepseek-moe-16b": (
+        16_375_728_128,
+        config("deepseek", 2048, 28, 16, 10944, 102400, 16, moe_intermediate_size=1408, n_routed_experts=64,
+               n_shared_experts=2, num_experts_per_tok=6, first_k_dense_replace=1, moe_layer_freq=1),
+    ),
+    "ling-mini-2.0": (
+        16_255_643_392,
+        config("bailing_moe", 2048, 20, 16, 5120, 157184, 4, head_dim=128, moe_intermediate_size=512,
+               num_experts=256, num_experts_per_tok=8, num_shared_experts=1, first_k_dense_replace=1,
+               use_qk_norm=True, use_qkv_bias=False, use_bias=False, moe_router_enable_expert_bias=True),
+    ),
     "smollm3-3b": (
         3_075_098_624,
         config("smollm3", 2048, 36, 16, 11008, 128256, 4, layer_types=["full_attention"] * 36,
@@ -188,6 +201,31 @@ def test_totals_are_exact(name):
     imported = from_huggingface(fields)
     assert imported.shape.n_params_total == total
     assert imported.unknown == imported.notes == ()
+
+
+COUNTED = [json.loads(row) for row in (Path(__file__).parent / "counted.jsonl").read_text().splitlines()]
+"""Small configs of many families, as transformers 4 and 5 write them, and its counts of what it builds."""
+
+
+@pytest.mark.parametrize("row", COUNTED, ids=lambda row: row["config"]["model_type"])
+def test_every_familys_options_count_as_transformers_builds_them(row):
+    imported = from_huggingface(row["config"])
+    assert imported.shape.n_params_total == row["total"]
+    assert imported.unknown == ()
+    assert imported.model_type == row["config"]["model_type"]
+
+
+def test_transformers_still_counts_them_so():
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    known = transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    rows = [row for row in COUNTED if row["config"]["model_type"] in known]
+    for row in rows:
+        with torch.device("meta"):
+            kind = transformers.AutoConfig.for_model(**row["config"], pad_token_id=None)
+            model = transformers.AutoModelForCausalLM.from_config(kind)
+        assert sum(p.numel() for p in model.parameters()) == row["total"], row["config"]
+    assert len(rows) > 100
 
 
 LLAMA = config("llama", 2048, 16, 32, 8192, 128256, 8, head_dim=64, tie_word_embeddings=True)
@@ -277,6 +315,44 @@ def test_the_language_model_of_several_parts_is_read_and_the_rest_said():
     assert note.startswith("1 MTP module")
 
 
+def test_a_part_takes_its_classs_sizes_and_a_flat_config_must_state_them():
+    text = {"model_type": "llama", "vocab_size": 32064, "max_position_embeddings": 4096}
+    imported = from_huggingface({"model_type": "llava", "text_config": text, "vision_config": {"depth": 2}})
+    assert imported.shape.n_params_total == 6_738_939_904  # Vicuna 7B with 64 more tokens
+    assert "hidden_size, num_hidden_layers" in imported.notes[0]
+    with pytest.raises(InvalidInput, match="num_hidden_layers is missing from the llama config"):
+        from_huggingface(text)
+
+
+def test_a_guess_takes_no_sizes_of_a_class():
+    """A mixture without a shared expert was read as a Qwen2-MoE with that class's shared one."""
+    fields = {**EXPERTS, "model_type": "mine", "attention_bias": False}
+    assert from_huggingface(fields).shape.ffn.d_ff_shared is None
+
+
+def test_kimi_k3_has_latent_experts_and_gates():
+    """Its tensors by their names and sizes in the checkpoint: one layer of each kind, counted by hand."""
+    d, heads, size, latent = 7168, 96, 128, 3584
+    linear = {"full_attn_layers": [2], "kda_layers": [1], "head_dim": size, "num_heads": heads,
+              "short_conv_kernel_size": 4, "use_full_rank_gate": True}  # fmt: skip
+    text = config(
+        "kimi_linear", d, 2, heads, 33792, 163840, heads, q_lora_rank=1536, first_k_dense_replace=1,
+        num_experts=896, num_experts_per_token=16, num_shared_experts=2, moe_intermediate_size=3072,
+        routed_expert_hidden_size=latent, latent_moe_use_norm=True, attn_res_block_size=12,
+        mla_use_output_gate=True, linear_attn_config=linear, **MLA,
+    )  # fmt: skip
+    wide, inner = heads * size, 3 * 3072
+    nets = 5 * d * wide + 3 * wide * 4 + size * (d + wide) + wide + heads + heads * d + size
+    down = 1536 * d + 1536 + (512 + 64) * d + 512
+    gated = down + 1536 * heads * 192 + 512 * heads * 256 + 2 * d * heads * 128
+    experts = 896 * (inner * latent + d) + 2 * d * latent + latent + 2 * inner * d
+    mixed = 2 * (2 * d + 4 * d) + 2 * d  # norms, and the residuals' mixing in each layer and at the end
+    expected = nets + 3 * d * 33792 + gated + experts + mixed + d + 2 * d * 163840
+    imported = from_huggingface({"model_type": "kimi_k3", "text_config": text})
+    assert imported.shape.n_params_total == expected
+    assert imported.unknown == ()
+
+
 def test_an_unknown_type_with_known_fields_is_read_as_that_and_said():
     imported = from_huggingface({**LLAMA, "model_type": "lama"})
     assert imported.model_type == "llama"
@@ -285,7 +361,7 @@ def test_an_unknown_type_with_known_fields_is_read_as_that_and_said():
     # The architecture tells families of the same fields apart.
     named = {**TOTALS["smollm3-3b"][1], "model_type": "mine", "architectures": ["SmolLM3ForCausalLM"]}
     assert from_huggingface(named).model_type == "smollm3"
-    deepseek = {**TOTALS["kimi-k2"][1], "model_type": "another"}
+    deepseek = {**TOTALS["kimi-k2"][1], "model_type": "another", "moe_layer_freq": 1}
     assert from_huggingface(deepseek).shape.n_params_total == 1_026_408_209_408
 
 
@@ -307,12 +383,29 @@ def test_an_unknown_type_with_known_fields_is_read_as_that_and_said():
             {**TOTALS["falcon-h1-0.5b"][1], "mamba_d_ssm": 1000},
             "mamba_d_ssm must be mamba_n_heads mamba_d_head = 1536, but is 1000",
         ),
-        ({**TOTALS["phi-2"][1], "qk_layernorm": True}, "qk_layernorm must be false"),
+        ({**LLAMA, "model_type": "mine", "hidden_act": "relu2"}, "leave open which tensors it has"),
+        ({**LLAMA, "model_type": "mine", "layer_norm_eps": 1e-5}, "leave open which tensors it has"),
+        ({**LLAMA, "model_type": "t5", "is_encoder_decoder": True}, "model_type 't5' has an encoder"),
+        (
+            {**TOTALS["ling-mini-2.0"][1], "model_type": "kimi_linear", **MLA},
+            "layer_types is missing, and so is linear_attn_config.full_attn_layers",
+        ),
+        ({**TOTALS["minimax-text-01"][1], "attn_type_list": [[]] * 79}, "attn_type_list must list"),
+        ({**TOTALS["gemma-3n-e4b"][1], "intermediate_size": [1]}, "intermediate_size is not what a gemma3n"),
+        (
+            {**TOTALS["mpt-7b"][1], "expansion_ratio": "4"},
+            "expansion_ratio is not what a mpt config has there",
+        ),
+        ({"model_type": "llava", "vision_config": {}}, "text_config is missing from the llava config"),
         (
             {**TOTALS["kimi-k2"][1], "num_key_value_heads": 8},
             "num_key_value_heads must be num_attention_heads = 64 with latent attention, but is 8",
         ),
         ({**LLAMA, "quantization_config": {"quant_method": "quip"}}, "quant_method 'quip' is not known"),
+        (
+            {**LLAMA, "quantization_config": {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION"}},
+            "quant_algo 'MIXED_PRECISION' is not known",
+        ),
         (
             {**LLAMA, "quantization_config": {"quant_method": "gptq"}},
             "bits is missing from quantization_config",
@@ -366,8 +459,19 @@ def test_bits_of_every_quantiser():
     assert bits(quant_method="mxfp4") == pytest.approx(4.25)
     assert bits(quant_method="modelopt", quant_algo="NVFP4") == pytest.approx(4.5)
     assert bits(quant_method="modelopt", quant_algo="FP8") == pytest.approx(8, rel=0.01)
+    assert bits(quant_method="modelopt", quant_algo="W4A16_AWQ") == 4.125
+    assert bits(quant_method="bitnet") == 2
+    own = {"weight": {"dtype": "fp4", "group_size": 32, "qscheme": "per_group"}}
+    assert bits(quant_method="quark", global_quant_config=own) == 4.25
     group = {"weights": {"num_bits": 4, "group_size": 128, "symmetric": True}}
     assert bits(quant_method="compressed-tensors", config_groups={"group_0": group}) == 4.125
+    fp8 = {"targets": ["re:.*self_attn.*"], "weights": {"num_bits": 8, "type": "float"}}
+    fp4 = {"targets": ["re:.*experts.*"], "weights": {"num_bits": 4, "type": "float", "group_size": 16}}
+    two = {"quant_method": "compressed-tensors", "config_groups": {"group_0": fp8, "group_1": fp4}}
+    mixed = from_huggingface({**EXPERTS, "quantization_config": two})
+    routed = 48 * 128 * 3 * 2048 * 768
+    others = count_params(mixed.shape, "paper") - routed
+    assert mixed.weight_bits == pytest.approx((4.5 * routed + 8 * others) / (routed + others), rel=0.001)
     assert bits(quant_method="awq", bits=4, group_size=128, modules_to_not_convert=["mlp"]) > 12
     # The experts alone are quantised: attention is kept.
     kept = ["model.layers.*.self_attn", "model.layers.*.mlp.router"]

@@ -18,7 +18,7 @@ def by_definition(q, k, v, window):
     """Grouped-query attention with loops over all that can be looped over."""
     batch, n_tokens, n_head, head_dim = q.shape
     group = n_head // k.shape[2]
-    out = np.zeros(q.shape)
+    out = np.zeros((*q.shape[:3], v.shape[-1]))
     for b in range(batch):
         for head in range(n_head):
             for t in range(n_tokens):
@@ -37,6 +37,14 @@ def test_attention_is_its_definition(attention, window):
     got = attend(q, k, v, window, ModelOptions(attention=attention))
     expected = by_definition(*map(np.asarray, (q, k, v)), min(window, 9))
     np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("attention", ["blocked", "xla"])
+@pytest.mark.parametrize("size", [3, 7])
+def test_values_may_be_of_another_size_and_scores_of_another_scale(attention, size):
+    q, k, v = random(0, 1, 9, 6, 4), random(1, 1, 9, 2, 4), random(2, 1, 9, 2, size)
+    got = attend(q, k, v, EVERYWHERE, ModelOptions(attention=attention), scale=0.3)
+    np.testing.assert_allclose(got, by_definition(*map(np.asarray, (0.6 * q, k, v)), 9), atol=1e-6)
 
 
 @pytest.mark.parametrize(("n_tokens", "window"), [(64, 64), (65, 1000), (150, 40), (1040, 1040)])

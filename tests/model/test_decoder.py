@@ -22,7 +22,7 @@ from scalesim.model import (
     serving_params,
 )
 from scalesim.models import known_model
-from scalesim.shape import Block, LatentAttention, MixtureOfExperts, Shape, parameter_table
+from scalesim.shape import Attention, Block, LatentAttention, Mamba, MixtureOfExperts, Shape, parameter_table
 
 SMALL = Shape(n_layer=2, d_model=24, n_head=6, n_kv_head=2, head_dim=8, d_ff=40, vocab_size=50)
 
@@ -31,6 +31,16 @@ def alternating(window):
     """One local layer, one global."""
     local = replace(replace(SMALL, window=window).blocks[0], count=1)
     return replace(SMALL, blocks=(local, replace(SMALL.blocks[0], count=1)))
+
+
+LATENT = LatentAttention(n_head=3, kv_lora_rank=10, head_dim=12, rope_dim=4, v_head_dim=6)
+GLOBAL, LOCAL = SMALL.mixer, replace(SMALL.mixer, window=5)
+SHARED, LOCAL_SHARED = replace(GLOBAL, shared=True), replace(LOCAL, shared=True)
+
+
+def of(*mixers):
+    """Layers of these mixers, from the first to the last."""
+    return Shape(d_model=24, vocab_size=50, blocks=[Block(mixer=mixer, ffn=SMALL.ffn) for mixer in mixers])
 
 
 SHAPES = {
@@ -44,6 +54,10 @@ SHAPES = {
     "two matrices": replace(SMALL, gated_ffn=False),
     "window": replace(SMALL, window=5),
     "some windows": alternating(5),
+    "latent": of(LATENT, LATENT),
+    "latent queries too": of(replace(LATENT, q_lora_rank=7, v_head_dim=16)),
+    "shared caches": of(GLOBAL, SHARED, LOCAL, LOCAL_SHARED, SHARED),
+    "norms of shared": of(*(replace(m, qk_norm="head", qkv_bias=True) for m in (GLOBAL, SHARED))),
 }
 
 
@@ -61,18 +75,19 @@ def model_of(shape):
 FORWARD = partial(jax.jit, static_argnames=("shape", "options"))(forward)
 EXTEND = partial(jax.jit, static_argnames=("shape", "options"))(extend)
 TELLING = ["plain", "heads beyond the width", "all norms and biases", "some windows"]
+MIXERS = ["latent", "latent queries too", "shared caches", "norms of shared"]
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_tensors_are_the_parameter_table(name):
     shape = SHAPES[name]
     model = nnx.eval_shape(lambda: Decoder(shape, rngs=nnx.Rngs(0)))
-    held = {p.name: ((shape.n_layer,) if p.per_layer else ()) + p.shape for p in parameter_table(shape)}
+    held = {p.name: ((p.layers,) if p.per_layer else ()) + p.shape for p in parameter_table(shape)}
     assert {p.name: getattr(model, p.name).shape for p in parameter_table(shape)} == held
     assert sum(v.size for v in jax.tree.leaves(nnx.state(model, nnx.Param))) == shape.n_params_total
 
 
-@pytest.mark.parametrize("name", [*TELLING, "two matrices"])
+@pytest.mark.parametrize("name", [*TELLING, "two matrices", "latent", "shared caches"])
 def test_no_token_sees_a_later_one(name):
     shape = SHAPES[name]
     params, text = model_of(shape), tokens(rows=1)
@@ -91,7 +106,7 @@ def test_no_token_sees_a_later_one(name):
         assert (slope[i, max(0, place - 3) : place + 1] > 0).all()
 
 
-@pytest.mark.parametrize("name", TELLING)
+@pytest.mark.parametrize("name", [*TELLING, *MIXERS])
 def test_cached_decode_is_the_whole_forward_pass(name):
     shape = SHAPES[name]
     params, text = model_of(shape), tokens()
@@ -106,7 +121,7 @@ def test_cached_decode_is_the_whole_forward_pass(name):
         np.testing.assert_allclose(logits, whole[:, i], atol=2e-5)
 
 
-@pytest.mark.parametrize("name", TELLING)
+@pytest.mark.parametrize("name", [*TELLING, *MIXERS])
 def test_split_params_and_a_known_empty_cache_change_nothing(name):
     shape = SHAPES[name]
     params, text = model_of(shape), tokens()
@@ -136,21 +151,24 @@ def test_generation_is_the_likeliest_token_each_time():
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("name", "options"),
     [
-        ModelOptions(attention="xla"),
-        ModelOptions(remat="block"),
-        ModelOptions(remat="dots"),
-        ModelOptions(unroll=1),
+        ("plain", ModelOptions(attention="xla")),
+        ("plain", ModelOptions(remat="block")),
+        ("plain", ModelOptions(remat="dots")),
+        ("plain", ModelOptions(unroll=1)),
+        ("latent", ModelOptions(attention="xla")),
+        ("shared caches", ModelOptions(remat="block")),
     ],
 )
-def test_how_it_is_computed_changes_nothing(options):
-    params, text = model_of(SMALL), tokens()
+def test_how_it_is_computed_changes_nothing(name, options):
+    shape = SHAPES[name]
+    params, text = model_of(shape), tokens()
 
     @partial(jax.jit, static_argnums=1)
     @jax.value_and_grad
     def loss(params, options):
-        return jax.nn.logsumexp(forward(params, text, SMALL, options), axis=-1).mean()
+        return jax.nn.logsumexp(forward(params, text, shape, options), axis=-1).mean()
 
     expected, slope = loss(params, ModelOptions())
     got, other = loss(params, options)
@@ -167,7 +185,9 @@ def test_bfloat16_is_close_and_gives_float32_logits():
     assert float(jnp.abs(rough - exact).max()) < 0.05 * float(jnp.abs(exact).max())
 
 
-@pytest.mark.parametrize("shape", [SMALL, replace(SMALL, window=8), alternating(8)])
+@pytest.mark.parametrize(
+    "shape", [SMALL, replace(SMALL, window=8), alternating(8), *(SHAPES[name] for name in MIXERS)]
+)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_caches_bytes_are_those_of_the_cost_model(shape, dtype):
     from scalesim.cost.cache import kv_cache_bytes
@@ -178,8 +198,20 @@ def test_the_caches_bytes_are_those_of_the_cost_model(shape, dtype):
     assert held == 3 * kv_cache_bytes(shape, 20, kv_bits=32 if dtype == "float32" else 16)
 
 
-def test_flops_are_those_that_xla_counts():
+@pytest.mark.parametrize(
+    "second",
+    [
+        None,
+        Attention(n_head=8, n_kv_head=2, head_dim=32, shared=True),
+        LatentAttention(n_head=8, kv_lora_rank=64, head_dim=48, rope_dim=16, v_head_dim=48),
+    ],
+)
+def test_flops_are_those_that_xla_counts(second):
     shape = Shape(n_layer=2, d_model=256, n_head=8, n_kv_head=2, head_dim=32, d_ff=704, vocab_size=1024)
+    if second is not None:
+        first = shape.mixer if isinstance(second, Attention) else second
+        blocks = [replace(shape.blocks[0], count=1, mixer=mixer) for mixer in (first, second)]
+        shape = replace(shape, blocks=blocks)
     params = jax.eval_shape(lambda: init_params(shape, jax.random.key(0)))
     text = jax.ShapeDtypeStruct((2, 256), jnp.int32)
     # XLA counts a loop's body once and masked pairs as computed: layers laid out, attention as one product.
@@ -192,16 +224,20 @@ def test_flops_are_those_that_xla_counts():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"blocks": [Block(mixer=LatentAttention(n_head=2, kv_lora_rank=4), ffn=SMALL.ffn)]}, "latent"),
+        ({"blocks": of(Mamba(inner=8)).blocks}, "a mixer other than"),
+        ({"blocks": of(replace(LATENT, bias=True)).blocks}, "biases"),
+        ({"blocks": of(SHARED, GLOBAL).blocks}, "Layer 0 shares"),
+        ({"blocks": of(GLOBAL, LOCAL_SHARED).blocks}, "window 5, 2 KV heads"),
+        ({"blocks": of(LATENT, replace(LATENT, v_head_dim=8)).blocks}, "two sizes"),
         (
             {"blocks": [Block(mixer=SMALL.mixer, ffn=MixtureOfExperts(n_expert=4, top_k=2, d_ff=8))]},
             "experts",
         ),
         (
             {"blocks": [Block(mixer=replace(SMALL.mixer, sinks=True), ffn=SMALL.ffn)]},
-            "more than their windows",
+            "sinks",
         ),
-        ({"blocks": [*SMALL.blocks, replace(SMALL, n_kv_head=6).blocks[0]]}, "more than their windows"),
+        ({"blocks": [*SMALL.blocks, replace(SMALL, n_kv_head=6).blocks[0]]}, "two sizes"),
         ({"norm_bias": True}, "norm_bias"),
         ({"n_positions": 9}, "n_positions"),
         ({"head_dim": 7}, "head_dim must be even"),

@@ -8,12 +8,14 @@ import signal
 import threading
 import time
 
+import numpy as np
 import pytest
 
 import scalesim as ss
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.training.grid import run_grid
 from scalesim.training.grid_file import load_grid
+from scalesim.training.pattern import words_of
 
 GRID = """
 corpus = "{corpus}"
@@ -68,12 +70,40 @@ def test_the_grid_of_our_own_runs_can_be_read():
     assert len(load_grid(grids / "tune.toml").runs) > 10
 
 
+def test_the_second_grid_holds_models_of_one_size_that_differ_in_heads():
+    from pathlib import Path
+
+    grids = Path(__file__).parents[2] / "experiments" / "grids"
+    runs = load_grid(grids / "long_runs.toml").runs
+    assert {r.context_length for r in runs} == {256, 1024, 2048}
+    sizes = {}
+    for run in runs:
+        sizes.setdefault(run.shape.d_model, set()).add(ss.count_params(run.shape, "paper"))
+        assert run.n_tokens >= 20 * run.shape.n_params_total
+    assert len(sizes) == 4
+    assert all(max(n) <= 1.005 * min(n) for n in sizes.values())
+    assert max(max(n) for n in sizes.values()) > 15 * min(min(n) for n in sizes.values())
+    kinds = [words_of(r.shape) for r in load_grid(grids / "mixers.toml").runs]
+    assert kinds == [
+        "full",
+        "window 128, full, window 128, full",
+        "window 128",
+        "full, shared, full, shared",
+        "latent 32",
+        "full",
+    ]
+
+
 @pytest.mark.slow
 def test_a_grid_is_trained_once_and_its_table_fits(tmp_path):
-    grid = load_grid(written(tmp_path))
+    grid = dataclasses.replace(load_grid(written(tmp_path)), keep=True)
     seen = []
     table = run_grid(grid, workers=2, progress=seen.append)
     assert seen[-1].finished == 5
+    kept = [np.load(path) for path in (tmp_path / "out" / "finished").glob("*.npz")]
+    assert sorted(sum(x.size for x in tensors.values()) for tensors in kept) == sorted(
+        run.shape.n_params_total for run in grid.runs
+    )
     with table.open() as file:
         rows = list(csv.DictReader(file))
     assert [int(r["context_length"]) for r in rows] == [16, 32, 16, 32, 16]
@@ -138,6 +168,11 @@ def test_a_worker_that_is_killed_is_a_sentence_and_the_rest_goes_on(tmp_path):
         ),
         ("corpus = \n", "is no TOML"),
         ("[[runs]]\nn_layer = 1\n", "lacks d_model"),
+        (
+            "[[runs]]\nn_layer=1\nd_model=8\nheads=[[4,1]]\nd_ff=8\ncontext_length=8\nn_tokens=9\n"
+            "layers='full, wide'\n",
+            "layers must be words",
+        ),
         (
             "[[runs]]\nn_layer=1\nd_model=8\nheads=[[4,3]]\nd_ff=8\ncontext_length=8\nn_tokens=9\n",
             "n_kv_head must divide",

@@ -31,6 +31,8 @@ linear = (
     ss.LinearAttention,
     ss.ShortConv,
     ss.CompressedAttention,
+    ss.IndexedAttention,
+    ss.KimiDelta,
     ss.Together,
 )
 block = ss.Block(count=4, mixer=grouped, ffn=ss.Dense(d_ff=4096))

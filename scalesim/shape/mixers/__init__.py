@@ -3,7 +3,8 @@
 from scalesim.shape.mixers.attention import Attention
 from scalesim.shape.mixers.base import Cached, Mixer, Scores
 from scalesim.shape.mixers.compressed import CompressedAttention
-from scalesim.shape.mixers.delta import DeltaNet
+from scalesim.shape.mixers.delta import DeltaNet, KimiDelta
+from scalesim.shape.mixers.indexed import IndexedAttention
 from scalesim.shape.mixers.latent import LatentAttention
 from scalesim.shape.mixers.linear import LinearAttention, ShortConv
 from scalesim.shape.mixers.mamba import Mamba, Mamba2
@@ -14,6 +15,8 @@ __all__ = [
     "Cached",
     "CompressedAttention",
     "DeltaNet",
+    "IndexedAttention",
+    "KimiDelta",
     "LatentAttention",
     "LinearAttention",
     "Mamba",

@@ -11,7 +11,7 @@ from scalesim.shape.mixers.base import Mixer
 from scalesim.shape.parameters import Parameter, matrix, vector
 from scalesim.types import Num
 
-__all__ = ["DeltaNet"]
+__all__ = ["DeltaNet", "KimiDelta"]
 
 
 @register
@@ -78,3 +78,32 @@ class DeltaNet(Mixer):
     @property
     def moved(self) -> Num:
         return self._filtered + 2 * self.n_v_head * self.v_head_dim
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class KimiDelta(DeltaNet):
+    """Kimi Delta Attention (arXiv 2510.26692): a delta net whose channels of a key decay each by itself.
+
+    Attributes:
+        decay_rank, gate_rank: ranks of the projections to decays and output gates (None: whole matrices).
+    """
+
+    decay_rank: Num | None = None
+    gate_rank: Num | None = None
+
+    def tensors(self, d: Num) -> list[Parameter]:
+        wide = {
+            "decay": ({"heads": self.n_k_head, "head_dim": self.k_head_dim}, self.decay_rank),
+            "gate": ({"heads": self.n_v_head, "head_dim": self.v_head_dim}, self.gate_rank),
+        }
+        table = [
+            p for p in super().tensors(d) if p.name not in ("attention_gate", "decay_proj", "decay_bias")
+        ]
+        for name, (sizes, rank) in wide.items():
+            if rank is None:
+                table.append(matrix("qkvz projection", f"{name}_proj", embed=d, **sizes))
+            else:
+                table.append(matrix("qkvz projection", f"{name}_a_proj", embed=d, latent=rank))
+                table.append(matrix(f"{name} up projection", f"{name}_b_proj", latent=rank, **sizes))
+        return [*table, vector("bias", "decay_bias", **wide["decay"][0])]

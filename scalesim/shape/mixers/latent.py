@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from scalesim.errors import InvalidInput
 from scalesim.pytree import register, static
@@ -34,9 +35,10 @@ class LatentAttention(Mixer):
         rope_dim: rotary values of a query or key.
         v_head_dim: size of a value.
         bias: biases on the down-projections and the output.
+        gate: a gate on the result: "none", one a "value" (Kimi K3) or one a "head" (Ling 2.5).
         n_index_head: heads of an indexer that picks the tokens to attend to (None: all are; DeepSeek-V3.2).
         index_head_dim: size of the indexer's heads; its one key a token is cached.
-        index_top_k: tokens that it picks.
+        index_top_k: tokens that it picks (without n_index_head: that an earlier layer's picked; GLM-5.2).
     """
 
     n_head: Num
@@ -49,6 +51,7 @@ class LatentAttention(Mixer):
     index_head_dim: Num = 128
     index_top_k: Num | None = None
     bias: bool = static(False)
+    gate: Literal["none", "value", "head"] = static("none")
 
     def __post_init__(self) -> None:
         check_sizes(self, ("n_head", "kv_lora_rank", "head_dim", "rope_dim", "v_head_dim", "index_head_dim"))
@@ -82,6 +85,9 @@ class LatentAttention(Mixer):
             matrix("output projection", "o_proj", n_in=2, heads=q, head_dim=self.v_head_dim, embed=d),
             vector("norm", "kv_a_norm", latent=rank),
         ]
+        if self.gate != "none":
+            wide = {"head_dim": self.v_head_dim} if self.gate == "value" else {}
+            table.append(matrix("attention gate", "attention_gate", embed=d, heads=q, **wide))
         if self.bias:
             lows = [] if low is None else [vector("bias", "q_a_bias", latent=low)]
             table += [*lows, vector("bias", "kv_a_bias", latent=rank + self.rope_dim)]

@@ -16,7 +16,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from scalesim.errors import InvalidInput, choose
+from scalesim.errors import InvalidInput, check_number, choose
 from scalesim.numerics.roots import newton_root
 from scalesim.shape import Shape
 from scalesim.types import Num
@@ -251,8 +251,7 @@ def fixed_ratio(
     >>> fixed_ratio(96, head_dim=128).name
     'ratio 96'
     """
-    if not (math.isfinite(aspect) and aspect > 0):
-        raise InvalidInput(f"aspect must be above 0 and finite, but is {aspect!r}.")
+    check_number("aspect", aspect)
     return ShapeFamily(
         f"ratio {aspect:g}",
         (0.0,),

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import codecs
 import errno
+import io
 import json
 import math
 import os
 import stat
+import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scalesim.errors import InvalidInput, Unreachable
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = [
     "MOST_BYTES",
@@ -26,6 +31,7 @@ __all__ = [
     "locked",
     "read_bytes",
     "read_json",
+    "read_parquet",
     "read_text",
     "read_toml",
     "write_json",
@@ -230,7 +236,55 @@ def read_toml(path: str | Path, what: str = "file") -> dict[str, Any]:
         raise InvalidInput(f"{what} {str(path)!r} is no TOML: {error}.") from None
 
 
+def read_parquet(data: bytes, name: str) -> pl.DataFrame:
+    """Return the table of a Parquet file's bytes; `name` is the file.
+
+    Polars' threads print a stack of their own for damage of some kinds, before the error comes: that is held
+    back, and what was printed besides is printed afterwards.
+
+    Raises:
+        InvalidInput: it cannot be read.
+    """
+    import polars as pl
+
+    with _held_back() as printed:
+        try:
+            frame = pl.read_parquet(io.BytesIO(data))
+        except BaseException as error:  # polars raises a type of its own for every way a file can be wrong
+            if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
+                raise
+            printed.clear()
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise InvalidInput(f"{name} cannot be read: {reason}.") from None
+    return frame
+
+
+@contextmanager
+def _held_back() -> Iterator[list[bool]]:
+    """Hold back what the process prints to standard error; it is lost where the list is emptied."""
+    keep = [True]
+    try:
+        real = os.dup(2)
+    except OSError:  # standard error is closed
+        yield keep
+        return
+    try:
+        with tempfile.TemporaryFile() as held:
+            os.dup2(held.fileno(), 2)
+            try:
+                yield keep
+            finally:
+                os.dup2(real, 2)
+                if keep:
+                    held.seek(0)
+                    os.write(2, held.read())
+    finally:
+        os.close(real)
+
+
 def _told(error: OSError, what: str, path: str | Path) -> Exception:
+    if error.errno == errno.ENXIO:
+        return InvalidInput(f"{what} {str(path)!r} is a pipe that nobody reads.")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Unreachable(f"{what} {str(path)!r} cannot be written: the disk is full; nothing was replaced.")
     return InvalidInput(f"{what} {str(path)!r} cannot be written: {error.strerror or error}.")
@@ -273,7 +327,10 @@ def write_whole(path: str | Path, content: bytes | str, what: str = "file") -> N
         if path.exists() and not path.is_file():
             if path.is_dir():
                 raise InvalidInput(f"{what} {str(path)!r} is a folder; a file's name would do.")
-            path.write_bytes(data)
+            flags = os.O_WRONLY | getattr(os, "O_NONBLOCK", 0)  # a pipe that nobody reads would wait for ever
+            with os.fdopen(os.open(path, flags), "wb") as file:
+                os.set_blocking(file.fileno(), True)
+                file.write(data)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 from scalesim.borrowing import Sheet, borrow
 from scalesim.catalogue import Catalogue
 from scalesim.efficiency import Efficiency, measured_efficiency
-from scalesim.errors import InvalidInput, choose
+from scalesim.errors import InvalidInput, check_number, choose, shown
 from scalesim.faces import Face, Shown
 from scalesim.files import read_json, write_json
 from scalesim.pytree import register, static
-from scalesim.schema import shown, text
+from scalesim.schema import text
 from scalesim.types import Num
 from scalesim.workload import COMPUTE, Compute
 
@@ -80,10 +80,11 @@ class Hardware(Shown):
     def __post_init__(self) -> None:
         for name in _FIGURES:
             value = getattr(self, name)
-            if isinstance(value, bool | str | list | tuple | dict):
-                raise InvalidInput(f"{name} of {self.name} must be a number, but is {shown(value)}.")
+            if value is None and name in _OPTIONAL:
+                continue
+            check_number(f"{name} of {self.name}", value)
             if isinstance(value, int | float) and not _LEAST <= value <= _MOST[name]:
-                if not _LEAST <= value < float("inf"):
+                if value < _LEAST:
                     raise InvalidInput(
                         f"{name} of {self.name} must be above 0 and finite, but is {shown(value)}."
                     )
@@ -201,6 +202,8 @@ class Hardware(Shown):
 _TEXTS = ("name", "generation", "memory", "source")
 _FIGURES = tuple(f.name for f in fields(Hardware) if f.name not in ("efficiency", *_TEXTS))
 
+_OPTIONAL = frozenset(f.name for f in fields(Hardware) if f.default is None)
+
 _MOST: dict[str, float] = {
     **dict.fromkeys(_FIGURES, 1e7),
     **dict.fromkeys(("bf16_tflops", "fp8_tflops", "int8_tops", "fp4_tflops"), 1e6),
@@ -280,6 +283,8 @@ def load_hardware(hardware: str | Mapping[str, Any] | Hardware) -> Hardware:
     """
     if isinstance(hardware, Hardware):
         return hardware
+    if isinstance(hardware, Path):
+        hardware = str(hardware)
     if not isinstance(hardware, str | Mapping):
         raise InvalidInput(f"hardware must be a name, a path or a dictionary, but is {shown(hardware)}.")
     if isinstance(hardware, Mapping):

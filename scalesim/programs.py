@@ -10,8 +10,10 @@ kept, runs as it always did. The folder is trusted, as that cache is: who can wr
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import functools
+import gc
 import hashlib
 import json
 import os
@@ -55,6 +57,10 @@ def always(*_: Any) -> bool:
     return True
 
 
+MOST_PROGRAMS = 16
+"""Programs of one function in a process: each of some MB; beyond them it begins anew, with none."""
+
+
 def kept_jit(
     function: Callable[..., Any], *, heavy: Callable[..., bool] = lambda *_: False, **options: Any
 ) -> Callable[..., Any]:
@@ -95,6 +101,11 @@ def kept_jit(
         kinds = tuple(map(_kind, leaves))
         if None in kinds:  # part of a program that is being traced
             return jitted(None)(*args)
+        if n_programs() > MOST_PROGRAMS:
+            ready.clear()
+            for made in plain.values():
+                made.clear_cache()
+            _give_back()
         level = 3 if heavy(*args) else 0
         if _folder is None or not _in_float64():
             return jitted(level)(*args)
@@ -113,6 +124,13 @@ def kept_jit(
     call.n_programs = n_programs  # type: ignore[attr-defined]
     call.defined_by = (function, heavy, tuple(sorted(options.items())))  # type: ignore[attr-defined]
     return call
+
+
+def _give_back() -> None:
+    """Give the memory of programs that are no longer referred to back to the system."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # the C library of others has no such call
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @functools.cache
@@ -299,7 +317,8 @@ def _loaded(content: bytes, n_arguments: int, n_results: int) -> Any:
     from jax.experimental.serialize_executable import deserialize_and_load
 
     called, returned = jax.tree.structure(((0,) * n_arguments, {})), jax.tree.structure([0] * n_results)
-    return deserialize_and_load(content, called, returned, execution_devices=jax.devices()[:1])
+    mine = jax.local_devices()[:1]  # of several processes, the first of all devices is another's
+    return deserialize_and_load(content, called, returned, execution_devices=mine)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -332,7 +351,7 @@ def _versions() -> tuple[str, ...]:
     import jaxlib
 
     flags = os.environ.get("XLA_FLAGS", "")
-    device = jax.devices()[0].device_kind
+    device = jax.local_devices()[0].device_kind
     return sys.version, jax.__version__, jaxlib.__version__, _processor(), device, flags
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scalesim.errors import InvalidInput, choose
+from scalesim.errors import InvalidInput, choose, shown
 
 __all__ = [
     "Check",
@@ -21,26 +21,12 @@ __all__ = [
     "maybe",
     "number",
     "one_of",
-    "shown",
     "text",
     "whole",
 ]
 
 Check = Callable[[Any, str], Any]
 """(value, its name in messages) -> the value as it is used; raises InvalidInput."""
-
-
-def shown(value: Any) -> str:
-    """Return a value as a message shows it: short.
-
-    >>> shown({"a": [1] * 99})
-    "{'a': [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, ..."
-    """
-    try:
-        text = repr(value)
-    except ValueError:  # whole numbers of thousands of digits
-        text = f"a {type(value).__name__} of very many digits"
-    return text if len(text) <= 44 else text[:40] + "..."
 
 
 def _refuse(name: str, value: Any, wanted: str) -> InvalidInput:

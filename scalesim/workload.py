@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
 
-from scalesim.errors import InvalidInput, choose
+from scalesim.errors import InvalidInput, check_number, choose
 from scalesim.pytree import register, static
+from scalesim.schema import boolean
 from scalesim.shape import Shape, count_params
 from scalesim.types import Num
 
@@ -16,15 +17,6 @@ __all__ = ["COMPUTE", "Compute", "ContextLengths", "Traffic", "TrainingPlan", "W
 
 Compute = Literal["bf16", "fp8", "fp8_block", "int8", "fp4"]
 COMPUTE: tuple[str, ...] = ("bf16", "fp8", "fp8_block", "int8", "fp4")
-
-
-def _check(field: str, value: Num, *, least: int = 1) -> None:
-    if isinstance(value, bool | str):
-        raise InvalidInput(f"{field} must be a number, but is {value!r}.")
-    if isinstance(value, int | float):
-        bound = "above 0" if least else "at least 0"
-        if not ((value > 0 if least else value >= 0) and value < float("inf")):
-            raise InvalidInput(f"{field} must be {bound} and finite, but is {value!r}.")
 
 
 @register
@@ -73,11 +65,12 @@ class Workload:
             "activation_bits",
             "kv_bits",
         ):
-            _check(name, getattr(self, name))
-        _check("prefix_length", self.prefix_length, least=0)
+            check_number(name, getattr(self, name))
+        check_number("prefix_length", self.prefix_length, zero=True)
         if self.generated_length is not None:
-            _check("generated_length", self.generated_length)
+            check_number("generated_length", self.generated_length)
         choose("compute", self.compute, COMPUTE)
+        boolean(self.kv_pool, "kv_pool")
         # A prompt has a token at least, and one at least that is not shared.
         for name, of in (("generated_length", "context_length"), ("prefix_length", "prompt_length")):
             part, whole = getattr(self, name), getattr(self, of)
@@ -137,13 +130,14 @@ class TrainingPlan:
     compute: Compute = static("bf16")
 
     def __post_init__(self) -> None:
-        if self.zero not in (0, 1, 2, 3):
+        if not isinstance(self.zero, int) or self.zero not in (0, 1, 2, 3):
             raise InvalidInput(f"zero must be 0, 1, 2 or 3, but is {self.zero!r}.")
         choose("recompute", self.recompute, ("none", "full"))
         choose("compute", self.compute, COMPUTE)
-        for name in ("n_tokens", "tokens_per_param", "context_length", "sequences", "data"):
-            if getattr(self, name) is not None:
-                _check(name, getattr(self, name))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not field.metadata and not (field.name == "n_tokens" and value is None):
+                check_number(field.name, value, zero=field.name.endswith("_bytes"))
 
     def tokens(self, shape: Shape) -> Num:
         """Return the training tokens of a model of this shape."""
@@ -166,9 +160,7 @@ class Traffic:
 
     def __post_init__(self) -> None:
         for name in ("prompt_tokens", "generated_tokens"):
-            value = getattr(self, name)
-            if isinstance(value, int | float) and not 0 <= value < float("inf"):
-                raise InvalidInput(f"{name} must be at least 0 and finite, but is {value!r}.")
+            check_number(name, getattr(self, name), zero=True)
 
 
 @register

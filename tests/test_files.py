@@ -43,6 +43,8 @@ def test_pipes_devices_folders_and_giants_are_refused(tmp_path):
     for path in (tmp_path / "pipe", "/dev/zero"):
         with pytest.raises(InvalidInput, match="a pipe or a device"):
             files.read_bytes(path)
+    with pytest.raises(InvalidInput, match="a pipe that nobody reads"):
+        files.write_whole(tmp_path / "pipe", "x")
     with pytest.raises(InvalidInput, match="is a folder"):
         files.read_bytes(tmp_path)
     with pytest.raises(InvalidInput, match="cannot be read: No such file"):
@@ -110,3 +112,12 @@ def test_a_folder_is_held_by_one_process(tmp_path):
     with files.locked(tmp_path / "out"):
         assert "in use by another process" in other()
     assert other() == "mine\n"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_library_s_own_stack_is_held_back(kept, capfd):
+    with files._held_back() as printed:
+        os.write(2, b"thread 'async-executor-0' panicked\n")
+        if not kept:
+            printed.clear()
+    assert ("panicked" in capfd.readouterr().err) == kept

@@ -195,3 +195,12 @@ def test_commands_say_the_same_with_and_without(tmp_path: Path) -> None:
             answers.append(json.loads(done.stdout))
         assert answers[0] == answers[1] == answers[2], args
     assert list(tmp_path.rglob("*.program"))
+
+
+def test_a_function_keeps_so_many_programs_and_no_more(monkeypatch: pytest.MonkeyPatch):
+    """A search of a notebook takes another function of the user's each time: 30 MB each, for good."""
+    monkeypatch.setattr(programs, "MOST_PROGRAMS", 3)
+    doubled = kept_jit(lambda x: 2 * x)
+    for size in range(1, 12):
+        assert doubled(np.ones(size)).shape == (size,)
+        assert doubled.n_programs() <= 4

@@ -20,9 +20,9 @@ from scalesim.units import parse_context, parse_count
             lambda: ss.Shape(n_layer=1, d_model=16, n_head=10**9, n_kv_head=7, d_ff=32),
             r"n_kv_head must divide n_head = 1000000000, but is 7; \[1, 2, 4, ",
         ),
-        (lambda: parse_range("1:1000000000000", "d_model"), "more than 2.24 sizes"),
-        (lambda: whole_sizes("d_ff", range(10**30)), "more than 16,777,216 sizes"),
-        (lambda: whole_sizes("d_ff", range(1, 10**12)), "more than 16,777,216 sizes"),
+        (lambda: parse_range("1:1000000000000", "d_model"), "more than 262,144 sizes"),
+        (lambda: whole_sizes("d_ff", range(10**30)), "more than 262,144 sizes"),
+        (lambda: whole_sizes("d_ff", range(1, 10**12)), "more than 262,144 sizes"),
         (lambda: parse_range("512,768", "d_model"), "may be one number or several sizes"),
         (lambda: parse_count(10**400), "very many digits"),
         (lambda: parse_count("1,5", "tokens"), "is not a size"),
@@ -46,6 +46,9 @@ def test_thousands_are_one_number_everywhere():
     assert parse_range("512,768,", "d_model") == [512, 768]
     with pytest.raises(ss.InvalidInput, match="may separate values or thousands"):
         split_list("131,072,8K", "--context")
+    with pytest.raises(ss.InvalidInput, match="values or decimals"):
+        split_list("2,7", "--target-loss")
+    assert split_list("2.6,2.7", "--target-loss") == ["2.6", "2.7"]
 
 
 @pytest.mark.parametrize(
@@ -76,6 +79,7 @@ def test_a_name_is_given_one_value():
         (["train", "grid.toml", "--tokens", "1M"], "--tokens does nothing with a grid"),
         (["train", "--workers", "2"], "--workers"),
         (["train", "--processes", "2"], "--coordinator is missing"),
+        (["train", "--shape", "100000x16x2x1", "--corpus", "CORPUS"], "n_layer of a model to train"),
         (["train", "--shape", "100x100000x100x1", "--corpus", "CORPUS"], "to train, more than"),
         (["train", "--learning-rate", "inf", "--corpus", "CORPUS"], "learning_rate must be a finite number"),
     ],

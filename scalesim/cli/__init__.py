@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 
 __all__ = ["COMMANDS", "main"]
@@ -51,8 +52,11 @@ def main(argv: list[str] | None = None) -> int:
     from scalesim.interrupts import end_at_once
 
     ready()
-    with end_at_once():
-        return written_out(lambda: _main(sys.argv[1:]))
+    try:
+        with end_at_once():
+            return written_out(lambda: _main(sys.argv[1:]))
+    finally:  # what the interpreter clears away at its end would be interrupted by an exception, and show it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _main(args: list[str]) -> int:

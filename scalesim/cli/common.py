@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d+)?[KMBGTkmbgt]?")
 _DOUBTFUL = re.compile(r"(^|,)\d{1,3},\d{3}(,|[KMBGTkmbgt]|$)")
+_DECIMAL = re.compile(r"\d,\d+")
+_NATS = ("--target-loss",)
 
 
 def split_list(text: str, option: str) -> list[str]:
@@ -47,6 +49,11 @@ def split_list(text: str, option: str) -> list[str]:
         raise InvalidInput(
             f"{option} {text!r}: a comma may separate values or thousands; give values apart by spaces, and "
             "numbers without commas."
+        )
+    if option in _NATS and _DECIMAL.fullmatch(text):
+        raise InvalidInput(
+            f"{option} {text!r}: a comma may separate values or decimals; give values apart by spaces, and "
+            "decimals after a point."
         )
     return [part for part in text.split(",") if part]
 
@@ -129,6 +136,12 @@ def parse(
     odd = next((arg for arg in args if "\0" in arg or any(0xD800 <= ord(c) < 0xE000 for c in arg)), None)
     if odd is not None:
         raise InvalidInput(f"{odd!a} holds characters that no option has.")
+    for before, arg in zip(("", *args), args, strict=False):
+        option = before if arg.strip() == "" else arg.removesuffix("=") if arg.endswith("=") else None
+        if option is not None and option.startswith("--"):
+            raise InvalidInput(f"{option} is given without a value.")
+        if option is not None and arg.strip() == "":
+            raise InvalidInput("An argument is empty, as of a name that the shell does not know.")
     read: Any
     try:
         read = tyro.cli(

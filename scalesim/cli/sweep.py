@@ -154,8 +154,12 @@ def parse_range(text: str, field: str) -> range | list[int]:
         raise InvalidInput(f"{field} {text!r} is not a range; 64:4096:64 or 8,12,16 would do.") from None
     if low > high:
         raise InvalidInput(f"{field} {text!r} is empty: {low} is above {high}. {high}:{low} would do.")
-    if (high - low) // step >= 1 << 24:
-        raise InvalidInput(f"{field} {text!r} is a range of more than 2^24 sizes; a larger step would do.")
+    from scalesim.shape.checks import MOST_SIZES
+
+    if (high - low) // step >= MOST_SIZES:
+        raise InvalidInput(
+            f"{field} {text!r} is a range of more than {MOST_SIZES:,} sizes; a larger step would do."
+        )
     return range(low, high + 1, step)
 
 

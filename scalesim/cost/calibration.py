@@ -12,7 +12,7 @@ import numpy as np
 
 from scalesim.cost.latency import generation_time, prefill_time, step_time
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
-from scalesim.errors import InvalidInput, choose
+from scalesim.errors import InvalidInput, check_number, choose
 from scalesim.hardware import Hardware
 from scalesim.numerics.least_squares import Rows, march
 from scalesim.shape import Shape
@@ -164,8 +164,7 @@ class Timing:
 
     def __post_init__(self) -> None:
         choose("what", self.what, ("generation", "ttft", "tpot"))
-        if not (isinstance(self.seconds, int | float) and 0 < self.seconds < float("inf")):
-            raise InvalidInput(f"seconds must be above 0 and finite, but is {self.seconds!r}.")
+        check_number("seconds", self.seconds)
         if self.what == "generation" and self.workload.generated_length is None:
             raise InvalidInput("generated_length must be given for a timing of a generation, but is None.")
 

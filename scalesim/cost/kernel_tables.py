@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import polars as pl
 from scalesim.cost.fitting import part
 from scalesim.cost.kernel_forms import ENDLESS, Table
 from scalesim.errors import InvalidInput, choose
+from scalesim.files import decoded, read_bytes, read_parquet
 
 __all__ = ["KINDS", "KernelRows", "read_kernel_table"]
 
@@ -179,14 +181,18 @@ def read_kernel_table(path: str) -> tuple[KernelRows, ...]:
     except pl.exceptions.ColumnNotFoundError as error:
         name = re.findall(r"\w+", str(error))[0]
         raise InvalidInput(f"kernels {path!r} has no column {name!r}, which a table of {kind} has.") from None
+    except pl.exceptions.PolarsError as error:
+        raise InvalidInput(f"kernels {path!r} cannot be read: {str(error).splitlines()[0]}.") from None
     return tuple(groups)
 
 
 def _frame(path: str) -> pl.DataFrame:
+    data, name = read_bytes(path, "kernels"), f"kernels {path!r}"
     try:
-        frame = pl.read_csv(path) if path.endswith(".csv") else pl.read_parquet(path)
-    except OSError as error:
-        raise InvalidInput(f"kernels {path!r} cannot be read: {error.strerror or error}.") from None
+        if path.endswith(".csv"):
+            frame = pl.read_csv(io.StringIO(decoded(data, name)[0]))
+        else:
+            frame = read_parquet(data, name)
     except pl.exceptions.PolarsError as error:
         raise InvalidInput(f"kernels {path!r} is not a table: {str(error).splitlines()[0]}.") from None
     if not len(frame):
@@ -231,6 +237,13 @@ def _groups(kind: str, frame: pl.DataFrame) -> list[KernelRows]:
         raise InvalidInput(
             f"latency must be above 0 and finite, but is {frame['latency'][where]} in row {where + 1}."
         )
+    for name, values in table.items():
+        bad = ~(np.isfinite(values) & (values >= 0))
+        if bad.any():
+            where = int(np.flatnonzero(bad)[0])
+            raise InvalidInput(
+                f"{name} must be at least 0 and finite, but is {values[where]:g} in row {where + 1}."
+            )
     out = []
     for key in sorted(set(keys)):
         rows = np.flatnonzero([one == key for one in keys])

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from scalesim.errors import InvalidInput
+from scalesim.errors import InvalidInput, check_number
 from scalesim.pytree import register, static
 from scalesim.shape import Shape
 from scalesim.types import Num
@@ -204,8 +204,7 @@ class AtMost:
         object.__setattr__(self, "measure", as_measure(self.measure, self.name))
         if not self.name:
             object.__setattr__(self, "name", self.measure.key)
-        if isinstance(self.limit, int | float) and not 0 < self.limit < float("inf"):
-            raise InvalidInput(f"The limit of {self.name} must be above 0 and finite, but is {self.limit!r}.")
+        check_number(f"The limit of {self.name}", self.limit)
 
     def excess(self, shape: Shape, workload: Workload, plan: TrainingPlan = PLAN) -> Num:
         """Return log(measure / limit): above 0 where the limit is exceeded."""

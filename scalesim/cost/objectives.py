@@ -14,7 +14,7 @@ from scalesim.cost.memory import serving_memory
 from scalesim.cost.paper import FIGURE_2, paper_training_flops
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.cost.price import lifetime_price, token_price
-from scalesim.errors import InvalidInput, choose
+from scalesim.errors import InvalidInput, check_number, choose
 from scalesim.hardware import Hardware
 from scalesim.pytree import register, static
 from scalesim.shape import Shape, count_params
@@ -160,8 +160,7 @@ class WeightedCost:
         if len(self.weights) != len(self.costs):
             raise InvalidInput(f"weights must be {len(self.costs)}, one a cost, but are {len(self.weights)}.")
         for weight in self.weights:
-            if isinstance(weight, int | float) and not 0 <= weight < float("inf"):
-                raise InvalidInput(f"weights must be at least 0 and finite, but are {self.weights}.")
+            check_number("weights", weight, zero=True)
         object.__setattr__(self, "costs", tuple(map(as_measure, self.costs)))
 
     def __call__(self, shape: Shape, workload: Workload, plan: TrainingPlan = PLAN) -> Num:

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from scalesim.cost.measure import PLAN, as_measure
-from scalesim.errors import InvalidInput, choose
+from scalesim.errors import check_number, choose
 from scalesim.pytree import register, static
 from scalesim.shape import Shape, count_params
 from scalesim.types import Num
@@ -166,13 +166,10 @@ class HardwareAwareCost:
 
     def __post_init__(self) -> None:
         choose("flops_per", self.flops_per, ("token", "sequence"))
-        weight = self.memory_weight
-        if isinstance(weight, int | float) and not 0 <= weight <= 1:
-            raise InvalidInput(f"memory_weight must be between 0 and 1, but is {weight!r}.")
+        check_number("memory_weight", self.memory_weight, zero=True, most=1)
         for field in dataclasses.fields(self)[1:]:
-            value = getattr(self, field.name)
-            if not field.metadata and isinstance(value, int | float) and not 0 < value < float("inf"):
-                raise InvalidInput(f"{field.name} must be above 0 and finite, but is {value!r}.")
+            if not field.metadata:
+                check_number(field.name, getattr(self, field.name))
 
     def memory(self, shape: Shape, workload: Workload) -> Parts:
         """Return the inference memory in bytes."""

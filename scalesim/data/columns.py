@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scalesim.data.units import unit_in_name
+from scalesim.data.units import PREFIXED, unit_in_name
 from scalesim.errors import InvalidInput
 
 __all__ = ["ALIASES", "Found", "find_columns", "listed"]
@@ -55,6 +55,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "seen_tokens",
         "consumed_tokens",
         "tokens_processed",
+        "token_count",
+        "n_train_tokens_seen",
+        "training_tokens_seen",
         "num_input_tokens_seen",
     ),
     "flops": (
@@ -131,7 +134,7 @@ without separators, and after a path ("eval/loss", "config.n_params"). A unit in
 _TRAIN = re.compile(r"(^|[^a-z])(train|training|tr)([^a-z]|$)")
 _HELD_OUT = re.compile(r"(^|[^a-z])(val|valid|validation|eval|test|dev|heldout|held_out)([^a-z]|$)")
 _PARAMS = re.compile(r"(^|[^a-z])n?(params?|parameters?)([^a-z]|$)")
-_NO_COUNT = re.compile(r"ratio|per|share|fraction|embed_?params|dtype|group|active")
+_NO_COUNT = re.compile(r"ratio|per|share|fraction|embed_?params|dtype|group")
 _LOSS_LIKE = re.compile(r"loss|nll|cross_?entropy|bpb|perplexity|(^|[^a-z])(ppl|ce)([^a-z]|$)")
 _NO_LOSS = re.compile(r"min|max|std|err|scale|weight|aux|balanc|spike|by_|__|smooth|z_loss|router|name|step")
 _ONCE = ("n_params", "n_tokens", "flops", "loss", "n_head", "n_kv_head", "d_model", "n_layer")
@@ -186,6 +189,8 @@ def find_columns(table: Mapping[str, Any], given: Mapping[str, str], name: str) 
             (column, scale) for column in free for scale in [_matches(column, key, table[column])] if scale
         ]
         exact = [(column, scale) for column, scale in candidates if column == key]
+        if key == "flops" and "n_tokens" in found.values:  # a column TFLOPs beside tokens is of a speed
+            candidates = [c for c in candidates if not PREFIXED.fullmatch(_squashed(c[0]))]
         if any(c.strip() in "NDC" for c, _ in candidates):  # n beside N is another thing
             candidates = [c for c in candidates if not (len(c[0].strip()) == 1 and c[0].strip().islower())]
         if key == "group":
@@ -303,7 +308,7 @@ def _letter_means(letter: str, key: str, values: Any) -> bool:
     """Say whether a letter can be the field: L is layers where it is whole, d a width where it is small."""
     try:
         numbers = np.asarray(values, float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return letter in "NDCT"  # 1.3B
     numbers = numbers[np.isfinite(numbers)]
     if letter in "Ll":

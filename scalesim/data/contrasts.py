@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from scalesim.data.delimited import parse_table, read_table
 from scalesim.errors import InvalidInput
-from scalesim.files import read_text
 
 __all__ = ["ContrastTable", "load_contrasts"]
 
@@ -109,18 +108,15 @@ def load_contrasts(path: str | Path | None = None) -> ContrastTable:
     """
     where = str(path) if path is not None else "head_contrasts.csv"
     if path is None:
-        text = (files("scalesim.data") / where).read_text(encoding="utf-8")
+        found, _ = parse_table((files("scalesim.data") / where).read_text(encoding="utf-8"), where)
+        notes: list[str] = []
     else:
-        text = read_text(path, "contrasts")
-    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    reader = csv.DictReader(lines)
-    rows = list(reader)
-    if not rows:
-        raise InvalidInput(f"{where} holds no comparisons; a header and one row a pair are needed.")
-    columns = [str(name).strip() for name in reader.fieldnames or ()]
+        found, notes = read_table(str(path), "contrasts")
+    columns = list(found)
     _check_columns(columns, where)
-    rows = [{str(k).strip(): (v or "").strip() for k, v in row.items() if k is not None} for row in rows]
-    return _table(rows, columns, where)
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*found.values(), strict=True)]
+    table = _table(rows, columns, where)
+    return replace(table, notes=(*table.notes, *notes))
 
 
 def _check_columns(columns: list[str], where: str) -> None:

@@ -134,6 +134,14 @@ def _checked(
     rows: list[tuple[int, list[str]]], separator: str, name: str, notes: list[str]
 ) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows that agree with it."""
+    while (
+        len(rows) > 2
+        and len(rows[0][1]) < len(rows[1][1]) == len(rows[2][1])
+        and not any(_NUMBER.fullmatch(cell) for cell in rows[1][1])
+    ):
+        title = separator.join(rows[0][1])
+        notes.append(f"Line {rows[0][0]} above the header was left out: {title[:40]!r}.")
+        rows = rows[1:]
     (_, header), data = rows[0], rows[1:]
     while len(header) > 1 and not header[-1] and all(len(r) < len(header) or not r[-1] for _, r in data):
         header = header[:-1]  # a separator at the end of each line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from scalesim.data.recognised import RECIPES
 from scalesim.data.runs import RunTable
 from scalesim.data.tables import read_columns
 from scalesim.data.units import LOSS_UNITS, check_units, in_nats, outliers_in_loss, scale_of
-from scalesim.errors import InvalidInput, choose
+from scalesim.errors import InvalidInput, check_kind, choose
 
 __all__ = ["ALIASES", "load_runs", "read_columns"]
 
@@ -71,6 +72,9 @@ def load_runs(
         source = _SHIPPED[source]()
     if isinstance(source, RunTable):
         return _reread(source, columns, units, group, select, convention).drop_largest(drop_largest)
+    for option, given in (("columns", columns), ("units", units), ("select", select)):
+        check_kind(option, given, (Mapping, type(None)), "a mapping such as {'n_tokens': ...}")
+    check_kind("group", group, (str, list, tuple, type(None)), "a column's name or a list of them")
     table, name, notes = read_columns(source)
     recipe = next((r for r in RECIPES if r.fits(table)), None)
     if recipe is not None and columns is None:
@@ -82,7 +86,7 @@ def load_runs(
     found = find_columns(table, known, said)
     if recipe is None:
         notes += found.notes
-    if group is not None:
+    if group:
         found.values["group"] = _labels(table, [group] if isinstance(group, str) else list(group))
     numbers = {k: _numbers(k, v) for k, v in found.values.items() if k != "group"}
     if "loss" not in numbers:
@@ -108,6 +112,7 @@ def load_runs(
         error=numbers.get("error"),
         source=name,
         notes=tuple(notes),
+        unread=() if recipe else tuple(c for c in table if c not in found.names.values()),
     )
     return result.drop_largest(drop_largest)
 
@@ -140,7 +145,7 @@ def _reread(
     if convention is not None:
         _fill(numbers, convention, notes)
         runs = runs.with_columns(n_params=numbers["n_params"])
-    return RunTable(runs.columns, runs.loss, runs.group, runs.weight, runs.error, runs.source, tuple(notes))
+    return replace(runs, notes=tuple(notes))
 
 
 def _selected(table: Mapping[str, Any], select: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scalesim.errors import InvalidInput
+from scalesim.schema import whole
 
 __all__ = ["RunTable"]
 
@@ -25,6 +26,7 @@ class RunTable:
         error: the measurement error of each loss, in nats, or None if it is not known.
         source: where the rows came from.
         notes: what was converted or dropped on the way, a sentence each.
+        unread: columns of the file that were taken for no field.
 
     Raises:
         InvalidInput: no rows, columns of different lengths, or a value that is not positive and finite;
@@ -42,6 +44,7 @@ class RunTable:
     error: Any = None
     source: str = "given in the call"
     notes: tuple[str, ...] = field(default=())
+    unread: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
@@ -83,9 +86,18 @@ class RunTable:
         if name == "loss":
             return self.loss
         if name not in self.columns:
-            known = ", ".join(sorted(self.columns))
-            raise InvalidInput(f"The run table ({self.source}) has no column {name}; it has {known}, loss.")
+            raise InvalidInput(f"The run table ({self.source}) has no column {name}; {self.stated(name)}")
         return self.columns[name]
+
+    def stated(self, missing: str) -> str:
+        """Say what the table has, for a message that something is missing."""
+        known = f"it has {', '.join(sorted(self.columns))}, loss."
+        if not self.unread:
+            return known
+        others = ", ".join(map(repr, self.unread[:16]))
+        return (
+            f"{known} Of the file's columns {others} are no field: --column {missing}=NAME says that one is."
+        )
 
     def take(self, rows: Any) -> RunTable:
         """Return the rows given by a mask or by indices, in that order."""
@@ -113,8 +125,7 @@ class RunTable:
 
     def drop_largest(self, count: int) -> RunTable:
         """Return the table without the rows of the `count` largest losses."""
-        if not 0 <= count < len(self):
-            raise InvalidInput(f"drop_largest must be from 0 to {len(self) - 1}, but is {count}.")
+        count = whole(0, len(self) - 1)(count, "drop_largest")
         kept = np.sort(np.argsort(self.loss, kind="stable")[: len(self) - count])
         note = f"{count} rows with the largest losses were dropped."
         return replace(self.take(kept), notes=(*self.notes, note)) if count else self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from scalesim.data.delimited import as_column, read_table
-from scalesim.errors import InvalidInput
-from scalesim.files import decoded, format_of, json_text, kind_of, read_bytes
+from scalesim.errors import InvalidInput, shown
+from scalesim.files import decoded, format_of, json_text, kind_of, read_bytes, read_parquet
 
 __all__ = ["read_columns"]
 
@@ -28,7 +27,7 @@ def read_columns(source: Any) -> tuple[dict[str, np.ndarray], str, list[str]]:
         InvalidInput: no such file, one that is no table, or columns of different lengths.
     """
     if isinstance(source, Mapping):
-        columns = {str(k): np.asarray(v) for k, v in source.items()}
+        columns = {str(k): _given(k, v) for k, v in source.items()}
         return _checked(columns, "the mapping"), "given in the call", []
     if hasattr(source, "columns") and hasattr(source, "__getitem__"):
         frame = {str(k): np.asarray(source[k]) for k in source.columns}
@@ -48,12 +47,20 @@ def read_columns(source: Any) -> tuple[dict[str, np.ndarray], str, list[str]]:
     elif ending in _JSON:
         columns = _from_json(path, name, notes, lines=ending != ".json")
     elif ending in (".parquet", ".pq"):
-        columns = _from_parquet(read_bytes(path, "runs"), name)
+        table = read_parquet(read_bytes(path, "runs"), name)
+        columns = {column: table[column].to_numpy() for column in table.columns}
     else:
         kind = format_of(read_bytes(path, "runs")[:16]) if kind_of(path) == "file" else None
         known = ", ".join((*_TEXT, *_JSON, ".parquet"))
         raise InvalidInput(f"{name} is {kind or f'of the kind {ending!r}'}; {known} can be read.")
     return _checked(columns, name), str(path), notes
+
+
+def _given(name: Any, values: Any) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise InvalidInput(f"Column {name} must hold one value a row, but holds {shown(values)}.") from None
 
 
 def _checked(columns: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
@@ -64,19 +71,6 @@ def _checked(columns: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]
     if not columns or lengths == {0}:
         raise InvalidInput(f"{name} holds no rows.")
     return columns
-
-
-def _from_parquet(data: bytes, name: str) -> dict[str, np.ndarray]:
-    import polars as pl
-
-    try:
-        frame = pl.read_parquet(io.BytesIO(data))
-        return {column: frame[column].to_numpy() for column in frame.columns}
-    except BaseException as error:  # polars raises a type of its own for every way a file can be wrong
-        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
-            raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InvalidInput(f"{name} cannot be read: {reason}.") from None
 
 
 def _from_json(path: Path, name: str, notes: list[str], *, lines: bool) -> dict[str, np.ndarray]:

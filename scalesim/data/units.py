@@ -11,7 +11,16 @@ import numpy as np
 
 from scalesim.errors import InvalidInput
 
-__all__ = ["LOSS_UNITS", "SCALES", "check_units", "in_nats", "outliers_in_loss", "scale_of", "unit_in_name"]
+__all__ = [
+    "LOSS_UNITS",
+    "PREFIXED",
+    "SCALES",
+    "check_units",
+    "in_nats",
+    "outliers_in_loss",
+    "scale_of",
+    "unit_in_name",
+]
 
 SCALES: dict[str, float] = {
     **dict.fromkeys(("k", "thousand", "thousands"), 1e3),
@@ -29,6 +38,9 @@ SCALES: dict[str, float] = {
 }
 """What a word multiplies counts by; a PF-day is 1e15 operations a second for a day."""
 
+PREFIXED = re.compile(r"([gtpezy]|giga|tera|peta|exa|zetta|yotta)flops?")
+"""A whole name that says FLOPs and their unit."""
+
 LOSS_UNITS = ("nats", "bits", "perplexity")
 """A loss is in nats; bits are multiplied by ln 2, of a perplexity the logarithm is taken."""
 
@@ -37,6 +49,7 @@ _ROW = (1e-3, 1e6)  # of any one row: they lie from 0.04 to 16,000
 _AGREE = 30.0  # FLOPs / (6 N D), median, either way: they lie from 0.9 to 4.4
 _LEAST = {"n_params": 1e3, "n_tokens": 1e3, "flops": 1e6}
 _MOST = {"n_params": 1e16, "n_tokens": 1e19, "flops": 1e33}
+_FEWEST = 1e7  # tokens that a run of a study is trained on, nearly all of them on more
 _HIGHEST_LOSS = 15.0
 _TYPICAL_LOSS = 8.0  # a uniform guess over 3,000 words costs 8 nats
 _FEW = 0.2
@@ -73,6 +86,8 @@ def unit_in_name(name: str) -> tuple[str, float] | None:
     (('tokens', 1000000000.0), ('compute', 8.64e+19), None)
     """
     words = [w for w in re.split(r"[^a-z0-9.+]+", name.lower()) if w]
+    if len(words) == 1 and PREFIXED.fullmatch(words[0]):
+        return "flops", SCALES[words[0]]
     for last in (3, 2, 1):
         rest, unit = words[:-last], "_".join(words[-last:])
         if not rest or (len("".join(rest)) < 2 and SCALES.get(unit, 0) < 1e15):
@@ -133,12 +148,16 @@ def check_units(
     if "n_params" not in numbers or "n_tokens" not in numbers:
         return
     _check_agreement(numbers, stated)
-    if {"n_params", "n_tokens"} & stated.keys() or (derived and "flops" in stated):
+    # A unit of 1 says that all is right as it is; any other is a fact about its own column alone.
+    asked = ("n_params", "flops" if derived else "n_tokens")
+    free = [name for name in asked if name not in stated]
+    if not free or any(str(stated.get(name)) in ("1", "1.0") for name in (*asked, "n_tokens")):
         return
     with np.errstate(all="ignore"):
         ratio = numbers["n_tokens"] / numbers["n_params"]
     middle = float(np.median(ratio))
-    blamed = "flops" if derived else "n_tokens" if middle < 1 else "n_params"
+    blamed = asked[1] if derived or middle < 1 else "n_params"
+    blamed = blamed if blamed in free else free[0]
     how = " (tokens are FLOPs / (6 n_params))" if derived else ""
     if not _RATIO[0] <= middle <= _RATIO[1]:
         raise InvalidInput(
@@ -205,6 +224,9 @@ def _best_unit(numbers: Mapping[str, np.ndarray], field: str) -> str | None:
     """Return the unit that brings a field nearest to what the others say, or 20 tokens a parameter."""
     if "n_params" not in numbers:
         return None
+    size = float(np.median(numbers["n_params"]))
+    if field == "n_params" and "n_tokens" in numbers and float(np.median(numbers["n_tokens"])) < _FEWEST:
+        return None if size >= _FEWEST else "1e6" if size >= 10 else "1e9"  # they tell nothing: both are odd
     wanted = 20.0 * numbers["n_params"]
     units = {f"1e{p}": 10.0**p for p in (3, 6, 9, 12)}
     if field == "flops":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalesim.cost.measure import Measure
-from scalesim.errors import InvalidInput, Unreachable, choose
+from scalesim.errors import InvalidInput, Unreachable, check_number, choose
 from scalesim.shape import Shape
 
 __all__ = ["Pick", "Table", "pick", "trade"]
@@ -129,8 +129,7 @@ def _by_value(table: Table, value: float) -> tuple[int, str]:
     """Return the design at which 1% more of the second measure buys less than `value` of the first."""
     if len(table.measures) != 2:
         raise InvalidInput(f"marginal_value trades two measures, but the frontier has {len(table.measures)}.")
-    if isinstance(value, bool) or not (np.isfinite(value) and value > 0):
-        raise InvalidInput(f"marginal_value must be above 0 and finite, but is {value!r}.")
+    check_number("marginal_value", value)
     first, second = table.measures
     if second.is_loss:
         raise InvalidInput(

@@ -17,6 +17,7 @@ import numpy as np
 
 from scalesim.cost.measure import PLAN, AtMost, Measure, as_measure
 from scalesim.cost.paper import FIGURE_2
+from scalesim.errors import check_number
 from scalesim.families import FIGURE, HeadRule, ShapeFamily
 from scalesim.laws.base import Law, fields_of
 from scalesim.numerics.roots import newton_root
@@ -65,6 +66,7 @@ class Query:
     tolerance: Num = 1e-9
 
     def __post_init__(self) -> None:
+        check_number("tolerance", self.tolerance, zero=True)
         object.__setattr__(self, "objective", as_measure(self.objective))
 
     def cost(self, shape: Shape) -> Num:

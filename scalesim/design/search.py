@@ -21,7 +21,7 @@ from scalesim.design.lattice import Lattice, buildable
 from scalesim.design.problem import FreeVariables, Problem, Query, stack_queries
 from scalesim.design.relaxation import DesignSet, Solved, Solver
 from scalesim.design.space import DesignSpace
-from scalesim.errors import InvalidInput, Unreachable
+from scalesim.errors import InvalidInput, Unreachable, check_kind, check_number
 from scalesim.families import FIGURE, HeadRule, ShapeFamily, named_baseline
 from scalesim.fitting.result import Fit
 from scalesim.laws.base import Law
@@ -131,7 +131,11 @@ def search(
     [True, False]
     """
     many = not isinstance(workload, Workload) or np.ndim(target_loss) > 0
+    check_kind("workload", workload, (Workload, list, tuple), "a Workload or a list of them")
     workloads = [workload] if isinstance(workload, Workload) else list(workload)
+    for one in workloads:
+        check_kind("workload", one, Workload, "a Workload or a list of them")
+    _check_kinds(family, lattice, baseline, constraints, plan)
     losses = [_checked_loss(loss) for loss in np.atleast_1d(np.asarray(target_loss, dtype=object)).tolist()]
     if not workloads or not losses:
         raise InvalidInput(f"{'workload' if losses else 'target_loss'} is empty; at least one is needed.")
@@ -152,9 +156,19 @@ def search(
     return found if many else found[0]
 
 
+def _check_kinds(family: Any, lattice: Any, baseline: Any, constraints: Any, plan: Any) -> None:
+    """Refuse what is of another kind than a search takes, before it is traced."""
+    check_kind("family", family, ShapeFamily, "a ShapeFamily (named_family, fixed_ratio)")
+    check_kind("lattice", lattice, (Lattice, DesignSpace, type(None)), "a Lattice or a DesignSpace")
+    check_kind("baseline", baseline, (str, Shape, HeadRule), "a model's name, a Shape or a HeadRule")
+    check_kind("constraints", constraints, (list, tuple), "a list of limits (max_memory, max_params)")
+    for one in constraints:
+        check_kind("constraints", one, AtMost, "limits (max_memory, max_params, AtMost)")
+    check_kind("plan", plan, TrainingPlan, "a TrainingPlan")
+
+
 def _checked_loss(loss: Any) -> float:
-    if isinstance(loss, bool | str) or not (np.isfinite(loss) and loss > 0):
-        raise InvalidInput(f"target_loss must be above 0 and finite (nats a token), but is {loss!r}.")
+    check_number("target_loss", loss, unit=" (nats a token)")
     return float(loss)
 
 
@@ -351,8 +365,9 @@ def least_loss(
     >>> abs(least_loss(fit, job, budget).target_loss - 2.7) < 2e-3
     True
     """
-    if isinstance(budget, bool) or not (np.isfinite(budget) and budget > 0):
-        raise InvalidInput(f"budget must be above 0 and finite, but is {budget!r}.")
+    check_number("budget", budget)
+    check_kind("workload", workload, Workload, "a Workload")
+    _check_kinds(family, lattice, baseline, constraints, plan)
     lattice = lattice or buildable()
     limits = tuple(constraints)
     query = Query(
@@ -366,7 +381,7 @@ def least_loss(
     with jax.enable_x64(True):
         problem = Problem(law=law_of(law), family=family)
         lattice.check(problem.law)
-        low, high = 0.5, 12.0
+        low, high = 1e-6, 12.0
         batch = stack_queries([searchable(query)[0]] * _LOSSES)
         while high - low > 1e-6:
             losses = np.linspace(low, high, _LOSSES)

@@ -23,6 +23,7 @@ from scalesim.fitting.result import Fit
 from scalesim.fitting.saved import read_archive, write_archive
 from scalesim.fitting.setup import Setup
 from scalesim.laws.base import Law
+from scalesim.schema import whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +33,7 @@ __all__ = ["Bootstrap", "bootstrap", "resample", "with_bootstrap"]
 
 Kind: TypeAlias = Literal["pairs", "cluster", "wild", "posterior"]
 MEMORY = 1 << 22
+_MOST = 1 << 24
 """Values of a chunk's weights: rows times replicas."""
 
 
@@ -264,8 +266,8 @@ def bootstrap(
     >>> 0 < spread.standard_errors["b"] < 0.02
     True
     """
-    if count < 2:
-        raise InvalidInput(f"bootstrap needs at least 2 resamples, but count is {count}.")
+    for name, value, least in (("count", count, 2), ("starts", starts, 1), ("keep", keep, 1)):
+        whole(least, _MOST)(value, f"{name} of a bootstrap")
     drawn_by = choose("kind", kind or ("posterior" if fit.mixed else "pairs"), get_args(Kind))
     if fit.mixed != (drawn_by == "posterior"):
         raise InvalidInput(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from scalesim.caching import ByDefinition
-from scalesim.errors import InvalidInput, Unreachable
+from scalesim.errors import InvalidInput, Unreachable, check_kind, check_number
 from scalesim.fitting.coordinates import coefficients
 from scalesim.fitting.diagnosis import diagnose, local
 from scalesim.fitting.noise import Noise
@@ -25,6 +25,7 @@ from scalesim.laws.base import Law
 from scalesim.numerics.descent import curvature, descend, newton
 from scalesim.numerics.least_squares import March
 from scalesim.programs import always, kept_jit
+from scalesim.schema import whole
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -112,8 +113,10 @@ def fit(
     """
     if solver is None and steps is not None:
         raise InvalidInput(f"steps={steps} counts the steps of `solver`, which is not given; leave it out.")
-    if not tolerance > 0:
-        raise InvalidInput(f"tolerance must be above 0, but is {tolerance}.")
+    check_number("tolerance", tolerance)
+    check_kind("noise", noise, (Noise, type(None)), "Huber(...) or Squared(...)")
+    if not isinstance(starts, Mapping):
+        whole(1, 1 << 20)(starts, "starts")
     with jax.enable_x64(True):
         setup = prepare(
             law, evidence, noise=noise, fixed=fixed, bounds=bounds, priors=priors, per_group=per_group, by=by

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from scalesim.errors import InvalidInput, choose
+from scalesim.errors import check_number, choose
 
 __all__ = ["Huber", "Noise", "Squared"]
 
@@ -32,8 +32,9 @@ class Noise:
     def __post_init__(self) -> None:
         choose("space", self.space, ("log", "linear"))
         for name in ("delta", "sigma", "asymmetry"):
-            if not getattr(self, name) > 0:
-                raise InvalidInput(f"{name} must be above 0, but is {getattr(self, name)}.")
+            value = getattr(self, name)
+            if name != "delta" or value != float("inf"):  # with an infinite delta it is least squares
+                check_number(name, value)
 
 
 def Huber(

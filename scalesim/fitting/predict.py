@@ -14,6 +14,7 @@ import numpy as np
 from scalesim.errors import InvalidInput
 from scalesim.faces import Face, Shown
 from scalesim.fitting.diagnosis import identification
+from scalesim.fitting.evidence import padded_rows
 from scalesim.fitting.result import Fit
 from scalesim.laws.base import FIELDS, Law
 from scalesim.laws.grouped import GROUP
@@ -116,12 +117,15 @@ def predict(fit: Fit, x: Mapping[str, ArrayLike], *, level: float = 0.9) -> Pred
             raise InvalidInput(f"{name} must be positive and finite, but is {values.tolist()}.")
     arrays = dict(zip(arrays, np.broadcast_arrays(*arrays.values()), strict=True))
     error = extrapolation_error(fit, arrays)
+    count = len(next(iter(arrays.values())))
+    size = padded_rows(count)  # one program serves many counts: each would stay in memory
+    padded = {name: np.concatenate([v, np.full(size - count, v[-1])]) for name, v in arrays.items()}
     with jax.enable_x64(True):
-        loss = np.asarray(_loss(fit.law, arrays)) + np.zeros(len(next(iter(arrays.values()))))
+        loss = (np.asarray(_loss(fit.law, padded)) + np.zeros(size))[:count]
         low = high = run_low = run_high = np.full_like(loss, np.nan)
         if fit.bootstrap is not None and len(fit.bootstrap) > 1:
             laws = jax.tree.map(np.asarray, fit.bootstrap.laws(fit.law))
-            drawn = np.asarray(_losses(laws, arrays)).reshape(-1, len(loss))
+            drawn = np.asarray(_losses(laws, padded)).reshape(-1, size)[:, :count]
             drawn = np.resize(drawn, (max(len(drawn), DRAWS), len(loss)))
             drawn = drawn * np.exp(normal_draws(len(drawn))[:, None] * np.nan_to_num(error))
             tail = fit.bootstrap.tail(level)

@@ -43,6 +43,9 @@ __all__ = [
 VERSION = 1
 """Of saved laws; files without a version are older and read all the same."""
 _DEPTH = 20  # of laws within laws
+ARCHIVE_VERSION = 1
+"""Of kept resamples; those without a version are older and read all the same."""
+
 _ARCHIVE = ("z", "objective", "gradient_norm")
 
 _lossy = maybe(number(), np.nan)  # a number that was not finite is written as null
@@ -276,10 +279,14 @@ def read_archive(path: str | Path, width: int) -> tuple[str, dict[str, np.ndarra
     data = read_bytes(path, "resume")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as held:
-            key = str(held["key"])
+            key, version = str(held["key"]), int(held["version"]) if "version" in held else 0
+            if version > ARCHIVE_VERSION:
+                raise InvalidInput(
+                    f"{name} is of version {version}; this scalesim reads up to {ARCHIVE_VERSION}."
+                )
             arrays = {k: np.asarray(held[k], float) for k in _ARCHIVE}
     except Exception as error:  # zipfile, zlib and NumPy each have their own ways to fail on damaged bytes
-        if isinstance(error, MemoryError):
+        if isinstance(error, MemoryError | InvalidInput):
             raise
         what = (
             "it is cut short or damaged" if isinstance(error, zipfile.BadZipFile | EOFError) else str(error)
@@ -292,7 +299,7 @@ def read_archive(path: str | Path, width: int) -> tuple[str, dict[str, np.ndarra
         raise InvalidInput(
             f"{name} must hold z (R, {width}), objective (R,) and gradient_norm (R,), but they are {shapes}."
         )
-    if np.isnan(arrays["z"]).any():
+    if any(np.isnan(values).any() for values in arrays.values()):
         raise InvalidInput(f"{name} holds points that are not numbers.")
     return key, arrays
 
@@ -300,6 +307,6 @@ def read_archive(path: str | Path, width: int) -> tuple[str, dict[str, np.ndarra
 def write_archive(path: str | Path, key: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Write kept resamples whole; errors are those of `write_whole`."""
     content = io.BytesIO()
-    held: dict[str, Any] = {"key": key, **arrays}
+    held: dict[str, Any] = {"version": ARCHIVE_VERSION, "key": key, **arrays}
     np.savez(content, **held)
     write_whole(path, content.getvalue(), "resume")

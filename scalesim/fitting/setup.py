@@ -20,6 +20,7 @@ from scalesim.fitting.noise import Noise
 from scalesim.fitting.problem import FitProblem
 from scalesim.laws.base import REGISTRY, Law
 from scalesim.laws.grouped import GROUP, Grouped
+from scalesim.schema import number
 
 __all__ = ["EvidenceLike", "LawLike", "RunsLike", "Setup", "prepare", "the_law"]
 
@@ -199,7 +200,7 @@ def _check_fields(law: Law, points: Points | None) -> None:
     if missing:
         raise InvalidInput(
             f"{type(law).__name__} needs {', '.join(missing)}, which the run table lacks; "
-            f"it has {', '.join(sorted(points.runs.columns))}."
+            f"{points.runs.stated(missing[0])}"
         )
 
 
@@ -230,7 +231,7 @@ def _fixed_values(slots: Sequence[Slot], fixed: Mapping) -> list[Any]:
     at = {slot.name: i for i, slot in enumerate(slots)}
     values: list[Any] = [None] * len(slots)
     for name, value in fixed.items():
-        values[resolve(name, at)] = value
+        values[resolve(name, at)] = value if value is None else number()(value, f"fixed {name}")
     return values
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from scalesim.errors import InvalidInput
+from scalesim.files import write_whole
 from scalesim.interop.families import FAMILIES
 from scalesim.interop.huggingface import shape_of
 from scalesim.interop.hybrids import RATES
@@ -125,13 +126,10 @@ def write_config(shape: Shape, path: str, *, max_context: int = 131072) -> None:
 
     Raises:
         InvalidInput: the shape cannot be written so, or the file cannot be written.
+        Unreachable: the disk is full; the old file stays.
     """
     text = json.dumps(to_huggingface(shape, max_context=max_context), indent=2)
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-    except OSError as error:
-        raise InvalidInput(f"config {path!r} cannot be written: {error.strerror}.") from None
+    write_whole(path, text + "\n", "config")
 
 
 def _layers(shape: Shape) -> list[Block]:

@@ -157,10 +157,10 @@ class Fields:
             raise InvalidInput(f"{key} is missing from the {self.family} config; a whole number would do.")
         return value
 
-    def optional(self, name: str, default: int | None = None) -> int | None:
-        """Return a whole number above 0, or None where there is none."""
+    def optional(self, name: str, default: int | None = None, *, zero: bool = True) -> int | None:
+        """Return a whole number above 0, or None where there is none, which 0 says too if `zero`."""
         value = self.raw(name, default)
-        if value is None or value == 0:
+        if value is None or (zero and value == 0):
             return None
         return self._whole(name, value)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scalesim.errors import InvalidInput
-from scalesim.files import kind_of
+from scalesim.files import kind_of, read_json
 from scalesim.interop.class_defaults import CLASS_DEFAULTS, NESTED_SIZES
 from scalesim.interop.families import FAMILIES, NESTED
 from scalesim.interop.fields import Fields
@@ -59,12 +58,7 @@ def read_config(path: str | os.PathLike[str]) -> ImportedConfig:
         InvalidInput: the file cannot be read, is not a JSON object, or is refused by `from_huggingface`.
     """
     place = find_config(str(path)) or Path(path)
-    try:
-        config = json.loads(place.read_bytes())  # bytes: UTF-8 with or without a mark, UTF-16, UTF-32
-    except OSError as error:
-        raise InvalidInput(f"config {str(path)!r} cannot be read: {error.strerror}.") from None
-    except ValueError as error:
-        raise InvalidInput(f"config {str(path)!r} is not JSON: {error}.") from None
+    config = read_json(place, "config", missing=True)  # Infinity is a bound that some write
     if not isinstance(config, dict):
         kind = type(config).__name__
         raise InvalidInput(f"config {str(path)!r} must hold one JSON object, but holds a {kind}.")

@@ -127,7 +127,7 @@ def gemma_4(f: Fields, rules: Rules, i: int) -> Block:
     window = None if i == n_layer - 1 else _own_window(f, i, 6)  # its class makes the last layer global
     own: dict[str, Any] = {"window": window, "shared": shared}
     alike = f.flag("attention_k_eq_v")
-    wide, fewer = f.size("global_head_dim"), f.optional("num_global_key_value_heads")
+    wide, fewer = f.size("global_head_dim"), f.optional("num_global_key_value_heads", zero=False)
     if window is None:
         own["k_is_v"] = alike
         if not f.config.get("per_layer_config"):  # which says it otherwise
@@ -187,7 +187,7 @@ def nemotron_nas(f: Fields, rules: Rules, i: int) -> Block:
 
 def falcon_heads(f: Fields) -> int | None:
     """Falcon: one KV head, or num_kv_heads in the new architecture."""
-    new, many = f.flag("new_decoder_architecture"), f.optional("num_kv_heads")
+    new, many = f.flag("new_decoder_architecture"), f.optional("num_kv_heads", zero=False)
     return many if new or not f.flag("multi_query", True) else 1
 
 

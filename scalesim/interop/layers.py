@@ -93,7 +93,7 @@ def heads(f: Fields, rules: Rules) -> tuple[int, int, int]:
     n_head = f.size("num_attention_heads")
     if rules.plain_heads:
         return n_head, n_head, f.quotient("hidden_size", "num_attention_heads")
-    own = rules.kv(f) if rules.kv is not None else f.optional("num_key_value_heads")
+    own = rules.kv(f) if rules.kv is not None else f.optional("num_key_value_heads", zero=False)
     return n_head, own or n_head, f.optional("head_dim") or f.quotient("hidden_size", "num_attention_heads")
 
 
@@ -120,7 +120,7 @@ def attention(f: Fields, rules: Rules, i: int, **changes: Any) -> Attention:
 
 def latent(f: Fields, i: int) -> LatentAttention:
     """Return a layer's latent attention."""
-    n_head, kv = f.size("num_attention_heads"), f.optional("num_key_value_heads")
+    n_head, kv = f.size("num_attention_heads"), f.optional("num_key_value_heads", zero=False)
     f.raw("head_dim")
     if kv not in (None, n_head):
         raise InvalidInput(

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from scalesim.errors import InvalidInput
+from scalesim.errors import InvalidInput, shown
 from scalesim.files import decoded, json_text, read_json, write_json, write_whole
 from scalesim.interop.export import to_huggingface
 from scalesim.interop.huggingface import from_huggingface
-from scalesim.schema import number, shown
+from scalesim.schema import number
 from scalesim.shape import Parameter, Shape, parameter_table
 
 if TYPE_CHECKING:

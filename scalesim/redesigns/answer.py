@@ -65,6 +65,7 @@ def answer(name: str, asked: Question, laws: Ensemble, detail: bool) -> Redesign
     top = options["best"]
     beyond = _extrapolation(engine, best)
     said = [_status(name, engine, options, kept, objective), *_beyond_text(beyond)]
+    said += _unlike_text(asked.shape)
     redesigned = Redesign(
         model=name,
         question=_in_words(asked),
@@ -240,6 +241,23 @@ def _beyond_text(beyond: dict[str, float]) -> list[str]:
     }  # fmt: skip
     said = [f"{value:.3g}x {words[name]}" for name, value in beyond.items()]
     return [f"Beyond the evidence: {', '.join(said)}."] if said else []
+
+
+def _unlike_text(shape: Shape) -> list[str]:
+    """Say which kinds of layer a model has that none of the runs behind the laws had.
+
+    >>> from scalesim.models import known_model
+    >>> _unlike_text(known_model("llama-3.1-8b").shape)
+    []
+    """
+    parts = {type(part).__name__ for block in shape.blocks for part in (block.mixer, block.ffn) if part}
+    unlike = sorted(parts - {"Attention", "Dense"})
+    if not unlike:
+        return []
+    return [
+        f"No run that the laws were fitted to has {' or '.join(unlike)}: its loss is that of a dense decoder "
+        "of the parameters that one token passes."
+    ]
 
 
 def _status(name: str, engine: Engine, options: dict[str, Option], kept: bool, objective: str) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
-from scalesim.report.console import table_console
+from scalesim.report.console import print_rows, table_console
 from scalesim.report.figure import figure
 from scalesim.report.serving_table import format_seconds
 from scalesim.units import format_bytes, format_context, format_count, format_flops
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_comparison", "print_comparison"]
 
+_COLUMNS = ("", "loss", "params", "FLOPs/token", "memory", "TTFT", "TPOT", "tokens/s", "$/M generated")
 _COLOURS = ("#1f6f8b", "#d1603d", "#6b8f3c", "#7a5195", "#b8860b", "#22303c")
 
 
@@ -36,19 +35,7 @@ def print_comparison(report: dict[str, Any]) -> None:
         if d["loss"] and max(d["loss"]["extrapolation"].values(), default=1.0) > 1.005
     ]
     for i, first in enumerate(designs[0]["contexts"]):
-        table = Table(title=f"at {format_context(first['context_length'])}", title_justify="left")
-        table.add_column("", no_wrap=True)
-        for column in (
-            "loss",
-            "params",
-            "FLOPs/token",
-            "memory",
-            "TTFT",
-            "TPOT",
-            "tokens/s",
-            "$/M generated",
-        ):
-            table.add_column(column, justify="right", no_wrap=True)
+        rows = []
         for design in designs:
             at = design["contexts"][i]
             times = ("does not fit", "", "", "")
@@ -59,15 +46,17 @@ def print_comparison(report: dict[str, Any]) -> None:
                     f"{at['throughput_tokens_per_s']:,.0f}",
                     _dollars(at),
                 )
-            table.add_row(
-                design["name"].split("/")[-1] + (" *" if at["beyond_max_context"] else ""),
-                f"{design['loss']['value']:.3f}" if design["loss"] else "",
-                format_count(design["n_params_total"]),
-                format_flops(at["flops_per_token"]),
-                format_bytes(at["memory_bytes"]),
-                *times,
+            rows.append(
+                (
+                    design["name"].split("/")[-1] + (" *" if at["beyond_max_context"] else ""),
+                    f"{design['loss']['value']:.3f}" if design["loss"] else "",
+                    format_count(design["n_params_total"]),
+                    format_flops(at["flops_per_token"]),
+                    format_bytes(at["memory_bytes"]),
+                    *times,
+                )
             )
-        console.print(table)
+        print_rows(console, f"at {format_context(first['context_length'])}", _COLUMNS, rows)
     if any(at["beyond_max_context"] for d in designs for at in d["contexts"]):
         console.print("* beyond the context that the model was made for")
     for line in beyond:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.table import Table
 
-__all__ = ["table_console"]
+__all__ = ["print_rows", "table_console"]
 
 PIPED = 110
 """Columns where the output is no terminal and COLUMNS says nothing: what our tables need."""
@@ -18,3 +21,27 @@ def table_console() -> Console:
     stated = os.environ.get("COLUMNS", "")
     width = int(stated) if stated.isdigit() and int(stated) > 20 else PIPED
     return Console() if sys.stdout.isatty() else Console(width=width)
+
+
+def print_rows(console: Console, title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under their columns' names, whole: what is too wide goes into further tables below.
+
+    The first column says what a row is, and stands in each.
+    """
+    widths = [max(map(cell_len, column)) + 3 for column in zip(names, *rows, strict=True)]
+    room = console.width - 1
+    parts: list[list[int]] = [[]]
+    for i in range(1, len(names)):
+        if parts[-1] and widths[0] + sum(widths[j] for j in (*parts[-1], i)) > room:
+            parts.append([])
+        parts[-1].append(i)
+    for number, part in enumerate(parts):
+        table = Table(title=None if number else title, title_justify="left")
+        table.add_column(names[0], overflow="fold")
+        for i in part:
+            table.add_column(
+                names[i], justify="right", overflow="fold", no_wrap=widths[0] + widths[i] <= room
+            )
+        for row in rows:
+            table.add_row(row[0], *(row[i] for i in part))
+        console.print(table)

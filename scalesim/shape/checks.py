@@ -8,29 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from scalesim.errors import InvalidInput
-from scalesim.schema import shown
+from scalesim.errors import InvalidInput, check_number, shown
 
-__all__ = ["check_sizes", "divisors", "few", "is_whole", "whole_sizes"]
+__all__ = ["MOST_SIZES", "check_sizes", "divisors", "few", "is_whole", "whole_sizes"]
 
 _MOST = 1 << 24
+MOST_SIZES = 1 << 18
+"""Sizes of one field that are swept."""
 _ABSURD = 1e9  # no size of a transformer is beyond this; a larger one is a slip of units
 
 
 def check_sizes(owner: object, names: tuple[str, ...], *, least: int = 1) -> None:
     """Raise InvalidInput unless each named field is a number from `least` (0 or 1) to 1e9.
 
-    Only Python numbers are looked into: an array may be a tracer, whose value nobody knows yet.
+    Of JAX's arrays only the type is looked at: one may be a tracer, whose value nobody knows yet.
     """
     for name in names:
-        value = getattr(owner, name)
-        if isinstance(value, bool | str):
-            raise InvalidInput(f"{name} must be a number, but is {value!r}.")
-        if isinstance(value, int | float):
-            low_enough = value > 0 if least else value >= 0
-            if not (low_enough and value <= _ABSURD):
-                bound = "above 0" if least else "at least 0"
-                raise InvalidInput(f"{name} must be {bound} and at most {_ABSURD:.0e}, but is {value!r}.")
+        check_number(name, getattr(owner, name), zero=not least, most=_ABSURD)
 
 
 def is_whole(value: Any) -> bool:
@@ -50,9 +44,11 @@ def whole_sizes(name: str, values: Sequence[Any]) -> np.ndarray:
     try:
         count = len(values)
     except OverflowError:
-        count = _MOST + 1
-    if count > _MOST:
-        raise InvalidInput(f"{name} is a range of more than {_MOST:,} sizes; fewer would do.")
+        count = MOST_SIZES + 1
+    except TypeError:
+        raise InvalidInput(f"{name} must be a list or a range of sizes, but is {shown(values)}.") from None
+    if count > MOST_SIZES:
+        raise InvalidInput(f"{name} is a range of more than {MOST_SIZES:,} sizes; fewer would do.")
     found = np.unique(np.asarray(list(values)))
     if not found.size:
         raise InvalidInput(f"{name} is an empty range; at least one size is needed.")

@@ -15,7 +15,8 @@ from scalesim.files import kind_of, read_bytes, write_whole
 
 __all__ = ["Checkpoint", "read_checkpoint", "write_checkpoint"]
 
-_MAGIC = b"scalesim sweep 1\n"
+VERSION = 1
+_MAGIC = b"scalesim sweep %d\n" % VERSION
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ def read_checkpoint(path: Path, question: dict[str, str]) -> Checkpoint | None:
     if kind_of(path) is None:
         return None
     whole = read_bytes(path, "checkpoint")
+    kind, _, version = whole.partition(b"\n")[0].rpartition(b" ")
+    if kind == _MAGIC.rpartition(b" ")[0] and version.isdigit() and int(version) > VERSION:
+        raise InvalidInput(
+            f"checkpoint {str(path)!r} is of version {int(version)}; this scalesim reads up to {VERSION}."
+        )
     digest, _, content = whole[len(_MAGIC) :].partition(b"\n")
     if not whole.startswith(_MAGIC) or hashlib.sha256(content).hexdigest().encode() != digest:
         raise InvalidInput(
@@ -75,7 +81,7 @@ def read_checkpoint(path: Path, question: dict[str, str]) -> Checkpoint | None:
     for name, asked in question.items():
         if state.question.get(name) != asked:
             raise InvalidInput(
-                f"checkpoint {str(path)!r} belongs to another sweep: its {name} differs. Delete it, or "
+                f"checkpoint {str(path)!r} belongs to another sweep: it differs in {name}. Delete it, or "
                 "name another file, to start over."
             )
     return state

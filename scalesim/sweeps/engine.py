@@ -18,7 +18,7 @@ from scalesim.sweeps.block import SIZES, Block, Source
 from scalesim.sweeps.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from scalesim.sweeps.hosts import Hosts
 from scalesim.sweeps.keep import Kept, Margin
-from scalesim.sweeps.parts import write_part
+from scalesim.sweeps.parts import parts_there, write_part
 from scalesim.sweeps.screen import Question, exact, quick, screen, unreal
 from scalesim.sweeps.stream import Stream, check_real
 from scalesim.sweeps.table import tabulated
@@ -117,10 +117,11 @@ class Engine:
         if self.hosts.count > 1:
             self.hosts.agree(self._asked)
         began = self._resume()
-        if self.finished:
-            return
         try:
-            self._sweep(began)
+            if self.save_all is not None:
+                self._save_missing()
+            if not self.finished:
+                self._sweep(began)
         except KeyboardInterrupt:
             # What half a round found is kept too: to meet a design twice changes nothing.
             if self.checkpoint:
@@ -278,6 +279,14 @@ class Engine:
         rows = np.concatenate([indices[:, None], sizes, exact(self.questions[i], sizes)], axis=1)
         self.kept[i] = self.kept[i].merged(rows)
 
+    def _save_missing(self) -> None:
+        """Write the parts of blocks that a checkpoint has passed by and the folder does not hold."""
+        assert self.save_all is not None
+        there = parts_there(self.save_all, self._asked)
+        for number in range(self.hosts.index, self.next_block, self.hosts.count):
+            if number not in there and (block := self.source.block(number)) is not None:
+                self._save(block)
+
     def _save(self, block: Block) -> None:
         indices, sizes = block.pick(np.arange(np.broadcast(*block.fields.values()).size))
         order = np.argsort(indices)
@@ -285,7 +294,13 @@ class Engine:
         measures = [exact(question, sizes) for question in self.questions]
         assert self.save_all is not None
         write_part(
-            self.save_all, block.number, indices, sizes, measures, [q.query.workload for q in self.questions]
+            self.save_all,
+            block.number,
+            indices,
+            sizes,
+            measures,
+            [q.query.workload for q in self.questions],
+            self._asked,
         )
 
     def _share(self, done: int, took: float) -> np.ndarray:

@@ -67,8 +67,8 @@ class Hosts:
             for other in range(1, self.count):
                 if (heard[other, part] != heard[0, part]).any():
                     raise InvalidInput(
-                        f"processes 0 and {other} of this sweep were asked different questions: their {name} "
-                        "differs. Start all of them with the same arguments."
+                        f"processes 0 and {other} of this sweep were asked different questions: they differ "
+                        f"in {name}. Start all of them with the same arguments."
                     )
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, overload
 
 import jax
-import numpy as np
 
 from scalesim.cost.measure import PLAN
 from scalesim.cost.paper import FIGURE_2
 from scalesim.design.problem import Problem, Query
 from scalesim.design.search import law_of
-from scalesim.errors import InvalidInput
+from scalesim.errors import InvalidInput, check_number
 from scalesim.families import FIGURE, ShapeFamily
 from scalesim.fitting.result import Fit
 from scalesim.laws.base import Law
@@ -113,7 +112,8 @@ def sweep(
         checkpoint: a file for the state of the sweep. If it is there the sweep goes on from it (and if it is
             of a finished sweep, its answer is returned).
         every: seconds between checkpoints, at least.
-        save_all: folder for all designs and measures as Parquet, a part to each block.
+        save_all: folder for all designs and measures as Parquet, a part to each block; a checkpoint that has
+            passed blocks by has their parts written, and a folder with another sweep's parts is refused.
         progress: called with a `SweepProgress` after every round of about two seconds.
         devices: local devices; all by default. With `jax.distributed` (see `join`) every process calls
             this alike, and all get the same answer.
@@ -140,13 +140,13 @@ def sweep(
     workloads = list(workload) if isinstance(workload, Sequence) else [workload]
     if not workloads:
         raise InvalidInput("workload is an empty sequence; at least one is needed.")
-    _check(target_loss=target_loss, span=span, resolution=resolution)
+    for name, value in {"target_loss": target_loss, "span": span, "resolution": resolution}.items():
+        check_number(name, value)
     if isinstance(top, bool) or not isinstance(top, int) or not 1 <= top <= 100_000:
         raise InvalidInput(f"top must be a whole number from 1 to 100,000, but is {top!r}.")
     if span / resolution > 1e5:
         raise InvalidInput(f"span / resolution must be at most 100,000, but is {span / resolution:.3g}.")
-    if not (np.isfinite(every) and every >= 0):
-        raise InvalidInput(f"every must be at least 0 and finite (seconds), but is {every!r}.")
+    check_number("every", every, zero=True, unit=" (seconds)")
     chosen = list(jax.local_devices() if devices is None else devices)
     if not chosen:
         raise InvalidInput("devices is empty; jax.local_devices() would do.")
@@ -183,12 +183,6 @@ def sweep(
             for query, kept in zip(queries, engine.kept, strict=True)
         ]
     return answers if many else answers[0]
-
-
-def _check(**values: float) -> None:
-    for name, value in values.items():
-        if isinstance(value, bool) or not (np.isfinite(value) and value > 0):
-            raise InvalidInput(f"{name} must be above 0 and finite, but is {value!r}.")
 
 
 def _source(designs: Any, family: ShapeFamily | None) -> Source:

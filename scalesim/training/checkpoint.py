@@ -17,12 +17,14 @@ from orbax.checkpoint import v1
 
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.files import read_json, write_json
-from scalesim.schema import mapping, text
+from scalesim.schema import mapping, text, whole
 
-__all__ = ["Checkpoints"]
+__all__ = ["VERSION", "Checkpoints"]
 
 _KEPT = 2  # the newest may be cut short by a full disk; the one before it is whole
 _RUN = "run.json"
+VERSION = 1
+"""Of a run's description; those without a version, or without digests, are older and read all the same."""
 _FAILURES = (OSError, ValueError, RuntimeError)  # of files: orbax and tensorstore raise the latter two
 _log = logging.getLogger(__name__)
 
@@ -126,7 +128,7 @@ class Checkpoints:
         self._values = {k: v for k, v in self._values.items() if k in {*steps, *newest}}
         self._files = {k: self._files.get(k) or files_digest(self.folder / k) for k in steps}
         if jax.process_index() == 0 and before != (self._values, self._files):
-            notes = {"digests": self._values, "file_digests": self._files}
+            notes = {"version": VERSION, "digests": self._values, "file_digests": self._files}
             write_json(self.folder / _RUN, {**self._identity, **notes}, "checkpoint")
 
     def _check_identity(self) -> tuple[dict[str, str], dict[str, str]]:
@@ -134,7 +136,7 @@ class Checkpoints:
         path = self.folder / _RUN
         begun = any(p.name.isdigit() and p.is_dir() for p in self.folder.iterdir())
         if not begun and (not path.exists() or not path.stat().st_size):
-            write_json(path, self._identity, "checkpoint")
+            write_json(path, {**self._identity, "version": VERSION}, "checkpoint")
             return {}, {}
         advice = "Give another folder, or delete that one."
         try:
@@ -145,6 +147,12 @@ class Checkpoints:
             raise InvalidInput(
                 f"{self.folder.parent} holds checkpoints, but not of which run: {error} {advice}"
             ) from None
+        version = whole()(held.pop("version", 0), f"{path}: version")
+        if version > VERSION:
+            raise InvalidInput(
+                f"{self.folder.parent} holds checkpoints of version {version}; this scalesim reads up to "
+                f"{VERSION}. {advice}"
+            )
         notes = {name: held.pop(name, {}) for name in ("digests", "file_digests")}
         for name, was, now in _differences(held, self._identity):
             raise InvalidInput(

@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scalesim.cost.training import training_flops
-from scalesim.errors import InvalidInput
+from scalesim.errors import InvalidInput, shown
 from scalesim.model import ModelOptions
-from scalesim.schema import number, shown, whole
+from scalesim.schema import number, whole
 from scalesim.shape import Shape
 from scalesim.training.recipe import Recipe
 from scalesim.workload import TrainingPlan
 
 __all__ = ["TrainConfig"]
 
+_MOST_LAYERS = 4096  # each is compiled by itself
 _MOST_STEPS = 10_000_000
 
 
@@ -60,6 +61,7 @@ class TrainConfig:
                     f"{name} must be a whole number of 1 or more (at most 2^53), but is {shown(value)}."
                 )
         whole(0, (1 << 31) - 1)(self.seed, "seed")
+        whole(1, _MOST_LAYERS)(self.shape.n_layer, "n_layer of a model to train")
         if self.batch_tokens % self.context_length:
             raise InvalidInput(
                 f"batch_tokens must be a multiple of context_length = {self.context_length}, but is "

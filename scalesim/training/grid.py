@@ -100,7 +100,10 @@ def _work(
     for place in range(workers):
         places.put(place)
     pool = ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_begin_worker, initargs=(places, workers, reports)
+        workers,
+        mp_context=context,
+        initializer=_begin_worker,
+        initargs=(places, workers, reports, os.getpid()),
     )
     futures: dict[Future[Any], str] = {}
     try:
@@ -202,12 +205,12 @@ def _rows(grid: Grid, ids: list[str]) -> Iterator[Mapping[str, Any]]:
 _reports: Any = None
 
 
-def _begin_worker(places: Any, workers: int, reports: Any) -> None:
+def _begin_worker(places: Any, workers: int, reports: Any, parent: int) -> None:
     """Give the process its own cores, before JAX counts them."""
     global _reports
     _reports = reports
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the grid ends its workers itself
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     cores = sorted(os.sched_getaffinity(0))
     place = places.get()
     if workers > 1 and len(cores) >= workers:
@@ -218,7 +221,10 @@ def _begin_worker(places: Any, workers: int, reports: Any) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when the grid's is gone, whatever it does: an idle worker would wait for ever."""
+    """End this process when the grid's is gone, whatever it does: an idle worker would wait for ever.
+
+    The grid says its own number: it may be gone before a worker that begins can ask for its parent's.
+    """
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)  # its checkpoints are for the next one to go on from

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from scalesim.errors import InvalidInput
-from scalesim.files import decoded, format_of, json_text, read_bytes
+from scalesim.files import decoded, format_of, json_text, read_bytes, read_parquet
 
 __all__ = ["Documents", "Text", "Tokens", "files_of", "read_source"]
 
@@ -153,13 +152,7 @@ def _records(rows: Sequence[Any], name: str) -> list[bytes]:
 def _parquet(data: bytes, name: str) -> list[bytes]:
     import polars as pl
 
-    try:
-        frame = pl.read_parquet(io.BytesIO(data))
-    except BaseException as error:  # polars raises a type of its own for every way a file can be wrong
-        if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
-            raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InvalidInput(f"{name} cannot be read: {reason}.") from None
+    frame = read_parquet(data, name)
     texts = [c for c in frame.columns if frame[c].dtype == pl.String]
     named = [c for c in texts if c in _TEXT_FIELDS] or (texts if len(texts) == 1 else [])
     if not named:

@@ -13,8 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from scalesim.data.delimited import read_table
 from scalesim.errors import InvalidInput
-from scalesim.files import kind_of, read_text, write_whole
+from scalesim.files import kind_of, write_whole
 from scalesim.shape import count_params
 from scalesim.training.loop import TrainResult
 from scalesim.training.pattern import words_of
@@ -97,10 +98,14 @@ def check_own(table: Path, run_ids: Iterable[str] | None = None) -> None:
     """
     if kind_of(table) is None:
         return
-    rows = list(csv.reader(io.StringIO(read_text(table, "run table"))))
-    if not rows or rows[0][:1] != ["run_id"]:
-        raise InvalidInput(f"{table} is there and is no run table of `scalesim train`; give another folder.")
-    other = {row[0] for row in rows[1:] if row} - set(run_ids or ())
+    advice = "is there and is no run table of `scalesim train`; give another folder."
+    try:
+        columns, _ = read_table(str(table), "run table")
+    except InvalidInput as error:
+        raise InvalidInput(f"{table} {advice} ({error})") from None
+    if next(iter(columns)) != "run_id":
+        raise InvalidInput(f"{table} {advice}")
+    other = set(columns["run_id"]) - set(run_ids or ())
     if run_ids is not None and other:
         raise InvalidInput(
             f"{table} holds another run ({min(other)}), which would be lost; give another folder."

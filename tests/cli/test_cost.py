@@ -167,9 +167,9 @@ def test_an_accelerator_that_was_not_measured_says_so(capsys):
         ),
         (["--write-config", "out.json"], 2, "d_ff must be a whole number in a config.json, but is 5461.33"),
         (
-            ["--shape", "1x64x1x1x128", "--write-config", "/no/where.json"],
+            ["--shape", "1x64x1x1x128", "--write-config", "/dev/null/where.json"],
             2,
-            "config '/no/where.json' cannot be written",
+            "config '/dev/null/where.json' cannot be written",
         ),
         (["--model", "gpt2", "--batch", "0"], 2, "batch_size must be above 0"),
         (["--model", "gpt2", "--batch", "nan"], 2, "batch_size must be above 0 and finite, but is nan"),

@@ -116,3 +116,17 @@ def test_other_shells_have_a_script_that_they_can_read(shell, capsys, tmp_path):
     if shutil.which(shell) is not None:
         (tmp_path / "script").write_text(script)
         subprocess.run([shell, "-n", str(tmp_path / "script")], check=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["fit", ""], "An argument is empty"),
+        (["train", " "], "An argument is empty"),
+        (["sweep", "--save-all", ""], "--save-all is given without a value"),
+        (["design", "--law="], "--law is given without a value"),
+    ],
+)
+def test_an_empty_argument_is_not_taken_for_none(words, says, capsys):
+    assert main(words) == 2
+    assert says in capsys.readouterr().err

@@ -157,9 +157,9 @@ def test_costs_of_a_real_shape_do_not_overflow(float32):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"memory_weight": 1.2}, "memory_weight must be between 0 and 1, but is 1.2"),
-        ({"memory_weight": -0.1}, "memory_weight must be between 0 and 1"),
-        ({"memory_weight": float("nan")}, "memory_weight must be between 0 and 1"),
+        ({"memory_weight": 1.2}, "memory_weight must be at least 0 and at most 1, but is 1.2"),
+        ({"memory_weight": -0.1}, "memory_weight must be at least 0 and at most 1"),
+        ({"memory_weight": float("nan")}, "memory_weight must be at least 0 and at most 1"),
         ({"memory_exponent": 0}, "memory_exponent must be above 0"),
         ({"flops_exponent": float("inf")}, "flops_exponent must be above 0 and finite"),
         ({"flops_per": "batch"}, "flops_per 'batch' is not known"),

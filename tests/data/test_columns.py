@@ -21,7 +21,15 @@ def test_parameters(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["tokens", "total_tokens", "tokens_trained", "throughput/total_tokens", "D", "num_input_tokens_seen"],
+    [
+        "tokens",
+        "total_tokens",
+        "tokens_trained",
+        "throughput/total_tokens",
+        "D",
+        "token_count",
+        "num_input_tokens_seen",
+    ],
 )
 def test_tokens(name):
     assert ss.load_runs({"N": N, name: D, "loss": LOSS})["n_tokens"].tolist() == D
@@ -62,6 +70,7 @@ def test_which_of_several_is_meant(table, field, wanted):
     [
         ({"N": N, "D": D, "loss": LOSS, "Loss": WORSE}, "several columns that may be loss: 'loss', 'Loss'"),
         ({"num_params": N, "num_scaling_params": D, "D": D, "loss": LOSS}, "--column n_params="),
+        ({"total_params": N, "active_params": D, "D": D, "loss": LOSS}, "--column n_params=total_params"),
         ({"N": N, "D": D, "val_loss": LOSS, "test_loss": WORSE}, "--column loss=val_loss"),
         ({"N": N, "D": D, "accuracy": LOSS}, r"no column for the loss: --column loss=NAME .*'accuracy'"),
         ({"Wall time": N, "Step": D, "Value": LOSS}, "as TensorBoard exports it"),
@@ -125,3 +134,9 @@ def test_options_work_on_shipped_tables_or_are_refused():
     assert set(ss.load_runs("own", group="n_head").group) > {"1", "2"}
     with pytest.raises(ss.InvalidInput, match="unit does nothing here: it says"):
         ss.load_runs("own", units={"n_tokens": 1e9})
+
+
+def test_a_field_that_is_missing_names_the_columns_that_are_none():
+    runs = ss.load_runs({"N": N, "zeichen": D, "loss": LOSS})
+    with pytest.raises(ss.InvalidInput, match=r"n_tokens.* 'zeichen' are no field: --column n_tokens=NAME"):
+        ss.fit("chinchilla", runs)

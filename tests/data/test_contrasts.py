@@ -50,7 +50,7 @@ def test_tables_join_where_one_tells_more(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (HEADER, "holds no comparisons"),
+        (HEADER, "holds no rows below its header"),
         (HEADER.replace("loss_a", "ppl_a") + ROW, "column ppl_a holds perplexity; loss_a and loss_b in nats"),
         (HEADER.replace("loss_b", "bpb_b") + ROW, "column bpb_b holds bits"),
         (

@@ -39,6 +39,7 @@ def dotted(cell):
         PLAIN.replace(",", "|").encode(),
         PLAIN.replace(",", " ").encode(),
         ("# exported\n# by me\n" + PLAIN).encode(),
+        ("Runs of spring, final\n\n" + PLAIN).encode(),
         ("\n".join([HEADER, ROWS[0], "# half way", *ROWS[1:]])).encode(),
         (PLAIN + "total,14000000000,\n").encode(),
         (PLAIN + "\n\n").encode(),

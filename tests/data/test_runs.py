@@ -48,5 +48,5 @@ def test_unknown_columns_and_drops_are_named():
     runs = ss.RunTable({"n_params": [1e8, 2e8]}, [3.0, 3.5])
     with pytest.raises(ss.InvalidInput, match="no column n_tokens"):
         runs["n_tokens"]
-    with pytest.raises(ss.InvalidInput, match="drop_largest must be from 0 to 1"):
+    with pytest.raises(ss.InvalidInput, match="drop_largest must be a whole number from 0 to 1"):
         runs.drop_largest(2)

@@ -18,6 +18,9 @@ LOSS = 1.8 + 400 / N**0.34 + 1800 / D**0.36
     [
         ({"N": N / 1e6, "D": D, "loss": LOSS}, "--unit n_params=1e6"),
         ({"N": N / 1e3, "D": D, "loss": LOSS}, "--unit n_params=1e3"),
+        ({"N": N / 1e6, "D": D / 1e6, "loss": LOSS}, "--unit n_params=1e6"),
+        ({"params (M)": N / 1e6, "D": D / 1e6, "loss": LOSS}, "--unit n_tokens=1e6"),
+        ({"N": N, "TFLOPs": C / 1e9, "loss": LOSS}, "--unit n_params=1e3"),
         ({"N": N, "D": D / 1e6, "loss": LOSS}, "--unit n_tokens=1e6"),
         ({"N": N, "D": D / 1e9, "loss": LOSS}, "--unit n_tokens=1e9"),
         ({"N": N, "D": D / 1e3, "loss": LOSS}, "--unit n_tokens=1e3"),
@@ -44,6 +47,8 @@ def test_units_are_asked_for(table, says):
         ({"params (M)": N / 1e6, "tokens_B": D / 1e9, "loss": LOSS}, {}),
         ({"N": N, "C": C / 8.64e19, "loss": LOSS}, {"flops": "PF-days"}),
         ({"N": N, "compute_pf_days": C / 8.64e19, "loss": LOSS}, {}),
+        ({"N": N, "EFLOPs": C / 1e18, "loss": LOSS}, {}),
+        ({"N": N, "D": D, "TFLOPs": np.full(30, 120.0), "loss": LOSS}, {}),
         ({"N": N, "D": D, "loss": np.exp(LOSS)}, {"loss": "perplexity"}),
         ({"N": N, "D": D, "loss": LOSS / np.log(2)}, {"loss": "bits"}),
         ({"N": [f"{n / 1e6:.9f}M" for n in N], "D": [f"{d / 1e9:.9f}B" for d in D], "loss": LOSS}, {}),

@@ -114,6 +114,13 @@ def test_the_dual_inverts_the_search():
     assert tight.best.n_params_total <= 1e9
 
 
+@pytest.mark.parametrize("target", [0.3, 0.05])
+def test_the_dual_finds_a_loss_below_half_a_nat(target):
+    law = ss.HeadLaw(E=0.6 * target, A=0.5 * target, b=0.3, C=0.01, k=2.0, F=0.001, m=10.0, g=0.667)
+    budget = ss.search(law, LONG, target).best.objective
+    assert least_loss(law, LONG, budget).target_loss == pytest.approx(target, rel=2e-3)
+
+
 @pytest.mark.parametrize(
     ("budget", "error"), [(1.0, Unreachable), (0.0, InvalidInput), (float("nan"), InvalidInput)]
 )

@@ -1,6 +1,7 @@
 """Beyond the runs: intervals that hold, laws picked blind, counts of parameters tried, open ends said."""
 
 import dataclasses
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -198,3 +199,15 @@ def test_a_rollout_needs_the_runs(tmp_path):
     again = with_rollout(load_fit(tmp_path / "law.json", runs=grid()))
     assert again.rollout.growth == pytest.approx(rollout(found).growth, rel=1e-6)
     assert "Error beyond the runs" in repr(again.rollout)
+
+
+def test_predictions_of_any_count_share_programs():
+    losses = import_module("scalesim.fitting.predict")._losses
+    fit, points = ss.named_fit("paper"), np.geomspace(2e8, 9e8, 40)
+    whole = ss.predict(fit, {"n_params": points, "n_head": 8.0, "n_kv_head": 1.0})
+    before = losses.n_programs()
+    for count in (33, 36, 39):
+        part = ss.predict(fit, {"n_params": points[:count], "n_head": 8.0, "n_kv_head": 1.0})
+        np.testing.assert_allclose(part.loss, whole.loss[:count], rtol=1e-14)
+        np.testing.assert_allclose(part.run_high, whole.run_high[:count], rtol=1e-14)
+    assert losses.n_programs() == before

@@ -8,7 +8,7 @@ import pytest
 
 import scalesim as ss
 from scalesim.fitting.result import load_fit
-from scalesim.fitting.saved import VERSION, read_archive, write_archive
+from scalesim.fitting.saved import ARCHIVE_VERSION, VERSION, read_archive, write_archive
 
 SHIPPED = Path(ss.__file__).parent / "data" / "law_points.json"
 RAW = json.loads(SHIPPED.read_text())
@@ -82,6 +82,14 @@ def test_kept_resamples_are_whole_or_refused(tmp_path):
     key, held = read_archive(path, 2)
     assert key == "key"
     np.testing.assert_array_equal(held["z"], ARRAYS["z"])
+    for version, says in ((0, None), (ARCHIVE_VERSION + 1, "reads up to")):
+        np.savez(path, key="key", **ARRAYS, **({"version": version} if version else {}))
+        if says is None:  # as before versions were stated
+            assert read_archive(path, 2)[0] == "key"
+        else:
+            with pytest.raises(ss.InvalidInput, match=says):
+                read_archive(path, 2)
+    write_archive(path, "key", ARRAYS)
     whole = path.read_bytes()
     for damaged in (whole[:300], whole[:-9], b"", b"rubbish", b"\x80\x04."):
         path.write_bytes(damaged)

@@ -54,6 +54,11 @@ def _table(separator: str, comma: bool = False) -> bytes:
     return "\n".join(lines).encode() + b"\n"
 
 
+def _csv(columns: dict[str, list[Any]]) -> bytes:
+    rows = zip(*columns.values(), strict=True)
+    return "\n".join([",".join(columns), *(",".join(map(str, row)) for row in rows)]).encode()
+
+
 def _records() -> list[dict[str, float]]:
     runs = _runs()
     return [dict(zip(runs, row, strict=True)) for row in zip(*runs.values(), strict=True)]
@@ -112,6 +117,24 @@ def _read_timings(path: Path) -> list[Any]:
     return [timing.seconds for timing in read_timings(str(path))]
 
 
+def _read_contrasts(path: Path) -> list[Any]:
+    table = ss.load_contrasts(path)
+    return [table.loss_a, table.loss_b]
+
+
+def _read_kernels(path: Path) -> list[Any]:
+    from scalesim.cost.kernel_tables import read_kernel_table
+
+    return [values for rows in read_kernel_table(str(path)) for values in rows.table.values()]
+
+
+def _read_own_table(path: Path) -> list[Any]:
+    from scalesim.training.table import check_own
+
+    check_own(path)
+    return []
+
+
 def _read_corpus(path: Path) -> list[Any]:
     from scalesim.training import load_corpus
 
@@ -159,6 +182,19 @@ def _law() -> bytes:
     return json.dumps(raw).encode()
 
 
+def _contrasts() -> bytes:
+    lines = (DATA / "head_contrasts.csv").read_text(encoding="utf-8").splitlines()
+    return "\n".join(line for line in lines if not line.startswith("#")).encode()
+
+
+KERNELS: dict[str, list[Any]] = {
+    "m": [1, 8, 64, 512, 4096],
+    "n": [4096, 8192, 4096, 14336, 4096],
+    "k": [4096, 4096, 1024, 4096, 8192],
+    "gemm_dtype": ["bfloat16"] * 4 + ["fp8"],
+    "latency": [0.01, 0.02, 0.02, 0.1, 0.4],
+}
+
 GRID = b"""corpus = "stdlib"
 folder = "out"
 [defaults]
@@ -175,6 +211,7 @@ n_tokens = 256
 seed = [0, 1]
 schedule = "cosine"
 """
+OWN_TABLE = b"run_id,n_params,n_tokens,loss,status\na1,1000,20000,3.5,finished\nb2,2000,40000,3.25,finished\n"
 TIMINGS = b"""model,context,seconds,batch
 llama-3-8b,4096,0.012,1
 llama-3-8b,8K,0.0125,2
@@ -225,6 +262,10 @@ def targets() -> list[Target]:
             _read_runs,
         ),
         Target("table, Parquet", "runs.parquet", _parquet(_runs()), any_bytes, _read_runs),
+        Target("comparisons", "pairs.csv", _contrasts(), any_text, _read_contrasts),
+        Target("kernels, commas", "gemm.csv", _csv(KERNELS), any_text, _read_kernels),
+        Target("kernels, Parquet", "gemm.parquet", _parquet(KERNELS), any_bytes, _read_kernels),
+        Target("table of training", "runs.csv", OWN_TABLE, any_text, _read_own_table),
         Target("timings", "timings.csv", TIMINGS, any_text, _read_timings),
         Target("law", "law.json", _law(), any_json, _read_law),
         Target("resamples", "b.npz", _saved(lambda o: np.savez(o, **numbers)), any_bytes, _read_archive),

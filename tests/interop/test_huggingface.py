@@ -1,6 +1,7 @@
 """config.json of every family in, a design out."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -106,6 +107,7 @@ def test_unknown_fields_are_named():
         ({"hidden_size": "4096"}, "hidden_size must be a whole number above 0, but is '4096'"),
         ({"hidden_size": 4100}, "num_attention_heads = 32 does not divide hidden_size = 4100"),
         ({"num_key_value_heads": 5}, "n_kv_head must divide n_head = 32, but is 5"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads must be a whole number above 0, but is 0"),
         ({"num_key_value_heads": 64}, "n_kv_head must be at most n_head = 32"),
         ({"num_hidden_layers": -1}, "num_hidden_layers must be a whole number above 0"),
         ({"tie_word_embeddings": 1}, "tie_word_embeddings must be true or false"),
@@ -121,6 +123,12 @@ def test_bad_configs_are_named(change, says):
 
 
 def test_files_that_are_no_config_are_named(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(InvalidInput, match=r"pipe.json' is a pipe or a device"):
+        read_config(tmp_path / "pipe.json")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(InvalidInput, match="nested too deep"):
+        read_config(tmp_path / "deep.json")
     with pytest.raises(InvalidInput, match=r"config .*nothing.json' cannot be read: No such file"):
         read_config(str(tmp_path / "nothing.json"))
     (tmp_path / "bad.json").write_text("{")

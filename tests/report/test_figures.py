@@ -7,6 +7,7 @@ import pytest
 
 import scalesim as ss
 from scalesim.errors import InvalidInput
+from scalesim.report.console import print_rows
 from scalesim.report.design_figure import draw_designs
 from scalesim.report.figure import figure, save
 
@@ -126,3 +127,17 @@ def test_two_answers_make_two_rows(design):
 def test_a_figure_that_cannot_be_saved_says_why(path, says):
     with figure() as (canvas, _), pytest.raises(InvalidInput, match=says):
         save(canvas, path)
+
+
+@pytest.mark.parametrize("width", [50, 80, 200])
+def test_a_table_that_is_too_wide_goes_on_below_and_nothing_is_cut(width, capsys):
+    from rich.console import Console
+
+    names = ["", "loss", "FLOPs/token", "memory", "$/M generated"]
+    rows = [[f"a model of {i}", "2.677", "1.62 GFLOPs", "16.7 GiB", "does not fit"] for i in range(3)]
+    print_rows(Console(width=width), "at 8K", names, rows)
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= width
+    assert "…" not in printed
+    for word in {*names, *rows[0][1:]}:
+        assert word in printed

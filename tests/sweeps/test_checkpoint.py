@@ -5,6 +5,7 @@ import sys
 import time
 
 import numpy as np
+import polars as pl
 import pytest
 
 import scalesim as ss
@@ -121,8 +122,26 @@ def test_a_damaged_checkpoint_is_refused(damage, tmp_path, many_blocks):
 def test_a_checkpoint_of_another_question_is_refused(change, part, tmp_path, many_blocks):
     interrupted(Stopped, 2, tmp_path / "state")
     asked = {"law": LAW, "designs": SPACE, "workload": JOB, "target_loss": 2.6, **change}
-    with pytest.raises(ss.InvalidInput, match=f"belongs to another sweep: its {part} differs"):
+    with pytest.raises(ss.InvalidInput, match=f"belongs to another sweep: it differs in {part}"):
         ss.sweep(**asked, checkpoint=tmp_path / "state")
+
+
+def test_parts_are_written_beside_a_checkpoint_that_has_passed_them_by(tmp_path, many_blocks):
+    interrupted(Stopped, 2, tmp_path / "state")
+    asked = {"law": LAW, "designs": SPACE, "workload": JOB, "checkpoint": tmp_path / "state"}
+    found = ss.sweep(**asked, target_loss=2.6, save_all=tmp_path / "half")
+    ss.sweep(**asked, target_loss=2.6, save_all=tmp_path / "ended")
+    for folder in ("half", "ended"):
+        table = pl.read_parquet(tmp_path / folder / "*.parquet")
+        assert table["index"].n_unique() == len(table) == found.designs == SPACE.count
+    with pytest.raises(ss.InvalidInput, match="of another sweep: another target_loss"):
+        ss.sweep(LAW, SPACE, JOB, 2.7, save_all=tmp_path / "half")
+
+
+def test_a_checkpoint_of_a_later_version_says_so(tmp_path):
+    (tmp_path / "state").write_bytes(b"scalesim sweep 2\nwhat it may hold")
+    with pytest.raises(ss.InvalidInput, match="is of version 2; this scalesim reads up to 1"):
+        read_checkpoint(tmp_path / "state", {})
 
 
 def test_a_checkpoint_that_cannot_be_read_or_written(tmp_path):
@@ -155,7 +174,7 @@ def one_batch(width):
 def test_a_checkpoint_of_another_function_is_refused(first, second, part, tmp_path):
     asked = {"law": LAW, "designs": Stream(one_batch(2048)), "workload": JOB, "target_loss": 3.0}
     ss.sweep(**{**asked, **first}, checkpoint=tmp_path / "state")
-    with pytest.raises(ss.InvalidInput, match=f"its {part} differs"):
+    with pytest.raises(ss.InvalidInput, match=f"it differs in {part}"):
         ss.sweep(**{**asked, **second}, checkpoint=tmp_path / "state")
 
 

@@ -11,6 +11,7 @@ import pytest
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.shape import Shape
 from scalesim.training import TrainConfig, from_documents, train
+from scalesim.training.checkpoint import VERSION
 
 SHAPE = Shape(n_layer=1, d_model=16, n_head=2, n_kv_head=1, head_dim=8, d_ff=32, vocab_size=256)
 RUN = TrainConfig(shape=SHAPE, context_length=16, n_tokens=6400, batch_tokens=64, validation_tokens=256)
@@ -101,3 +102,19 @@ def test_another_run_s_checkpoints_are_refused_without_their_description(begun, 
     (tmp_path / "x" / "checkpoints" / "run.json").unlink()
     with pytest.raises(InvalidInput, match="holds checkpoints, but not of which run"):
         train(RUN, TEXT, tmp_path / "x")
+
+
+@pytest.mark.parametrize("version", [None, VERSION + 1])
+def test_older_folders_go_on_and_later_ones_are_refused(begun, tmp_path, version):
+    shutil.copytree(begun[0], tmp_path / "x")
+    notes = tmp_path / "x" / "checkpoints" / "run.json"
+    held = json.loads(notes.read_text())
+    assert held["version"] == VERSION
+    if version is None:  # as they were before versions and digests were kept
+        old = {k: v for k, v in held.items() if k not in ("version", "digests", "file_digests")}
+        notes.write_text(json.dumps(old))
+        assert np.array_equal(train(RUN, TEXT, tmp_path / "x").losses, begun[1])
+    else:
+        notes.write_text(json.dumps({**held, "version": version}))
+        with pytest.raises(InvalidInput, match="reads up to"):
+            train(RUN, TEXT, tmp_path / "x")

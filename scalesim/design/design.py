@@ -136,10 +136,10 @@ _COUNTS = ("n_params", "n_params_non_embedding", "n_params_total")
 
 
 def _divisible(plain: Candidate) -> Candidate:
-    """Return a candidate whose heads are floats where its KV heads do not divide its query heads."""
+    """Return a candidate whose whole heads are floats where KV heads do not divide query heads."""
     shape = plain.shape
     heads = (shape.n_head, shape.n_kv_head)
-    if all(isinstance(n, float) for n in heads) or not float(heads[0]) % float(heads[1]):
+    if any(isinstance(n, float) for n in heads) or not heads[0] % heads[1]:
         return plain
     shape = shape.replace(n_head=float(shape.n_head), n_kv_head=float(shape.n_kv_head))
     return dataclasses.replace(plain, shape=shape)

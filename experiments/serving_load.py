@@ -151,9 +151,10 @@ def beside(what: str, found: UnderLoad, truth: tuple[float, float, float]) -> di
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cases", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(options.seed)
     lines = [case(rng) for _ in range(options.cases)]
     write_csv(RESULTS / "serving_load.csv", lines)
     for what in ("closed", "open"):

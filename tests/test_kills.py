@@ -180,6 +180,14 @@ def test_measuring_a_machine_killed_at_ten_moments_leaves_no_half_a_file(tmp_pat
     print(f"measuring: exit codes {codes}")
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C reaches Python, also where the tests run in a shell's background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt(at):
     """Return a progress function that interrupts its own process the `at`-th time."""
     left = [at]
@@ -193,7 +201,7 @@ def interrupt(at):
 
 
 @pytest.mark.parametrize("job", ["train", "bootstrap"])
-def test_a_job_interrupted_goes_on_to_the_same_answer(job, tmp_path, monkeypatch):
+def test_a_job_interrupted_goes_on_to_the_same_answer(job, tmp_path, monkeypatch, interruptible):
     """The quick form; a sweep's is in tests/sweeps/test_checkpoint.py."""
     if job == "train":
         (tmp_path / "text.txt").write_text("\n\n".join(f"document {i} says {i * i}" for i in range(400)))

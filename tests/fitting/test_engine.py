@@ -122,7 +122,7 @@ def test_given_starts_are_all_polished():
         ({"fixed": dict.fromkeys(("A", "B", "E", "alpha", "beta"), 0.3)}, "every coefficient is fixed"),
         ({"bounds": {"E": (2.0, 1.0)}}, "bounds of E"),
         ({"priors": {"E": (2.0, 0.0)}}, "deviation of E"),
-        ({"starts": 0}, "starts must be at least 1"),
+        ({"starts": 0}, "starts must be a whole number from 1 to"),
         ({"starts": {"zeta": [1.0]}}, "zeta"),
         ({"per_group": ("E",)}, "group"),
     ],

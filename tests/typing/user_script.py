@@ -83,6 +83,14 @@ limits: list[ss.AtMost] = [
     ss.AtMost(measure=depth, limit=32.0),
 ]
 served: ss.ServingCost = ss.serving_cost(shape, job, h100)
+eager: ss.Hardware = ss.with_engine(h100, "vllm-2026", enforce_eager=True)
+busy: list[ss.UnderLoad] = [
+    ss.at_concurrency(shape, job, h100),
+    ss.at_request_rate(shape, job, h100, requests_per_s=0.5),
+    ss.largest_request_rate(shape, job, h100, ttft_s=2.0),
+]
+apart: ss.Disaggregated = ss.disaggregated(shape, job, h100)
+mixed = ss.mixed_step_time(shape, job, h100, prompt_tokens=512)
 plain: float = ss.step_time(shape, job, h100) + ss.prefill_time(shape, job, h100)
 plain += ss.time_to_first_token(shape, job, h100) + ss.generation_time(shape, job, h100)
 figures = ss.serving(shape, job, h100)

@@ -24,7 +24,6 @@ api = pytest.importorskip("playwright.sync_api", reason="browser tests need play
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 90_000  # milliseconds, for what compiles; times are never asserted
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +71,18 @@ def heads(page: Any) -> str:
     return page.locator(".card.best .heads").inner_text()
 
 
+def test_the_page_opens_and_its_slider_moves_the_answer(page: Any, address: str) -> None:
+    """The smoke test, of some ten seconds."""
+    opened(page, f"{address}?asks=loss&context=8K&batch_size=1&show=sure")
+    before = heads(page)
+    page.get_by_role("slider", name="Context, tokens").locator("[tabindex='0']").focus()
+    for _ in range(16):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function("w => document.querySelector('.card.best .heads').innerText !== w", arg=before,
+                           timeout=PATIENCE)  # fmt: skip
+
+
+@pytest.mark.slow
 def test_a_slider_from_8k_to_1m_moves_the_heads_as_search_says(page: Any, address: str) -> None:
     opened(page, f"{address}?asks=loss&context=8K&batch_size=1&show=sure")
     fit, seen = ss.named_fit("default"), []
@@ -88,6 +99,7 @@ def test_a_slider_from_8k_to_1m_moves_the_heads_as_search_says(page: Any, addres
     assert len(set(seen)) == 3
 
 
+@pytest.mark.slow
 def test_a_link_reproduces_the_view(page: Any, address: str, browser: Any) -> None:
     opened(page, address)
     page.get_by_role("textbox", name="Context, tokens, typed").fill("8K:0.7 64K:0.3")
@@ -103,6 +115,7 @@ def test_a_link_reproduces_the_view(page: Any, address: str, browser: Any) -> No
     other.close()
 
 
+@pytest.mark.slow
 def test_wrong_input_is_said_in_place_and_the_answer_stays(page: Any, address: str, tmp_path: Path) -> None:
     opened(page, f"{address}?show=sure")
     before = heads(page)
@@ -115,6 +128,7 @@ def test_wrong_input_is_said_in_place_and_the_answer_stays(page: Any, address: s
     assert heads(page) == before
 
 
+@pytest.mark.slow
 def test_a_config_is_redesigned_and_its_link_holds_it(page: Any, address: str, tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     model = ss.known_model("llama-3.2-1b")
@@ -128,6 +142,7 @@ def test_a_config_is_redesigned_and_its_link_holds_it(page: Any, address: str, t
     assert heads(page) == found.best.heads_text
 
 
+@pytest.mark.slow
 def test_a_program_serves_the_page_beside_itself(page: Any) -> None:
     found = ss.redesign("llama-3.2-1b", 9e12, ss.Workload(context_length=65536, batch_size=8))
     shown = found.explore()
@@ -138,17 +153,20 @@ def test_a_program_serves_the_page_beside_itself(page: Any) -> None:
     assert design.explore().url.split("/?")[0] == shown.url.split("/?")[0]
 
 
+@pytest.mark.slow
 def test_words_of_an_address_are_no_markup(page: Any, address: str) -> None:
     opened(page, f"{address}?model=<img src=x onerror=document.title='taken'>")
     assert "is not known" in page.locator(".wrong").inner_text()
     assert page.title() == "scalesim explore"
 
 
+@pytest.mark.slow
 def test_a_question_without_an_answer_says_the_nearest(page: Any, address: str) -> None:
     page.goto(f"{address}?hardware=l4&context=1M&max_devices=1&batch_size=1024&show=sure")
     page.locator(".wrong").filter(has_text=re.compile(r"\w")).wait_for(timeout=PATIENCE)
 
 
+@pytest.mark.slow
 def test_every_control_has_a_name_and_tabs_go_by_keyboard(page: Any, address: str) -> None:
     opened(page, f"{address}?show=sure")
     tree = page.locator("aside").aria_snapshot()

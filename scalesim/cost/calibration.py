@@ -124,8 +124,8 @@ def fit_constants(
         steps: at most so many Levenberg-Marquardt steps.
         tolerance: relative errors beyond it count linearly, so that no odd kernel bends the fit.
     """
-    stated = [f.name for f in fields(start) if getattr(start, f.name) is not None]  # type: ignore[arg-type]
-    names = [name for name in stated if name not in fixed]
+    leaves = [f.name for f in fields(start) if not f.metadata.get("static", False)]  # type: ignore[arg-type]
+    names = [name for name in leaves if name not in fixed and getattr(start, name) is not None]
     x0 = jnp.asarray([encode_constant(name, float(getattr(start, name))) for name in names])
     goal = jnp.log(jnp.asarray(seconds))
 

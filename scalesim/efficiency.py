@@ -168,7 +168,7 @@ def _made(kind: type, name: str, given: Mapping[str, Any]) -> Any:
             raise InvalidInput(f"{name}.{constant} must be a finite number, but is None.")
         if value is not None:
             above = 0.0 if constant in _POSITIVE else None
-            number(-_MOST, _MOST, above=above)(value, f"{name}.{constant}")
+            number(0.0, _MOST, above=above)(value, f"{name}.{constant}")
     try:
         return kind(**given)
     except TypeError as problem:
@@ -211,7 +211,7 @@ def engine_constants(name: str) -> EngineConstants:
 
 
 _POSITIVE = ("compute", "bandwidth", "sharpness", "scale", "stream", "link")
-"""Constants that something is divided by."""
+"""Constants that something is divided by; none of the others is below 0."""
 _MOST = 1e15
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from scalesim.report.console import print_rows, table_console
-from scalesim.report.figure import figure
+from scalesim.report.figure import figure, plain_log_axis
 from scalesim.report.serving_table import format_seconds
 from scalesim.units import format_bytes, format_context, format_count, format_flops
 
@@ -92,16 +92,16 @@ def draw_comparison(report: dict[str, Any]) -> Figure:
                 )
             axis.set_title(title)
             axis.set_xscale("log", base=2)
-            axis.set_yscale("log")
             axis.set_xlabel("context, tokens")
             contexts = sorted({at["context_length"] for d in report["designs"] for at in d["contexts"]})
             axis.set_xlim(contexts[0] / 1.5, contexts[-1] * 1.5)
             axis.set_xticks(contexts)
             axis.minorticks_off()
             axis.xaxis.set_major_formatter(lambda x, _: format_context(x))
-            axis.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
-            axis.yaxis.set_minor_formatter(lambda y, _: f"{y:g}" if f"{y:.0e}"[0] in "25" else "")
         usable = report["designs"][0]["contexts"][0]["usable_bytes"] / 2**30
         axes[0].axhline(usable, color="#c3ccd4", ls=":", lw=1)
+        for axis in axes:
+            drawn_y = [y for line in axis.lines for y in line.get_ydata() if y > 0] or [1.0]
+            plain_log_axis(axis, min(drawn_y) / 1.5, max(drawn_y) * 1.5, "y")
         axes[0].legend(fontsize=7)
     return canvas

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from scalesim.cost.measure import Measure
 from scalesim.errors import InvalidInput
+from scalesim.units import format_count
 
 __all__ = [
     "BASELINE",
@@ -16,6 +17,7 @@ __all__ = [
     "FAINT",
     "INK",
     "axis_of",
+    "count_axis",
     "figure",
     "paler",
     "plain_log_axis",
@@ -73,17 +75,29 @@ def paler(colour: str, share: float = 0.55) -> Any:
     return tuple(1 - (1 - part) * (1 - share) for part in to_rgb(colour))
 
 
-def plain_log_axis(axis: Any, low: float, high: float, which: str = "x") -> None:
+def plain_log_axis(
+    axis: Any,
+    low: float,
+    high: float,
+    which: str = "x",
+    text: Callable[[float], str] = lambda value: f"{value:,.10g}",
+) -> None:
     """Make an axis logarithmic, with a few plain numbers on it: 1, 2 and 5 times powers of ten or so."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     getattr(axis, f"set_{which}scale")("log")
     getattr(axis, f"set_{which}lim")(low, high)
     subs = (1.0,) if high / low > 200 else (1.0, 2.0, 5.0) if high / low > 8 else (1.0, 2.0, 3.0, 5.0, 7.0)
     ticks = getattr(axis, f"{which}axis")
-    ticks.set_major_locator(LogLocator(subs=subs))
-    ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    few = high / low < 1.6  # there may be no such number between them
+    ticks.set_major_locator(MaxNLocator(4) if few else LogLocator(subs=subs))
+    ticks.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
     ticks.set_minor_formatter(NullFormatter())
+
+
+def count_axis(axis: Any, which: str = "x") -> None:
+    """Make an axis of counts logarithmic, over what is drawn: 30M, 100M, 1B."""
+    plain_log_axis(axis, *getattr(axis, f"get_{which}lim")(), which, format_count)
 
 
 _AXES: dict[str, tuple[float, str]] = {

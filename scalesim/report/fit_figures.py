@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from scalesim.errors import InvalidInput
-from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, save, shades
+from scalesim.report.figure import BASELINE, BEST, FAINT, INK, count_axis, figure, save, shades
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,6 +65,7 @@ def draw_fit(fit: Fit, profile: Profile | None = None) -> Figure:
         axis = "n_params" if "n_params" in runs.columns else next(iter(runs.columns))
         second.axhline(0, color=FAINT, lw=1)
         second.semilogx(runs[axis], 1e3 * residual, ".", color=INK, ms=4)
+        count_axis(second)
         title = f"rms {1e3 * fit.rms:.1f} millinats"
         second.set(xlabel=axis, ylabel="law - measured (millinats)", title=title)
         if profile is not None:
@@ -136,6 +137,7 @@ def draw_prediction(found: Prediction) -> Figure:
         axis.plot(at[order], found.loss[order], "o-", color=INK, ms=3, lw=1)
         if name is not None and spans[name] > 8:
             axis.set_xscale("log")
+            count_axis(axis)
         axis.set(xlabel=name or "prediction", ylabel="loss (nats)", title=f"{found.level:.0%} intervals")
         if axis.get_legend_handles_labels()[0]:
             axis.legend()
@@ -200,6 +202,7 @@ def draw_isoflop(found: IsoFlop) -> Figure:
             if profile.bracketed:
                 axes[0].plot(profile.best_n_params, profile.best_loss, "o", mfc="white", mec=BASELINE, ms=4)
         if found.profiles:
+            count_axis(axes[0])
             axes[0].set(xlabel="n_params", ylabel="loss (nats)", title="profiles")
         ends = [p for p in found.profiles if not p.bracketed]
         wide = np.geomspace(found.budgets.min(), 10 * max([*found.budgets, *(p.budget for p in ends)]), 40)
@@ -212,6 +215,7 @@ def draw_isoflop(found: IsoFlop) -> Figure:
             edge = [p.best_n_params for p in ends]
             axes[-1].loglog([p.budget for p in ends], edge, "o", mfc="none", mec=INK, ms=4, label="left out")
             axes[-1].legend(fontsize=7)
+        count_axis(axes[-1], "y")
         axes[-1].set(xlabel="FLOPs", ylabel="best n_params", title=f"n_params ~ C^{found.exponent:.3f}")
     return drawn
 

@@ -1,5 +1,6 @@
 """Figures by what is drawn: labels, marks where the answer says they are, and the objective's own name."""
 
+import itertools
 import re
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 import scalesim as ss
 from scalesim.errors import InvalidInput
+from scalesim.report.comparison import draw_comparison
 from scalesim.report.console import print_rows
 from scalesim.report.design_figure import draw_designs
 from scalesim.report.figure import figure, save
@@ -119,6 +121,50 @@ def test_a_sweep_draws_its_frontiers():
 
 def test_two_answers_make_two_rows(design):
     assert len(draw_designs([[design], [design]]).axes) == 6
+
+
+MADE = {
+    "fit": lambda: ss.fit("power", ss.load_runs("paper"), fixed={"E": 1.97}, starts=8).plot(),
+    "prediction": lambda: ss.predict(
+        FIT, {"n_params": np.geomspace(2e7, 9e8, 9), "n_head": 8, "n_kv_head": 2}
+    ).plot(),
+    "compared at one context": lambda: draw_comparison(ONE_CONTEXT),
+}
+ONE_CONTEXT = {
+    "designs": [
+        {
+            "name": f"{size}",
+            "contexts": [
+                {
+                    "context_length": 4096,
+                    "memory_bytes": 2.0**31 * size,
+                    "usable_bytes": 7e10,
+                    "tpot_s": 2.2e-3 * size,
+                    "dollars_per_million_tokens": {"generated": {"typical": 1.4 * size}},
+                }
+            ],
+        }
+        for size in (1.0, 1.1)
+    ]
+}
+
+
+@pytest.mark.parametrize("what", MADE)
+def test_every_axis_has_numbers_and_none_covers_another(what):
+    canvas = MADE[what]()
+    canvas.canvas.draw()
+    for axes in canvas.axes:
+        for axis, side in ((axes.xaxis, "x"), (axes.yaxis, "y")):
+            low, high = axis.get_view_interval()
+            ticks = [
+                (tick, tick.label1.get_window_extent())
+                for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+                if low <= tick.get_loc() <= high and tick.label1.get_text()
+            ]
+            lone = what == "compared at one context" and side == "x"
+            assert len(ticks) >= (1 if lone else 2), (axes.get_title(), side)
+            ends = sorted((getattr(box, f"{side}0"), getattr(box, f"{side}1")) for _, box in ticks)
+            assert all(a[1] < b[0] for a, b in itertools.pairwise(ends)), (axes.get_title(), side)
 
 
 @pytest.mark.parametrize(

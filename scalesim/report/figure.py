@@ -97,7 +97,8 @@ def plain_log_axis(
 
 def count_axis(axis: Any, which: str = "x") -> None:
     """Make an axis of counts logarithmic, over what is drawn: 30M, 100M, 1B."""
-    plain_log_axis(axis, *getattr(axis, f"get_{which}lim")(), which, format_count)
+    low, high = getattr(axis, f"get_{which}lim")()
+    plain_log_axis(axis, low, high, which, format_count)
 
 
 _AXES: dict[str, tuple[float, str]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -93,6 +93,25 @@ def extrapolation_text(fit: Any, outside: dict[str, float], sees_context: bool) 
     return " ".join((text, *identification(fit)))
 
 
+def _fields_of_all(
+    law: Law, problem: Problem, found: Sequence[tuple[Candidate, Query]]
+) -> dict[str, np.ndarray]:
+    """Return each field of a law, (m,), of m designs of one kind of shape."""
+
+    def column(values: Iterable[Any]) -> np.ndarray:
+        return np.array([float(value) for value in values])
+
+    shape = jax.tree.map(lambda *sizes: column(sizes), *(best.shape for best, _ in found))
+    seen = [precisions(problem.law, query.workload) for _, query in found]
+    bits = {name: column(each[name] for each in seen) for name in seen[0]}
+    if "kv_bits" in bits:
+        bits["kv_bits"] = column(best.kv_bits for best, _ in found)
+    n_tokens = column(best.n_tokens for best, _ in found)
+    context = column(query.workload.context_length for _, query in found)
+    fields = fields_of(law, shape, n_tokens, context, **bits)
+    return {name: np.broadcast_to(np.asarray(value, float), len(found)) for name, value in fields.items()}
+
+
 def loss_intervals(
     fit: Any, problem: Problem, found: Sequence[tuple[Candidate, Query]]
 ) -> list[tuple[float, float] | None]:
@@ -103,14 +122,7 @@ def loss_intervals(
     """
     if getattr(fit, "bootstrap", None) is None or not found:
         return [None] * len(found)
-    rows = []
-    for best, query in found:
-        bits = {**precisions(problem.law, query.workload)}
-        if "kv_bits" in bits:
-            bits["kv_bits"] = best.kv_bits
-        context = float(query.workload.context_length)
-        rows.append(fields_of(fit.law, best.shape, best.n_tokens, context, **bits))
-    x = {name: np.array([float(row[name]) for row in rows]) for name in fit.law.fields}
+    x = _fields_of_all(fit.law, problem, found)
     predicted = predict(fit, x, level=0.9)
     return list(zip(predicted.run_low.tolist(), predicted.run_high.tolist(), strict=True))
 

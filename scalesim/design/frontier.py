@@ -20,10 +20,9 @@ from scalesim.design.design import Candidate, plain_candidate, plain_shape
 from scalesim.design.evidence import extrapolation, extrapolation_text
 from scalesim.design.lattice import Lattice, buildable
 from scalesim.design.picks import Pick, Table, pick
-from scalesim.design.problem import Problem, Query, stack_queries
+from scalesim.design.problem import Problem, Query, law_of, stack_queries
 from scalesim.design.relaxation import TOLERANCE, relax
 from scalesim.design.rounding import evaluate
-from scalesim.design.search import law_of
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.faces import Face, Shown
 from scalesim.families import FIGURE, ShapeFamily

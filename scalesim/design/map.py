@@ -15,8 +15,7 @@ import numpy as np
 from scalesim.cost.measure import PLAN, AtMost
 from scalesim.cost.paper import FIGURE_2
 from scalesim.design.lattice import PAPER, Lattice, exhaustive
-from scalesim.design.problem import Problem, Query, stack_queries
-from scalesim.design.search import law_of
+from scalesim.design.problem import Problem, Query, law_of, stack_queries
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.faces import Face, Shown
 from scalesim.families import FIGURE, ShapeFamily

@@ -17,9 +17,10 @@ import numpy as np
 
 from scalesim.cost.measure import PLAN, AtMost, Measure, as_measure
 from scalesim.cost.paper import FIGURE_2
-from scalesim.errors import check_number
+from scalesim.errors import InvalidInput, check_number
 from scalesim.families import FIGURE, HeadRule, ShapeFamily
 from scalesim.laws.base import Law, fields_of
+from scalesim.laws.grouped import Grouped
 from scalesim.numerics.roots import newton_root
 from scalesim.pytree import register, static
 from scalesim.shape import Shape
@@ -34,6 +35,7 @@ __all__ = [
     "Priced",
     "Problem",
     "Query",
+    "law_of",
     "precisions",
     "stack_queries",
 ]
@@ -119,6 +121,23 @@ class FreeVariables:
 
 NOTHING_FREE = FreeVariables()
 """Nothing but size and heads is chosen."""
+
+
+def law_of(law: Any) -> Law:
+    """Return the law itself, of a law or of a fit that holds one.
+
+    Raises:
+        InvalidInput: neither, or a law that knows only groups of its own.
+    """
+    found = law if isinstance(law, Law) else getattr(law, "law", None)
+    if not isinstance(found, Law):
+        raise InvalidInput(f"law must be a Law or a fit that holds one, but is {type(law).__name__}.")
+    if isinstance(found, Grouped):
+        raise InvalidInput(
+            "law must be smooth in the heads, but is a Grouped one, which knows only its own groups. A joint "
+            "law such as HeadLaw would do; scalesim.design.exhaustive takes a grouped law over its groups."
+        )
+    return found
 
 
 def precisions(law: Law, workload: Workload) -> dict[str, Num]:

@@ -18,19 +18,18 @@ from scalesim.design.design import Candidate, Design, candidate, plain_candidate
 from scalesim.design.evidence import extrapolation, extrapolation_text, loss_intervals
 from scalesim.design.feasibility import searchable
 from scalesim.design.lattice import Lattice, buildable
-from scalesim.design.problem import FreeVariables, Problem, Query, stack_queries
+from scalesim.design.problem import FreeVariables, Problem, Query, law_of, stack_queries
 from scalesim.design.relaxation import DesignSet, Solved, Solver
 from scalesim.design.space import DesignSpace
 from scalesim.errors import InvalidInput, Unreachable, check_kind, check_number
 from scalesim.families import FIGURE, HeadRule, ShapeFamily, named_baseline
 from scalesim.fitting.result import Fit
 from scalesim.laws.base import Law
-from scalesim.laws.grouped import Grouped
 from scalesim.programs import kept_jit
 from scalesim.shape import Shape
 from scalesim.workload import TrainingPlan, Workload
 
-__all__ = ["law_of", "least_loss", "search", "solve"]
+__all__ = ["least_loss", "search", "solve"]
 
 
 @overload
@@ -170,23 +169,6 @@ def _check_kinds(family: Any, lattice: Any, baseline: Any, constraints: Any, pla
 def _checked_loss(loss: Any) -> float:
     check_number("target_loss", loss, unit=" (nats a token)")
     return float(loss)
-
-
-def law_of(law: Any) -> Law:
-    """Return the law itself, of a law or of a fit that holds one.
-
-    Raises:
-        InvalidInput: neither, or a law that knows only groups of its own.
-    """
-    found = law if isinstance(law, Law) else getattr(law, "law", None)
-    if not isinstance(found, Law):
-        raise InvalidInput(f"law must be a Law or a fit that holds one, but is {type(law).__name__}.")
-    if isinstance(found, Grouped):
-        raise InvalidInput(
-            "law must be smooth in the heads, but is a Grouped one, which knows only its own groups. A joint "
-            "law such as HeadLaw would do; scalesim.design.exhaustive takes a grouped law over its groups."
-        )
-    return found
 
 
 def _padded(queries: list[Query]) -> list[Query]:

@@ -10,8 +10,7 @@ import jax
 
 from scalesim.cost.measure import PLAN
 from scalesim.cost.paper import FIGURE_2
-from scalesim.design.problem import Problem, Query
-from scalesim.design.search import law_of
+from scalesim.design.problem import Problem, Query, law_of
 from scalesim.errors import InvalidInput, check_number
 from scalesim.families import FIGURE, ShapeFamily
 from scalesim.fitting.result import Fit

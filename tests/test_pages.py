@@ -104,6 +104,19 @@ def test_every_page_is_in_the_navigation():
     assert sorted(NAV) == sorted(pages + notebooks)
 
 
+def headings(page: Path) -> set[str]:
+    """Return what links call a page's headings: lower case, words joined by hyphens."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+
+
+def test_every_link_between_pages_leads_to_a_heading():
+    for page in DOCS.rglob("*.md"):
+        for name, anchor in re.findall(r"\]\(([\w./-]*\.md)?#([\w-]+)\)", page.read_text()):
+            target = (page.parent / name).resolve() if name else page
+            assert anchor in headings(target), f"{page.name} links to {name}#{anchor}"
+
+
 def test_every_figure_is_in_the_gallery():
     shown = re.findall(r"\]\(([^)]+\.png)\)", (DOCS / "gallery.md").read_text())
     there = [DOCS / "images", ROOT / "experiments/results"]

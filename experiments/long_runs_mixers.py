@@ -21,6 +21,7 @@ import numpy as np
 
 import scalesim as ss
 from experiments.common import RESULTS, Row, print_rows, write_csv
+from experiments.long_runs_check import KEPT
 
 __all__ = ["main"]
 
@@ -41,7 +42,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def _plain(**which: str) -> float:
     """Return the loss of the second grid's run at 1,024 tokens and seed 0."""
     which |= {"context_length": "1024", "seed": "0"}
-    rows = [r for r in _rows(RESULTS / "long_runs.csv") if which.items() <= r.items()]
+    rows = [r for r in _rows(KEPT) if which.items() <= r.items()]
     return float(rows[0]["loss"]) if rows else float("nan")
 
 

@@ -4,7 +4,7 @@
 and each of its head configurations beside 8 query heads and 1 KV head, 100 log(loss / loss of 8:1) by the
 shipped law, with the 90% interval for a measurement on another corpus. The law sees no context: one row
 serves all. `--sizes` adds to long_runs_sizes.csv: the loss of 8:1 at each size that is not trained yet, from
-the sizes that are (`long_runs.csv`). Two sizes do not tell the floor: it is held at 0.3 to 1.2 nats.
+the sizes that are (`ss.own_runs("long")`). Two sizes do not tell the floor: it is held at 0.3 to 1.2 nats.
 `--contexts` adds to long_runs_contexts.csv the loss of 8:1 at each size and longer context that is not
 trained yet: that at 256 times what the next smaller size lost by the context, taken to go with the log of
 the context. The interval reaches from no loss at all to twice that. What these two files hold, stays.
@@ -79,7 +79,7 @@ def predicted() -> list[Row]:
 
 def sizes() -> list[Row]:
     """Return the loss of the base at each untrained size and context: the middle of the floors, the ends."""
-    runs = ss.load_runs(str(RESULTS / "long_runs.csv"))
+    runs = ss.own_runs("long")
     rows: list[Row] = []
     for context in np.unique(runs["context_length"]):
         near = runs.take((runs["context_length"] == context) & (runs["n_tokens"] < 40 * runs["n_params"]))
@@ -107,7 +107,7 @@ def sizes() -> list[Row]:
 
 def contexts() -> list[Row]:
     """Return the loss of the base at each longer context that is not trained yet."""
-    runs = ss.load_runs(str(RESULTS / "long_runs.csv"))
+    runs = ss.own_runs("long")
     base = (runs["n_head"] == BASE[0]) & (runs["n_kv_head"] == BASE[1])
     near = runs.take(base & (runs["n_tokens"] < 40 * runs["n_params"]))
     losses: dict[tuple[int, int], list[float]] = {}

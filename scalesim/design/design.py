@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from scalesim.cost.objectives import reported_cost
@@ -92,6 +94,22 @@ def candidate(problem: Problem, query: Query, shape: Shape, free: FreeVariables 
         n_tokens=asked.plan.tokens(shape),
         kv_bits=asked.workload.kv_bits,
     )
+
+
+def candidates(
+    problem: Problem, query: Query, designs: Mapping[str, tuple[Shape, FreeVariables]]
+) -> dict[str, Candidate]:
+    """Return the candidate of each of some designs; those of one structure are traced together."""
+    alike: dict[Any, list[str]] = {}
+    for name, design in designs.items():
+        alike.setdefault(jax.tree.structure(design), []).append(name)
+    found: dict[str, Candidate] = {}
+    for names in alike.values():
+        several = (designs[name] for name in names)
+        both = jax.tree.map(lambda *leaves: jnp.stack([leaf * jnp.ones(()) for leaf in leaves]), *several)
+        each = jax.vmap(lambda design: candidate(problem, query, *design))(both)
+        found |= {name: jax.tree.map(lambda leaf, i=i: leaf[i], each) for i, name in enumerate(names)}
+    return found
 
 
 def plain_shape(shapes: Shape, real: bool, index: tuple[int, ...] = ()) -> Shape:

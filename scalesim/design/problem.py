@@ -88,7 +88,7 @@ class Query:
 
 def stack_queries(queries: list[Query]) -> Query:
     """Stack queries of one structure into a batch: every leaf gets a leading axis."""
-    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, float) for leaf in leaves]), *queries)
+    return jax.tree.map(lambda *leaves: np.array(leaves, float), *queries)
 
 
 @register

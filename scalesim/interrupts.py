@@ -129,7 +129,7 @@ _ending = threading.Lock()  # taken once: the process ends with one sentence
 def end_process(code: int, said: str) -> NoReturn:
     """End the process from any thread, with a sentence that nothing follows on standard error.
 
-    Native code of other threads may log at any moment, and does where the processes that it talks to are gone:
+    Native code of other threads may log at any moment, and does where the processes it talks to are gone:
     first its standard streams lead nowhere.
     """
     if not _ending.acquire(blocking=False):
@@ -158,7 +158,7 @@ def _leave() -> None:
 
 @contextmanager
 def end_at_once() -> Iterator[None]:
-    """Within, Ctrl-C, SIGTERM and SIGHUP end the process with exit code 130 and a sentence, whatever it is at.
+    """Within, Ctrl-C, SIGTERM and SIGHUP end the process with exit code 130 and a sentence, whatever runs.
 
     Python's own way, an exception wherever the interpreter happens to be, is lost in callbacks of compiled
     code, and may crash it. A thread watches too: where compiled code does not come back within three

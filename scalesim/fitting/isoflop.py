@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -241,27 +241,19 @@ FEWEST = 3
 
 
 def _power_law(
-    approach: int,
-    table: RunTable,
-    flops: Any,
-    best: Any,
-    profiles: Any,
-    warnings: list[str],
-    grain: float = 0.0,
+    approach: int, table: RunTable, flops: Any, best: Any, said: list[str], profiles: Any = (), grain: Any = 0
 ) -> IsoFlop:
     flops, best = np.asarray(flops, float), np.asarray(best, float)
     if len(flops) < FEWEST:
         raise InvalidInput(
             f"{len(flops)} budgets have a minimum inside their sizes; {FEWEST} are the least for an "
-            f"exponent. {' '.join(warnings)}"
+            f"exponent. {' '.join(said)}"
         )
     exponent, log_scale = np.polyfit(np.log(flops), np.log(best), 1)
     per, differing = _per_param_token(table)
-    said = (*warnings, *differing)
-    law = float(exponent), float(np.exp(log_scale))
-    return IsoFlop(
-        approach, *law, tuple(profiles), said, flops, best, per_param_token=per, grain=float(grain)
-    )
+    scale, notes = float(np.exp(log_scale)), (*said, *differing)
+    found = IsoFlop(approach, float(exponent), scale, tuple(profiles), notes, flops, best)
+    return replace(found, per_param_token=per, grain=float(grain))
 
 
 def _envelope(table: RunTable, bins: int = 12) -> IsoFlop:
@@ -326,9 +318,8 @@ def _profiles(table: RunTable, degree: int, tolerance: float) -> IsoFlop:
     if few:
         warnings.append(f"{_ranged(few)}: fewer than {degree + 2} sizes, too few for a profile; left out.")
     inner = [p for p in profiles if p.bracketed]
-    return _power_law(
-        2, table, [p.budget for p in inner], [p.best_n_params for p in inner], profiles, warnings
-    )
+    budgets, best = [p.budget for p in inner], [p.best_n_params for p in inner]
+    return _power_law(2, table, budgets, best, warnings, profiles)
 
 
 def _profile(budget: float, n_params: np.ndarray, loss: np.ndarray, degree: int) -> IsoFlopProfile:

@@ -177,6 +177,9 @@ def find_columns(table: Mapping[str, Any], given: Mapping[str, str], name: str) 
             raise InvalidInput(
                 f"column {key}={column}: {column!r}, which is no column of {name}; it has {listed(table)}."
             )
+        other = next((k for k, taken in found.names.items() if taken == column), None)
+        if other is not None:
+            raise InvalidInput(f"column {column!r} is given for both {other} and {key}; one would do.")
         _take(found, table, key, column, 1.0)
     free = [column for column in table if column not in found.names.values()]
     for key in ALIASES:
@@ -198,7 +201,11 @@ def find_columns(table: Mapping[str, Any], given: Mapping[str, str], name: str) 
         elif key == "n_params" and not exact:
             known = {column for column, _ in candidates}
             candidates += [(c, 1.0) for c in free if c not in known and _counts_params(c, table[c])]
-        _choose(found, table, key, exact if _only(exact, candidates, key) else candidates, name)
+        alone = _only(exact, candidates, key)
+        _choose(found, table, key, exact if alone else candidates, name)
+        if alone and key in _ONCE:
+            others = [c for c, s in candidates if c != key and not (s == 1 and _equal(table[c], table[key]))]
+            found.notes += [f"{key} is the column of that name, not {listed(others)}."] if others else []
         if key in ("n_params", "n_tokens", "flops") and key not in found.values:
             _check_logarithms(free, key)
     return found

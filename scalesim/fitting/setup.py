@@ -210,6 +210,12 @@ def _slots(law: Law, fixed: Mapping, bounds: Mapping, priors: Mapping) -> tuple[
     for name in fixed:
         i = resolve(name, at)
         slots[i] = dataclasses.replace(slots[i], free=False)
+    for given, what in ((bounds, "bounds"), (priors, "a prior")):
+        held = next((name for name in given if not slots[resolve(name, at)].free), None)
+        if held is not None:
+            raise InvalidInput(
+                f"{held} is held fixed: {what} for it would do nothing; one of the two would do."
+            )
     for name, (low, high) in bounds.items():
         i = resolve(name, at)
         if not low < high or (slots[i].spec.positive and low <= 0):

@@ -213,9 +213,7 @@ def _slots(law: Law, fixed: Mapping, bounds: Mapping, priors: Mapping) -> tuple[
     for given, what in ((bounds, "bounds"), (priors, "a prior")):
         held = next((name for name in given if not slots[resolve(name, at)].free), None)
         if held is not None:
-            raise InvalidInput(
-                f"{held} is held fixed: {what} for it would do nothing; one of the two would do."
-            )
+            raise InvalidInput(f"{held} is held fixed: {what} for it would do nothing; leave one out.")
     for name, (low, high) in bounds.items():
         i = resolve(name, at)
         if not low < high or (slots[i].spec.positive and low <= 0):

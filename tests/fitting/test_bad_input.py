@@ -157,7 +157,7 @@ def test_options_that_do_nothing_are_refused():
 
 @pytest.mark.parametrize("given", ["bounds", "priors"])
 def test_what_is_held_has_no_bounds_and_no_prior(given):
-    with pytest.raises(ss.InvalidInput, match="E is held fixed: .* for it would do nothing"):
+    with pytest.raises(ss.InvalidInput, match=r"E is held fixed: .* for it would do nothing"):
         ss.fit("power", "paper", fixed={"E": 1.97}, **{given: {"E": (1.5, 2.0)}})
 
 

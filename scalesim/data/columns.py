@@ -205,9 +205,8 @@ def find_columns(table: Mapping[str, Any], given: Mapping[str, str], name: str) 
         _choose(found, table, key, exact if alone else candidates, name)
         if alone and key in _ONCE:
             others = [c for c, s in candidates if c != key and not (s == 1 and _equal(table[c], table[key]))]
-            found.notes += (
-                [f"{key} is the column of that name, not {listed(dict.fromkeys(others))}."] if others else []
-            )
+            if others:
+                found.notes.append(f"{key} is the column of that name, not {listed(dict.fromkeys(others))}.")
         if key in ("n_params", "n_tokens", "flops") and key not in found.values:
             _check_logarithms(free, key)
     return found

@@ -24,7 +24,7 @@ from scalesim.families import FIGURE, HeadRule, ShapeFamily
 from scalesim.laws.base import Law, fields_of
 from scalesim.laws.grouped import Grouped
 from scalesim.numerics.roots import newton_root
-from scalesim.pytree import register, static
+from scalesim.pytree import noted, register, static
 from scalesim.shape import Shape
 from scalesim.types import Num
 from scalesim.workload import TrainingPlan, Workload
@@ -72,6 +72,10 @@ class Query:
     def __post_init__(self) -> None:
         check_number("tolerance", self.tolerance, zero=True)
         object.__setattr__(self, "objective", as_measure(self.objective))
+        measures = [as_measure(c.measure) for c in self.constraints]
+        if any(m is not c.measure for m, c in zip(measures, self.constraints, strict=True)):
+            renewed = map(lambda c, m: dataclasses.replace(c, measure=m), self.constraints, measures)
+            object.__setattr__(self, "constraints", tuple(renewed))
 
     def cost(self, shape: Shape) -> Num:
         """Return the objective of a shape."""
@@ -139,7 +143,7 @@ def law_of(law: Any) -> Law:
             "law must be smooth in the heads, but is a Grouped one, which knows only its own groups. A joint "
             "law such as HeadLaw would do; scalesim.design.exhaustive takes a grouped law over its groups."
         )
-    return found
+    return noted(found)
 
 
 def precisions(law: Law, workload: Workload) -> dict[str, Num]:

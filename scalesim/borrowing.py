@@ -24,6 +24,7 @@ SHARES = (
     "link",
     "rest",
     "cache_share",
+    "apart",
 )
 """Constants between 0 and 1: no kernel beats the data sheet."""
 

@@ -101,6 +101,7 @@ class GemmConstants(_Kernel):
     host_us: Num | None = None
     host_rows_us: Num | None = None
     host_part_us: Num | None = None
+    host_ragged_us: Num | None = None
 
 
 @register
@@ -139,6 +140,11 @@ class DecodeConstants(_Attention):
     unpack: Num = 0.0
     group_tile: Num | None = None
     window_reload: Num | None = None
+    regroup_us: Num | None = None
+    combine_us: Num | None = None
+    parts: Num | None = None
+    part: Num | None = None
+    second_us: Num | None = None
 
 
 @register
@@ -174,6 +180,7 @@ class PrefillConstants(_Attention):
     part_rows: Num | None = None
     prompt_us: Num | None = None
     prompt_rows: Num | None = None
+    apart: Num | None = None
 
 
 @register

@@ -38,6 +38,8 @@ _SHARES = (  # between 0 and 1: no kernel beats the data sheet
     "link",
     "rest",
     "cache_share",
+    "apart",
+    "window_reload",
 )
 
 

@@ -111,12 +111,15 @@ def kernel_seconds(kind: str, table: Table, machine: Machine, constants: Any) ->
     return _FORMS[choose("kind", kind, _FORMS)](table, machine, constants)
 
 
+import os
+_STEEP = float(os.environ.get("STEEP", 24))
+
 def _reached(machine: Machine, c: Any, n_bytes: Any) -> Any:
     """Bytes a second at which a kernel's operands come when it runs over and over."""
     bandwidth = machine.bandwidth(n_bytes)
     if c.cache_mb is None:
         return bandwidth
-    hit = jax.nn.sigmoid(-8 * jnp.log(n_bytes / (1e6 * c.cache_mb)))
+    hit = jax.nn.sigmoid(-_STEEP * jnp.log(n_bytes / (1e6 * c.cache_mb)))
     return bandwidth / (1 - hit * c.cache_share)
 
 
@@ -128,7 +131,7 @@ def _gemm(t: Table, machine: Machine, c: GemmConstants) -> jax.Array:
     held = size * k * n if c.cache_mb is None else size * k * n + _PASSING * (size * m * k + result * m * n)
     bandwidth = _reached(machine, c, held)
     packed = size * k * n * (1 - 1 / m)
-    more = {"packed": packed, "rows": m, "value_bytes": size}
+    more = {"packed": packed, "rows": m, "value_bytes": size, "ragged": 1.0 * (m % 4 != 0)}
     return gemm_time(2 * m * n * k, moved, k, machine.peak, bandwidth, c, **more)
 
 
@@ -155,7 +158,8 @@ def _decode(t: Table, machine: Machine, c: DecodeConstants) -> jax.Array:
     cached = 2 * kv * t["batch"] * t["length"] * t["n_kv_head"] * t["head_dim"]
     bandwidth = _reached(machine, c, cached * t.get("layers", 1))
     windowed = t["window"] < ENDLESS if "window" in t else 0.0
-    bits = {"kv_bytes": kv, "activation_bytes": size, "windowed": 1.0 * windowed}
+    again = bandwidth if c.cache_share is None else machine.bandwidth(0.0) / (1 - c.cache_share)
+    bits = {"kv_bytes": kv, "activation_bytes": size, "windowed": 1.0 * windowed, "reload_bandwidth": again}
     return decode_attention_time(t["batch"], t["length"], *heads, machine.peak, bandwidth, c, **bits)
 
 

@@ -18,6 +18,9 @@ __all__ = ["decode_attention_time", "gemm_time", "p_norm", "prefill_attention_ti
 
 _US = 1e-6
 _PI_BY_LOG_2 = math.pi / math.log(2.0)
+import os
+_ASIDE = float(os.environ.get("ASIDE",8))
+_G=float(os.environ.get("GG",4))
 _LONG = 200.0  # cached tokens beyond which decode kernels split a head's cache over several blocks
 
 
@@ -55,13 +58,16 @@ def _by_head(c: DecodeConstants | PrefillConstants, head_dim: Num) -> Num:
     return factor
 
 
-def _calls(c: GemmConstants, rows: Num, depth: Num) -> Num:
+def _calls(c: GemmConstants, rows: Num, depth: Num, columns: Num, ragged: Num) -> Num:
     """Microseconds of the calls around a product; steps a factor of two wide between kinds of calls."""
     out: Num = c.host_us
     if c.host_rows_us is not None:
         out = out + c.host_rows_us / (1 + jnp.exp(-6 * jnp.log(rows / 24.0)))
     if c.host_part_us is not None:
-        out = out + c.host_part_us / (1 + jnp.exp(6 * jnp.log(depth / 90.0)))
+        narrow = (depth / 90.0) ** -6.0 + (columns / 45.0) ** -6.0
+        out = out + c.host_part_us * narrow / (1 + narrow)
+    if c.host_ragged_us is not None:
+        out = out + c.host_ragged_us * ragged
     return out
 
 
@@ -78,6 +84,7 @@ def gemm_time(
     host: Num = 1.0,
     rows: Num | None = None,
     value_bytes: Num = 2.0,
+    ragged: Num = 0.75,
 ) -> Num:
     """Return the seconds of a matrix product of `flops` that moves `n_bytes`, its inner dimension `depth`.
 
@@ -112,9 +119,13 @@ def gemm_time(
         assert rows is not None
         fixed = fixed + c.quantise_us
         before = (2 + value_bytes) * rows * (depth + c.quantise_width) / (c.quantise * bandwidth)
-    if c.host_us is not None:
-        before = before + host * _US * _calls(c, rows, depth)
-    return launch * fixed * _US + before + p_norm(c.sharpness, *times)
+    time = launch * fixed * _US + before + p_norm(c.sharpness, *times)
+    if c.host_us is None:
+        return time
+    assert rows is not None
+    # The device works while the host calls: what takes longer counts.
+    calls = host * _US * _calls(c, rows, depth, flops / (2 * rows * depth), ragged)
+    return p_norm(_ASIDE, time, calls + 1e-9)
 
 
 def decode_attention_time(
@@ -133,6 +144,7 @@ def decode_attention_time(
     flops: Num | None = None,
     launch: Num = 1.0,
     windowed: Num = 0.0,
+    reload_bandwidth: Num | None = None,
 ) -> Num:
     """Return the seconds of attention of one new token to `length` cached ones, in one layer.
 
@@ -155,23 +167,32 @@ def decode_attention_time(
         windowed: 1 where the layer has a sliding window.
     """
     group = n_head / n_kv_head
-    # A head's cache is read in tiles: what is shorter than one costs as much.
-    values = jnp.sqrt(jnp.square(length * head_dim) + jnp.square(c.tile))
-    values = caches * batch * n_kv_head * values
+    # How far each query head of a windowed layer is computed by itself, and how far in one piece.
+    single: Num = 0.0 if c.window_reload is None else windowed * c.window_reload
+    again = bandwidth if reload_bandwidth is None else reload_bandwidth
+    # A head's cache is read, and computed, in tiles: what is shorter than one costs as much.
+    values = caches * batch * n_kv_head * jnp.sqrt(jnp.square(length * head_dim) + jnp.square(c.tile))
+    tiles = length * head_dim if c.part is None else jnp.sqrt(jnp.square(length * head_dim) + jnp.square(c.part))
     read = kv_bytes * values * (1 + jnp.log(group) / c.group_scale)
-    if c.window_reload is not None:
-        read = read * (1 + windowed * c.window_reload * (group - 1))
     queries = activation_bytes * 2.0 * batch * n_head * head_dim
     memory = (read + c.query_weight * queries) / (c.bandwidth * bandwidth)
-    serial = c.serial_us * _US * length * jnp.exp(-c.serial_exponent * jnp.log(group))
+    memory = memory + kv_bytes * values * single * (group - 1) / (c.bandwidth * again)
+    whole = single + (1 - single) * jnp.exp(-c.serial_exponent * jnp.log(group))
+    serial = c.serial_us * _US * length * (head_dim / 128.0) * whole
     rows = n_head
     if c.group_tile is not None:
         rows = n_kv_head * jnp.sqrt(jnp.square(group) + jnp.square(c.group_tile))
-    work = 4.0 * batch * length * rows * head_dim if flops is None else flops
+        rows = rows * (1 + single * (group - 1))
+    work = 4.0 * batch * tiles * rows if flops is None else flops
     work = work * (1 + c.head_pad / head_dim) + c.unpack * values
     fixed = c.launch_us + c.split_us * length / (length + _LONG)
     if c.window_us is not None:
         fixed = fixed + c.window_us * windowed
+    if c.regroup_us is not None:
+        fixed = fixed + c.regroup_us * (1 - windowed) * (1 - group**-3.0) * (1 - n_kv_head**-3.0)
+    if c.combine_us is not None and c.parts is not None:
+        most = jnp.square(batch * n_kv_head / c.parts) + jnp.square(c.part / (length * head_dim))
+        fixed = fixed + (1 - single) * (c.combine_us / jnp.sqrt(most) + c.second_us / (1 + _G * most * most))
     long = p_norm(c.sharpness, memory, serial, work / (c.compute * peak))
     return launch * fixed * _US + long * _by_head(c, head_dim)
 
@@ -214,10 +235,11 @@ def prefill_attention_time(
         windowed: 1 where the layer has a sliding window.
     """
     group = n_head / n_kv_head
-    rows = jnp.sqrt(jnp.square(new * group) + jnp.square(c.tile_rows))
+    packed = group if c.apart is None else jnp.exp((1 - c.apart) * jnp.log(group))
+    rows = jnp.sqrt(jnp.square(new * packed) + jnp.square(c.tile_rows))
     if c.part_rows is not None:
         rows = rows + c.part_rows
-    work = 4.0 * batch * n_kv_head * rows * (span + c.span_pad) * (head_dim + c.head_pad)
+    work = 4.0 * batch * (n_head / packed) * rows * (span + c.span_pad) * (head_dim + c.head_pad)
     work = work * (1 + c.reload / group) * _by_head(c, head_dim)
     moved = batch * head_dim * (activation_bytes * 2 * new * n_head + kv_bytes * 2 * longest * n_kv_head)
     serial = c.serial_us * _US * longest * jnp.exp(c.serial_exponent * jnp.log(head_dim / 128.0))

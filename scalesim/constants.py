@@ -215,6 +215,7 @@ class ExpertConstants(_Kernel):
     fill_hidden: Num
     rest: Num
     skew: Num
+    skew_growth: Num | None = None
 
 
 @register

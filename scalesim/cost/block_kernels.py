@@ -46,6 +46,24 @@ def visited_experts(tokens: Num, top_k: Num, n_expert: Num) -> Num:
     return n_expert * -jnp.expm1(tokens * missed)
 
 
+def fullest_experts(
+    tokens: Num, top_k: Num, n_expert: Num, c: ExpertConstants, *, devices: Num = 1.0, skew: Num = SKEW
+) -> Num:
+    """Return how many experts are visited on the device that waits for nobody: one at the least.
+
+    Even routing visits as many as there are visits, up to all; skewed routing visits at random a part.
+    """
+    visits = tokens * top_k / n_expert
+    even = n_expert * jnp.exp(-jnp.log1p(jnp.exp(-_FULL * jnp.log(visits))) / _FULL)
+    at_random = visited_experts(tokens, top_k, n_expert * (1 - c.rest * jnp.minimum(skew, 1.0)))
+    share = jnp.minimum(skew, 1.0)
+    visited = (even * (1 - share) + at_random * share) / devices
+    return jnp.exp(jnp.log(visited**4 + (1 - 1 / devices)) / 4)
+
+
+_FULL = 6.0
+
+
 def experts_time(
     tokens: Num,
     d_model: Num,
@@ -83,9 +101,13 @@ def experts_time(
         weight_bytes: bytes a weight.
         launch: share of the fixed times that counts.
     """
-    alive = n_expert * (1 - c.rest * skew)
-    visited = visited_experts(tokens, top_k, alive) / devices
-    visits = tokens * top_k / devices * (1 + c.skew * skew * (1 - 1 / devices))
+    visited = fullest_experts(tokens, top_k, n_expert, c, devices=devices, skew=skew)
+    apart = 1 - 1 / devices
+    growth: Num = apart
+    if c.skew_growth is not None:
+        growth = jnp.expm1(c.skew_growth * jnp.log(devices * 1.0))
+    visits = tokens * top_k / devices * (1 + c.skew * skew * growth)
+    visits = jnp.sqrt(jnp.square(visits) + apart)
     rows = visits + visited * c.tile
     weights = matrices * d_model * d_ff
     work = 2 * weights * rows * (1 + c.fill / d_ff + c.fill_hidden / d_model)

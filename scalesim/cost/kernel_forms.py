@@ -26,6 +26,7 @@ from scalesim.cost.block_kernels import (
     collective_time,
     delta_time,
     experts_time,
+    fullest_experts,
     latent_decode_time,
     latent_prefill_time,
 )
@@ -198,9 +199,10 @@ def _latent_prefill(t: Table, machine: Machine, c: LatentPrefillConstants) -> ja
 
 
 def _experts(t: Table, machine: Machine, c: ExpertConstants) -> jax.Array:
-    weights = machine.value_bytes * t["matrices"] * t["d_model"] * t["d_ff"] * t["n_expert"] / t["devices"]
     more = {name: t[name] for name in ("matrices", "devices", "skew")}
     sizes = (t["tokens"], t["d_model"], t["d_ff"], t["top_k"], t["n_expert"])
+    visited = fullest_experts(t["tokens"], t["top_k"], t["n_expert"], c, devices=t["devices"], skew=t["skew"])
+    weights = machine.value_bytes * t["matrices"] * t["d_model"] * t["d_ff"] * visited
     bandwidth = _reached(machine, c, weights)
     return experts_time(*sizes, machine.peak, bandwidth, c, weight_bytes=machine.value_bytes, **more)
 

@@ -108,7 +108,10 @@ def experts_time(
         growth = jnp.expm1(c.skew_growth * jnp.log(devices * 1.0))
     visits = tokens * top_k / devices * (1 + c.skew * skew * growth)
     visits = jnp.sqrt(jnp.square(visits) + apart)
-    rows = visits + visited * c.tile
+    # Even visits fill their tiles; others leave a part of each expert's last one empty.
+    share = jnp.minimum(skew, 1.0)
+    filled = jnp.sqrt(jnp.square(visits) + jnp.square(visited * c.tile))
+    rows = (1 - share) * filled + share * (visits + visited * c.tile)
     weights = matrices * d_model * d_ff
     work = 2 * weights * rows * (1 + c.fill / d_ff + c.fill_hidden / d_model)
     moved = weight_bytes * weights * visited + 4 * c.inner * visits * (d_model + matrices * d_ff)

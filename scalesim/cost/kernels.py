@@ -235,12 +235,20 @@ def prefill_attention_time(
         windowed: 1 where the layer has a sliding window.
     """
     group = n_head / n_kv_head
-    packed = group if c.apart is None else jnp.exp((1 - c.apart) * jnp.log(group))
-    rows = jnp.sqrt(jnp.square(new * packed) + jnp.square(c.tile_rows))
+    packed, several = group, 1.0
+    if c.apart is not None:
+        # A kernel for prompts computes each query head by itself; a single token is decoded.
+        several = 1 - 1 / jnp.square(new * 1.0)
+        packed = jnp.exp((1 - c.apart * several) * jnp.log(group))
+    rows = jnp.sqrt(jnp.square(new * packed) + jnp.square(c.tile_rows * several))
     if c.part_rows is not None:
-        rows = rows + c.part_rows
-    work = 4.0 * batch * (n_head / packed) * rows * (span + c.span_pad) * (head_dim + c.head_pad)
-    work = work * (1 + c.reload / group) * _by_head(c, head_dim)
+        rows = rows + c.part_rows * several
+    if os.environ.get("PAD"):
+        span = span + c.span_pad * (1 + c.reload / group)
+        work = 4.0 * batch * (n_head / packed) * rows * span * (head_dim + c.head_pad) * _by_head(c, head_dim)
+    else:
+        work = 4.0 * batch * (n_head / packed) * rows * (span + c.span_pad) * (head_dim + c.head_pad)
+        work = work * (1 + c.reload / group) * _by_head(c, head_dim)
     moved = batch * head_dim * (activation_bytes * 2 * new * n_head + kv_bytes * 2 * longest * n_kv_head)
     serial = c.serial_us * _US * longest * jnp.exp(c.serial_exponent * jnp.log(head_dim / 128.0))
     fixed = c.launch_us

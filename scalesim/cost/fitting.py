@@ -132,7 +132,18 @@ _QUANTISED = {
 }
 _CACHED = {"cache_mb": 80.0, "cache_share": 0.5}
 _ATTENTION = {
-    "decode": {"group_tile": 8.0, "window_us": 1.0, "window_reload": 0.01, "wide": 0.1, "odd": 0.1},
+    "decode": {
+        "group_tile": 8.0,
+        "window_us": 1.0,
+        "window_reload": 0.01,
+        "wide": 0.1,
+        "odd": 0.1,
+        "regroup_us": 1.0,
+        "part": 16384.0,
+        "parts": 140.0,
+        "combine_us": 0.1,
+        "second_us": 1.0,
+    },
     "prefill": {
         "part_rows": 20.0,
         "prompt_us": 1.0,
@@ -140,7 +151,11 @@ _ATTENTION = {
         "window_us": 0.3,
         "wide": 0.1,
         "odd": 0.1,
+        "apart": 0.95,
+        "tile_rows": 128.0,
+        "span_pad": 200.0,
     },
+    "experts": {"skew_growth": 0.3},
 }
 
 
@@ -156,7 +171,7 @@ def start_of(kind: str, format: str = "bf16", *, cached: bool = False) -> Any:
     if kind == "gemm" and FORMATS[format].compute != "bf16":
         more |= _QUANTISED
     if kind == "gemm" and format == "fp8_block":
-        more |= {"host_us": 50.0, "host_rows_us": 20.0, "host_part_us": 20.0}
+        more |= {"host_us": 50.0, "host_rows_us": 20.0, "host_part_us": 20.0, "host_ragged_us": 10.0}
     if kind == "all-reduce":
         more |= {"host_us": 20.0}
     if cached and kind_class(kind) != "collective":

@@ -112,15 +112,12 @@ def kernel_seconds(kind: str, table: Table, machine: Machine, constants: Any) ->
     return _FORMS[choose("kind", kind, _FORMS)](table, machine, constants)
 
 
-import os
-_STEEP = float(os.environ.get("STEEP", 24))
-
-def _reached(machine: Machine, c: Any, n_bytes: Any) -> Any:
+def _reached(machine: Machine, c: Any, n_bytes: Any, steepness: float = 8.0) -> Any:
     """Bytes a second at which a kernel's operands come when it runs over and over."""
     bandwidth = machine.bandwidth(n_bytes)
     if c.cache_mb is None:
         return bandwidth
-    hit = jax.nn.sigmoid(-_STEEP * jnp.log(n_bytes / (1e6 * c.cache_mb)))
+    hit = jax.nn.sigmoid(-steepness * jnp.log(n_bytes / (1e6 * c.cache_mb)))
     return bandwidth / (1 - hit * c.cache_share)
 
 
@@ -157,9 +154,10 @@ def _decode(t: Table, machine: Machine, c: DecodeConstants) -> jax.Array:
     heads, size = (t["n_head"], t["n_kv_head"], t["head_dim"]), machine.value_bytes
     kv = machine.kv_bytes or size
     cached = 2 * kv * t["batch"] * t["length"] * t["n_kv_head"] * t["head_dim"]
-    bandwidth = _reached(machine, c, cached * t.get("layers", 1))
+    # What does not fit is read in turn, and nothing of it is found again.
+    bandwidth = _reached(machine, c, cached * t.get("layers", 1), steepness=24.0)
     windowed = t["window"] < ENDLESS if "window" in t else 0.0
-    again = bandwidth if c.cache_share is None else machine.bandwidth(0.0) / (1 - c.cache_share)
+    again = bandwidth if c.cache_share is None else machine.bandwidth(cached) / (1 - c.cache_share)
     bits = {"kv_bytes": kv, "activation_bytes": size, "windowed": 1.0 * windowed, "reload_bandwidth": again}
     return decode_attention_time(t["batch"], t["length"], *heads, machine.peak, bandwidth, c, **bits)
 

@@ -18,9 +18,7 @@ __all__ = ["decode_attention_time", "gemm_time", "p_norm", "prefill_attention_ti
 
 _US = 1e-6
 _PI_BY_LOG_2 = math.pi / math.log(2.0)
-import os
-_ASIDE = float(os.environ.get("ASIDE",8))
-_G=float(os.environ.get("GG",4))
+_ASIDE = 8.0  # exponent of the p-norm of a kernel and the calls beside it
 _LONG = 200.0  # cached tokens beyond which decode kernels split a head's cache over several blocks
 
 
@@ -169,7 +167,9 @@ def decode_attention_time(
     group = n_head / n_kv_head
     # How far each query head of a windowed layer is computed by itself, and how far in one piece.
     single: Num = 0.0 if c.window_reload is None else windowed * c.window_reload
-    again = bandwidth if reload_bandwidth is None else reload_bandwidth
+    again = reload_bandwidth
+    if again is None:
+        again = bandwidth if c.cache_share is None else bandwidth / (1 - c.cache_share)
     # A head's cache is read, and computed, in tiles: what is shorter than one costs as much.
     values = caches * batch * n_kv_head * jnp.sqrt(jnp.square(length * head_dim) + jnp.square(c.tile))
     tiles = length * head_dim if c.part is None else jnp.sqrt(jnp.square(length * head_dim) + jnp.square(c.part))
@@ -192,7 +192,7 @@ def decode_attention_time(
         fixed = fixed + c.regroup_us * (1 - windowed) * (1 - group**-3.0) * (1 - n_kv_head**-3.0)
     if c.combine_us is not None and c.parts is not None:
         most = jnp.square(batch * n_kv_head / c.parts) + jnp.square(c.part / (length * head_dim))
-        fixed = fixed + (1 - single) * (c.combine_us / jnp.sqrt(most) + c.second_us / (1 + _G * most * most))
+        fixed = fixed + (1 - single) * (c.combine_us / jnp.sqrt(most) + c.second_us / (1 + 4 * most * most))
     long = p_norm(c.sharpness, memory, serial, work / (c.compute * peak))
     return launch * fixed * _US + long * _by_head(c, head_dim)
 
@@ -235,20 +235,15 @@ def prefill_attention_time(
         windowed: 1 where the layer has a sliding window.
     """
     group = n_head / n_kv_head
-    packed, several = group, 1.0
+    packed = group
     if c.apart is not None:
-        # A kernel for prompts computes each query head by itself; a single token is decoded.
-        several = 1 - 1 / jnp.square(new * 1.0)
-        packed = jnp.exp((1 - c.apart * several) * jnp.log(group))
-    rows = jnp.sqrt(jnp.square(new * packed) + jnp.square(c.tile_rows * several))
+        # Kernels for prompts compute each query head by itself; a single token is decoded, heads together.
+        packed = jnp.exp((1 - c.apart * (1 - 1 / jnp.square(new * 1.0))) * jnp.log(group))
+    rows = jnp.sqrt(jnp.square(new * packed) + jnp.square(c.tile_rows))
     if c.part_rows is not None:
-        rows = rows + c.part_rows * several
-    if os.environ.get("PAD"):
-        span = span + c.span_pad * (1 + c.reload / group)
-        work = 4.0 * batch * (n_head / packed) * rows * span * (head_dim + c.head_pad) * _by_head(c, head_dim)
-    else:
-        work = 4.0 * batch * (n_head / packed) * rows * (span + c.span_pad) * (head_dim + c.head_pad)
-        work = work * (1 + c.reload / group) * _by_head(c, head_dim)
+        rows = rows + c.part_rows
+    padded = span + c.span_pad * (1 + c.reload / group)
+    work = 4.0 * batch * (n_head / packed) * rows * padded * (head_dim + c.head_pad) * _by_head(c, head_dim)
     moved = batch * head_dim * (activation_bytes * 2 * new * n_head + kv_bytes * 2 * longest * n_kv_head)
     serial = c.serial_us * _US * longest * jnp.exp(c.serial_exponent * jnp.log(head_dim / 128.0))
     fixed = c.launch_us

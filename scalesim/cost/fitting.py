@@ -130,7 +130,6 @@ _QUANTISED = {
     "serial_ns": 1.0,
     "serial_rows": 32.0,
 }
-_CACHED = {"cache_mb": 80.0, "cache_share": 0.5}
 _ATTENTION = {
     "decode": {
         "group_tile": 8.0,
@@ -159,12 +158,12 @@ _ATTENTION = {
 }
 
 
-def start_of(kind: str, format: str = "bf16", *, cached: bool = False) -> Any:
+def start_of(kind: str, format: str = "bf16", *, last_cache_mb: float | None = None) -> Any:
     """Return where the fit of an engine's kernels of a kind and format starts, every optional part stated.
 
     Args:
         kind, format: as in `kernel_seconds` and `KernelRows`.
-        cached: with a last cache that the kernels' operands may come from.
+        last_cache_mb: size of a last cache that the kernels' operands may come from (None: there is none).
     """
     start = STARTS[kind_class(kind)]
     more: dict[str, float] = dict(_ATTENTION.get(kind, {}))
@@ -174,8 +173,8 @@ def start_of(kind: str, format: str = "bf16", *, cached: bool = False) -> Any:
         more |= {"host_us": 50.0, "host_rows_us": 20.0, "host_part_us": 20.0, "host_ragged_us": 10.0}
     if kind == "all-reduce":
         more |= {"host_us": 20.0}
-    if cached and kind_class(kind) != "collective":
-        more |= _CACHED
+    if last_cache_mb is not None and kind_class(kind) != "collective":
+        more |= {"cache_mb": last_cache_mb, "cache_share": 0.4}
     return replace(start, **more)
 
 

@@ -172,7 +172,9 @@ def decode_attention_time(
         again = bandwidth if c.cache_share is None else bandwidth / (1 - c.cache_share)
     # A head's cache is read, and computed, in tiles: what is shorter than one costs as much.
     values = caches * batch * n_kv_head * jnp.sqrt(jnp.square(length * head_dim) + jnp.square(c.tile))
-    tiles = length * head_dim if c.part is None else jnp.sqrt(jnp.square(length * head_dim) + jnp.square(c.part))
+    tiles = (
+        length * head_dim if c.part is None else jnp.sqrt(jnp.square(length * head_dim) + jnp.square(c.part))
+    )
     read = kv_bytes * values * (1 + jnp.log(group) / c.group_scale)
     queries = activation_bytes * 2.0 * batch * n_head * head_dim
     memory = (read + c.query_weight * queries) / (c.bandwidth * bandwidth)

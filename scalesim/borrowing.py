@@ -73,7 +73,7 @@ def distance(a: Sheet, b: Sheet, kind: str = "") -> float:
         math.log2(a.bf16_tflops / a.bandwidth_gbs * b.bandwidth_gbs / b.bf16_tflops),
         math.log2(a.bandwidth_gbs / b.bandwidth_gbs),
     ]
-    if a.interconnect_gbs and b.interconnect_gbs:
+    if kind in ("", "collective") and a.interconnect_gbs and b.interconnect_gbs:
         parts.append(math.log2(a.interconnect_gbs / b.interconnect_gbs) / 2)
     for (one, other), size in ((kernels, 2.0), ((a.memory, b.memory), 1.0)):
         parts.append(size * (one != other and bool(one and other)))

@@ -129,7 +129,7 @@ def _gemm(t: Table, machine: Machine, c: GemmConstants) -> jax.Array:
     held = size * k * n if c.cache_mb is None else size * k * n + _PASSING * (size * m * k + result * m * n)
     bandwidth = _reached(machine, c, held)
     packed = size * k * n * (1 - 1 / m)
-    more = {"packed": packed, "rows": m, "value_bytes": size, "ragged": 1.0 * (m % 4 != 0)}
+    more = {"packed": packed, "rows": m, "value_bytes": size, "ragged": 1.0 * (jnp.round(m) % 4 != 0)}
     return gemm_time(2 * m * n * k, moved, k, machine.peak, bandwidth, c, **more)
 
 

@@ -61,7 +61,9 @@ def distance(a: Sheet, b: Sheet, kind: str = "") -> float:
 
     sqrt(log2(ratio)^2 + log2(bandwidth)^2 + log2(interconnect)^2 / 4 + others) of the quotients of the two,
     with ratio the compute a byte of bandwidth; another generation, for which kernels are written anew, counts
-    as two doublings, another kind of memory as one; what one of them does not state is left out.
+    as two doublings, another kind of memory as one; what one of them does not state is left out. For kernels
+    of one kind the interconnect counts in messages alone, and of attention two generations that one kernel
+    serves are one.
 
     >>> distance(Sheet(989.4, 3350, 450), Sheet(989.4, 3350, 450))
     0.0
@@ -105,7 +107,8 @@ def borrow(
 
     A constant is the weighted mean of the measured ones (`weights_of`) in its logarithm (its logit, where it
     is a share), over the accelerators that have one for that kind and format. Shares of peaks and fixed times
-    carry; what differs is left to the error that leaving out each measured accelerator shows.
+    carry; of the last cache its size by the data sheets, and its speed beside that of the compute units. What
+    differs is left to the error that leaving out each measured accelerator shows.
 
     Args:
         sheet: of the accelerator.

@@ -1,10 +1,11 @@
 """Constants moved to a few measured kernels: towards what the rows say, no further than they bear out.
 
-A constant has, before the rows are seen, a normal density about where it stands, of standard deviation s in
-its logarithm (its logit, where it is a share). A row's log(measured / predicted) has Student's t density, its
-scale that of the stated interval: forms miss some kernels by far. Which s is right the rows say themselves:
-for each of a few the constants that are most likely are found, and the means of these, weighted by the
-evidence (Laplace's approximation of the rows' probability under s, times that of s), are the answer. Where
+Constants have, before the rows are seen, a normal density about where they stand, in their logarithms (their
+logits, where they are shares). Its covariance is s^2 times what the accelerators that were measured show:
+half of it each constant by itself, half all of them together, along the differences of those from here. A
+row's log(measured / predicted) has Student's t density, its scale that of the stated interval: forms miss
+some kernels by far. Which s is right the rows say themselves: for each of a few the constants that are most
+likely are found, and the means of these, weighted by the evidence (Laplace's approximation of the rows' probability under s, times that of s), are the answer. Where
 rows lie as predicted, small s have the weight and hardly anything moves.
 
 Lange, Little, Taylor 1989, J. Am. Stat. Assoc. 84:881 (Student's t); MacKay 1992, Neural Comp. 4:415.
@@ -58,12 +59,15 @@ def adjuster(
 ) -> Callable[[Table, np.ndarray], tuple[Any, float, float]]:
     """Return `adjust_kernel` of a table and its noise: one compiled program for tables of one length."""
     names = [f.name for f in fields(start) if getattr(start, f.name) not in (None, 0)]
-    origin = _encoded(start, names)
+    origin = jnp.asarray(_encoded(start, names))
     # How constants differ between accelerators: each by itself, and all together from one to another.
-    away = np.reshape([_encoded(c, names, start) - origin for c in cards], (len(cards), len(names)))
+    away = np.reshape(
+        [_encoded(c, names, start) - _encoded(start, names) for c in cards], (len(cards), len(names))
+    )
     single = np.sqrt(_LEAST**2 + np.mean(away**2, axis=0)) if len(cards) else np.ones(len(names))
     mixed = np.sqrt(0.5 / max(len(cards), 1)) * away
-    spread = jnp.concatenate([np.diag(np.sqrt(0.5) * single), mixed]) if len(cards) else np.diag(single)
+    both = np.concatenate([np.diag(np.sqrt(0.5) * single), mixed]) if len(cards) else np.diag(single)
+    spread = jnp.asarray(both)
 
     def build(x: jax.Array) -> Any:
         return replace(start, **{name: decode_constant(name, x[i]) for i, name in enumerate(names)})
@@ -99,8 +103,8 @@ def adjuster(
 
 def _encoded(constants: Any, names: Sequence[str], other: Any = None) -> np.ndarray:
     """Constants where they are searched for, those that are absent as in others."""
-    stated = [getattr(constants, name) or getattr(other, name, None) for name in names]
-    return np.asarray([encode_constant(n, float(v)) for n, v in zip(names, stated, strict=True)])
+    stated = [float(getattr(constants, name) or getattr(other, name)) for name in names]
+    return np.asarray([encode_constant(name, value) for name, value in zip(names, stated, strict=True)])
 
 
 def _posterior(

@@ -90,6 +90,7 @@ def gemm_time(
     (bytes + packing packed + latency_bytes) / (share bandwidth), serial k m / (m + serial_rows) ||_p
     + quantise_us + (2 + value_bytes) m (k + quantise_width) / (quantise bandwidth), with k the depth; the
     last two and `serial` where the constants state them: a format that activations are rounded to first.
+    Where calls are stated too, || t, host calls ||_8: the device works while the host calls.
 
     Args:
         flops: 2 m n k.
@@ -103,6 +104,7 @@ def gemm_time(
         host: share of the calls' time that counts.
         rows: m; needed where the constants have a serial part or round activations.
         value_bytes: bytes a value of the format that activations are rounded to.
+        ragged: share of products whose rows are no multiple of four.
     """
     compute = flops * (1 + c.fill / depth) / (c.compute * peak)
     memory = (n_bytes + c.packing * packed + c.latency_bytes) / (c.bandwidth * bandwidth)
@@ -147,10 +149,13 @@ def decode_attention_time(
     """Return the seconds of attention of one new token to `length` cached ones, in one layer.
 
     The cache is read once whatever n_head is, but the bandwidth reached falls with the group size
-    g = n_head / n_kv_head: t = launch + split T / (T + 200) + window_us + by_head || bytes
-    (1 + log(g) / group_scale) (1 + window_reload (g - 1)) / (share bandwidth), serial T g^-serial_exponent,
+    g = n_head / n_kv_head: t = launch + split T / (T + 200) + window_us + regroup + joining + by_head ||
+    bytes (1 + log(g) / group_scale) / (share bandwidth), serial T (head_dim / 128) g^-serial_exponent,
     (flops (1 + head_pad / head_dim) + unpack values) / (compute peak) ||_p, with
-    by_head = 1 + wide log(1 + (head_dim / 256)^4) + odd sin^2(pi log2 head_dim).
+    by_head = 1 + wide log(1 + (head_dim / 256)^4) + odd sin^2(pi log2 head_dim),
+    regroup = regroup_us (1 - g^-3) (1 - n_kv_head^-3), joining = combine_us S + second_us S^4 / (S^4 + 4) and
+    S^-2 = (batch n_kv_head / parts)^2 + (part / (T head_dim))^2 the parts of one cache. A windowed layer is
+    not joined or regrouped to the degree w = window_reload: its bytes and FLOPs grow by w (g - 1).
 
     Args:
         batch: sequences.
@@ -160,9 +165,10 @@ def decode_attention_time(
         c: the measured constants, of the cache's format.
         kv_bytes, activation_bytes: bytes a value.
         caches: values read per KV head, token and unit of head_dim: 2 for K and V, 1 for a latent cache.
-        flops: 4 batch T n_kv_head sqrt(g^2 + group_tile^2) head_dim unless given.
+        flops: 4 batch n_kv_head sqrt(g^2 + group_tile^2) sqrt((T head_dim)^2 + part^2) unless given.
         launch: share of the fixed times that counts.
         windowed: 1 where the layer has a sliding window.
+        reload_bandwidth: bytes/s at which a cache comes again (bandwidth, or the last cache's, if left out).
     """
     group = n_head / n_kv_head
     # How far each query head of a windowed layer is computed by itself, and how far in one piece.
@@ -172,9 +178,9 @@ def decode_attention_time(
         again = bandwidth if c.cache_share is None else bandwidth / (1 - c.cache_share)
     # A head's cache is read, and computed, in tiles: what is shorter than one costs as much.
     values = caches * batch * n_kv_head * jnp.sqrt(jnp.square(length * head_dim) + jnp.square(c.tile))
-    tiles = (
-        length * head_dim if c.part is None else jnp.sqrt(jnp.square(length * head_dim) + jnp.square(c.part))
-    )
+    tiles = length * head_dim
+    if c.part is not None:
+        tiles = jnp.sqrt(jnp.square(tiles) + jnp.square(c.part))
     read = kv_bytes * values * (1 + jnp.log(group) / c.group_scale)
     queries = activation_bytes * 2.0 * batch * n_head * head_dim
     memory = (read + c.query_weight * queries) / (c.bandwidth * bandwidth)
@@ -192,7 +198,7 @@ def decode_attention_time(
         fixed = fixed + c.window_us * windowed
     if c.regroup_us is not None:
         fixed = fixed + c.regroup_us * (1 - windowed) * (1 - group**-3.0) * (1 - n_kv_head**-3.0)
-    if c.combine_us is not None and c.parts is not None:
+    if c.combine_us is not None and c.second_us is not None and c.parts is not None and c.part is not None:
         most = jnp.square(batch * n_kv_head / c.parts) + jnp.square(c.part / (length * head_dim))
         fixed = fixed + (1 - single) * (c.combine_us / jnp.sqrt(most) + c.second_us / (1 + 4 * most * most))
     long = p_norm(c.sharpness, memory, serial, work / (c.compute * peak))
@@ -218,10 +224,10 @@ def prefill_attention_time(
 ) -> Num:
     """Return the seconds of attention of `new` tokens a sequence, in one layer.
 
-    t = launch + prompt_us n / (n + prompt_rows) + window_us + || 4 batch rows (span + span_pad) (head_dim +
-    head_pad) (1 + reload / g) by_head / (compute peak), bytes / (share bandwidth),
-    serial longest (head_dim / 128)^serial_exponent ||_p, with
-    rows = n_kv_head (sqrt((g new)^2 + tile_rows^2) + part_rows), g = n_head / n_kv_head and
+    t = launch + prompt_us n / (n + prompt_rows) + window_us + || 4 batch rows (span + span_pad
+    (1 + reload / g)) (head_dim + head_pad) by_head / (compute peak), bytes / (share bandwidth),
+    serial longest (head_dim / 128)^serial_exponent ||_p, with g = n_head / n_kv_head,
+    rows = n_head / q (sqrt((q new)^2 + tile_rows^2) + part_rows), q = g^(1 - apart (1 - new^-2)) and
     by_head = 1 + wide log(1 + (head_dim / 256)^4) + odd sin^2(pi log2 head_dim).
 
     Args:

@@ -5,8 +5,9 @@ logits, where they are shares). Its covariance is s^2 times what the accelerator
 half of it each constant by itself, half all of them together, along the differences of those from here. A
 row's log(measured / predicted) has Student's t density, its scale that of the stated interval: forms miss
 some kernels by far. Which s is right the rows say themselves: for each of a few the constants that are most
-likely are found, and the means of these, weighted by the evidence (Laplace's approximation of the rows' probability under s, times that of s), are the answer. Where
-rows lie as predicted, small s have the weight and hardly anything moves.
+likely are found, and the means of these, weighted by the evidence (Laplace's approximation of the rows'
+probability under s, times that of s), are the answer. Where rows lie as predicted, small s have the weight
+and hardly anything moves.
 
 Lange, Little, Taylor 1989, J. Am. Stat. Assoc. 84:881 (Student's t); MacKay 1992, Neural Comp. 4:415.
 """

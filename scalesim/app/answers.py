@@ -155,6 +155,7 @@ def at_context(found: Answer, context: float) -> dict[str, Any] | None:
         "saved": best.saved.value,
         "low": min(best.saved.low, best.saved.value),
         "high": max(best.saved.high, best.saved.value),
+        **({} if best.saved.between is None else {"between": list(best.saved.between)}),
     }
 
 

@@ -250,7 +250,7 @@ def sure_figure(found: Answer) -> str:
             )
     parts.append(f"<h3>How good they are</h3><table class='sure'>{''.join(rows)}</table>")
     shown = [("outer", "90% of all samples of the laws")]
-    if best.loss.between is not None:
+    if any(value.between is not None for value in (best.loss, *found.savings.values())):
         shown.append(("inner", "from form to form of the law"))
     parts.append(_legend(shown))
     if found.regret:

@@ -42,10 +42,15 @@ def searched(view: View) -> Answer:
     at_loss = (found.baseline_at_target or found.baseline).objective
     low, high = found.loss_interval or (found.best.loss, found.best.loss)
 
+    def interval_of(name: str, value: float) -> Value:
+        ends = _around(value, spread.interval(spread.savings[name]))
+        between = spread.between_forms(name)
+        return Value(value, *ends, between=None if between is None else _around(value, between))
+
     def column(name: str, title: str, shape: ss.Shape, cost: float, loss: float) -> Column:
         own = name == "own"
         saved = 1 - cost / at_loss
-        ends = spread.interval(spread.savings["objective"]) if name == "best" else (saved, saved)
+        saving = interval_of("objective", saved) if name == "best" else Value(saved, saved, saved)
         return Column(
             name=name,
             title=title,
@@ -59,7 +64,7 @@ def searched(view: View) -> Answer:
             loss=Value(loss, low + loss - found.best.loss, high + loss - found.best.loss),
             loss_unit="nats",
             compute=None,
-            saved=None if own else Value(saved, min(saved, ends[0]), max(saved, ends[1])),
+            saved=None if own else saving,
             shape=shape,
             parallel=ss.Parallel(),
             job=job,
@@ -71,9 +76,8 @@ def searched(view: View) -> Answer:
     shape = _whole(found.designs.at(np.asarray(safest)).shape)
     sure = column("safest", "Safest", shape, float(np.asarray(found.designs.cost)[safest]), found.best.loss)
     savings = {
-        measure.label if name == "objective" else name: Value(value, *_around(value, spread.interval(drawn)))
-        for name, drawn in spread.savings.items()
-        for value in (found.savings_at_equal_loss[name],)
+        measure.label if name == "objective" else name: interval_of(name, found.savings_at_equal_loss[name])
+        for name in spread.savings
     }
     order = sorted(reached, key=lambda i: spread.excess[i])[:12]
     assert best.saved is not None

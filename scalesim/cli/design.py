@@ -249,6 +249,7 @@ def _fitted(runs: str) -> Any:
 def _report(law: Any, answers: list[tuple[Design, ...]], options: Options) -> None:
     """Print the answers, one tuple of designs (a lattice each) to a question, and draw them if asked."""
     from scalesim.design import distribution, sensitivity
+    from scalesim.report.console import print_remarks
     from scalesim.report.design_figure import draw_designs
     from scalesim.report.design_table import design_json, print_designs, print_sensitivity
     from scalesim.report.figure import save
@@ -281,7 +282,7 @@ def _report(law: Any, answers: list[tuple[Design, ...]], options: Options) -> No
         print_designs(answer, baseline=options.baseline)
     for design in found:
         if id(design) in spreads:
-            print(f"• {design.lattice.name} lattice: {spreads[id(design)].text()}")
+            print_remarks([f"{design.lattice.name} lattice: {spreads[id(design)].text()}"])
         if id(design) in moves:
             print_sensitivity(moves[id(design)])
     for path in drawn:

@@ -14,11 +14,11 @@ import optax
 
 from scalesim.cost.measure import PLAN, AtMost
 from scalesim.cost.paper import FIGURE_2
-from scalesim.design.design import Candidate, Design, candidate, plain_candidates
+from scalesim.design.design import Candidate, Design, candidates, plain_candidates
 from scalesim.design.evidence import extrapolation, extrapolation_text, loss_intervals
 from scalesim.design.feasibility import searchable
 from scalesim.design.lattice import Lattice, buildable
-from scalesim.design.problem import FreeVariables, Problem, Query, law_of, stack_queries
+from scalesim.design.problem import NOTHING_FREE, FreeVariables, Problem, Query, law_of, stack_queries
 from scalesim.design.relaxation import DesignSet, Solved, Solver
 from scalesim.design.space import DesignSpace
 from scalesim.errors import InvalidInput, Unreachable, check_kind, check_number
@@ -196,17 +196,16 @@ def _solved(
 
     def reported(query: Query, solved: Solved) -> dict[str, Candidate]:
         best = solved.designs.at(solved.designs.cost.argmin())
-        found = {"best": candidate(problem, query, best.shape, best.free)}
+        found = {"best": (best.shape, best.free)}
         if solved.relaxed is not None:
-            loose = solved.relaxed.designs
-            found["relaxed"] = candidate(problem, query, loose.shape, loose.free)
+            found["relaxed"] = (solved.relaxed.designs.shape, solved.relaxed.designs.free)
         if given is not None:
-            found["baseline"] = candidate(problem, query, given)
+            found["baseline"] = (given, NOTHING_FREE)
         if rule is not None:
             ruled = problem.ruled(query, rule)
-            found["baseline_at_target"] = candidate(problem, query, ruled)
-            found["baseline"] = candidate(problem, query, problem.family.whole(ruled, rule))
-        return found
+            found["baseline_at_target"] = (ruled, NOTHING_FREE)
+            found["baseline"] = (problem.family.whole(ruled, rule), NOTHING_FREE)
+        return candidates(problem, query, found)
 
     return solved, jax.vmap(reported)(queries, solved)
 

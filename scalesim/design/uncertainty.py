@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from scalesim.errors import InvalidInput, Unreachable
 from scalesim.faces import Face, Shown
 from scalesim.fitting.predict import extrapolation_error, normal_draws
 from scalesim.fitting.result import Fit
+from scalesim.laws.attention import Mixture
 from scalesim.laws.base import Law, fields_of
 from scalesim.laws.terms import Constant
 from scalesim.programs import always, kept_jit
@@ -60,6 +61,9 @@ class Distribution(Shown):
         level: of the intervals.
         tail: the share of laws that an interval leaves out on either side (see `Bootstrap.tail`).
         out_of_reach: the share of laws under which no configuration reaches the loss; they are left out.
+        forms: of a `Mixture`, what its members are called: the laws above are samples of the whole mixture.
+        savings_by_form: what the chosen configuration saves under each member alone, at its best fit,
+            {"memory": (len(forms),), ...}; NaN where it cannot be brought to the loss.
     """
 
     query: Query
@@ -78,6 +82,8 @@ class Distribution(Shown):
     level: float
     tail: float
     out_of_reach: float = 0.0
+    forms: tuple[str, ...] = ()
+    savings_by_form: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def heads(self) -> np.ndarray:
@@ -88,6 +94,12 @@ class Distribution(Shown):
         """Return the expanded percentile interval of some values over the laws."""
         low, high = np.quantile(values, [self.tail, 1 - self.tail])
         return float(low), float(high)
+
+    def between_forms(self, name: str = "objective") -> tuple[float, float] | None:
+        """Return the least and the most that a saving is from form to form of the law, if it has forms."""
+        values = self.savings_by_form.get(name, np.empty(0))
+        values = values[np.isfinite(values)]
+        return (float(values.min()), float(values.max())) if len(values) else None
 
     @property
     def best_in_expectation(self) -> Named:
@@ -143,6 +155,7 @@ class Distribution(Shown):
             "ranges": self.ranges(),
             "n_params_interval": self.interval(self.n_params),
             "savings_intervals": {name: self.interval(values) for name, values in self.savings.items()},
+            "savings_between_forms": {name: self.between_forms(name) for name in self.savings_by_form},
             "in_words": self.text(),
         }
 
@@ -187,9 +200,9 @@ class Distribution(Shown):
         if near > 1:
             among = f" of the {len(self.regret)} that are the best under some" if whole else ""
             text += f"; {near} configurations{among} are within 1% of it: the data cannot tell them apart"
-        text += (
-            f". It saves {100 * low:.1f}% to {100 * high:.1f}% of the objective ({100 * self.level:.0f}%)."
-        )
+        text += f". It saves {_percents((low, high))} of the objective ({100 * self.level:.0f}%)."
+        if between := self.between_forms():
+            text += f" From form to form of the law, each at its best fit: {_percents(between)}."
         if whole:
             spans = [f"{name} {_span(*ends)}" for name, ends in self.ranges().items()]
             text += f" The best designs ({100 * self.level:.0f}%): {', '.join(spans)}."
@@ -200,6 +213,10 @@ class Distribution(Shown):
 
 def _plain(value: float) -> float:
     return int(value) if float(value).is_integer() else float(value)
+
+
+def _percents(ends: tuple[float, float]) -> str:
+    return f"{100 * ends[0]:.1f}% to {100 * ends[1]:.1f}%"
 
 
 def _span(low: float, high: float) -> str:
@@ -241,15 +258,21 @@ def distribution(
         )
     with jax.enable_x64(True):
         laws = jax.tree.map(np.asarray, fit.resamples.laws(design.problem.law, resamples))
-        problem, laws = _beyond_the_runs(fit, design, laws)
+        count, forms = len(jax.tree.leaves(laws)[0]), _alone(design.problem.law)
+        if forms is not None:
+            laws = jax.tree.map(lambda a, b: np.concatenate([a, b]), laws, forms)
+        problem, laws = _beyond_the_runs(fit, design, laws, count)
         query = jax.tree.map(lambda leaf: np.asarray(leaf, float), design.query)
         gradient = design.relaxed is not None
         asked = design.lattice.under(problem, query, laws, design.shape, design.rule, gradient)
         designs, baseline = jax.device_get((asked.designs, asked.baseline))
         asked = replace(asked, designs=designs, baseline=baseline)
-        costs = asked.designs.cost
-        savings = _savings(query, asked, design)
-        n_params = np.broadcast_to(count_params(asked.designs.shape, "paper"), costs.shape)
+        costs = asked.designs.cost[:count]
+        saved = _savings(query, asked, design)
+        savings = {name: values[:count] for name, values in saved.items()}
+        n_params = np.broadcast_to(count_params(asked.designs.shape, "paper"), asked.designs.cost.shape)[
+            :count
+        ]
     # Under a law whose floor is above the target nothing reaches it, and there is nothing to compare.
     reached = np.isfinite(costs.min(axis=1))
     if not reached.any():
@@ -287,11 +310,22 @@ def distribution(
         level=level,
         tail=fit.resamples.tail(level),
         out_of_reach=float(1 - reached.mean()),
+        forms=() if forms is None else forms.names,
+        savings_by_form={} if forms is None else _by_form(saved, asked, count),
     )
 
 
-def _beyond_the_runs(fit: Fit, design: Design, laws: Law) -> tuple[Problem, Law]:
-    """Give each law the error that the design's distance beyond the runs adds, as predictions have it."""
+def _alone(law: Law) -> Mixture | None:
+    return law.alone() if isinstance(law, Mixture) and np.ndim(law.weights) == 1 else None
+
+
+def _by_form(saved: dict[str, np.ndarray], asked: Compared, count: int) -> dict[str, np.ndarray]:
+    met = np.isfinite(asked.designs.cost[count:, asked.chosen])
+    return {name: np.where(met, values[count:, asked.chosen], np.nan) for name, values in saved.items()}
+
+
+def _beyond_the_runs(fit: Fit, design: Design, laws: Law, count: int) -> tuple[Problem, Law]:
+    """Give the first `count` laws the error that distance beyond the runs adds, as predictions have it."""
     problem, best = design.problem, design.best
     bits = precisions(problem.law, design.query.workload)
     if "kv_bits" in bits:
@@ -301,8 +335,8 @@ def _beyond_the_runs(fit: Fit, design: Design, laws: Law) -> tuple[Problem, Law]
     error = float(np.nan_to_num(extrapolation_error(fit, {k: np.float64(v) for k, v in x.items()})))
     if not error:
         return problem, laws
-    count = len(jax.tree.leaves(laws)[0])
-    factor = np.exp(error * normal_draws(count))
+    factor = np.ones(len(jax.tree.leaves(laws)[0]))
+    factor[:count] = np.exp(error * normal_draws(count))
     return problem.under(problem.law * Constant(E=1.0)), laws * Constant(E=factor)
 
 

@@ -11,10 +11,11 @@ import numpy as np
 
 from scalesim.fitting.coordinates import slots_of
 from scalesim.fitting.problem import FitProblem
+from scalesim.fitting.refit import is_long
 from scalesim.fitting.setup import Setup
 from scalesim.laws.attention import Mixture
 from scalesim.numerics.least_squares import influence
-from scalesim.programs import always, kept_jit
+from scalesim.programs import kept_jit
 
 __all__ = ["diagnose", "identification", "local"]
 
@@ -24,7 +25,7 @@ OPEN = 1e-12
 """An eigenvalue of the scaled curvature below this, relative to the largest, is no curvature at all."""
 
 
-@partial(kept_jit, heavy=always)
+@partial(kept_jit, heavy=lambda problem, z: is_long(problem, len(z)))
 def local(problem: FitProblem, z: jax.Array) -> tuple[Any, ...]:
     """Return J (rows, p), the influence of each row, d coefficients / d z, and the predicted losses."""
 
@@ -51,7 +52,7 @@ def diagnose(
     tolerance: float,
 ) -> dict[str, Any]:
     """Return the fields of a `Fit` that follow from the curvature at its optimum."""
-    jacobian, pull, to_free, predicted = map(np.asarray, local(setup.problem, jnp.asarray(z)))
+    jacobian, pull, to_free, predicted = map(np.asarray, local(setup.problem, np.asarray(z)))
     rms = float("nan")
     if setup.points is not None:
         runs = setup.runs

@@ -17,14 +17,14 @@ from scalesim.fitting.coordinates import coefficients
 from scalesim.fitting.diagnosis import diagnose, local
 from scalesim.fitting.noise import Noise
 from scalesim.fitting.problem import FitProblem
-from scalesim.fitting.refit import LANES, Replicas, run, seeds
+from scalesim.fitting.refit import LANES, Replicas, ahead, is_long, run, seeds
 from scalesim.fitting.result import Fit, LocalOptimum, Origin
 from scalesim.fitting.setup import EvidenceLike, LawLike, Setup, prepare
 from scalesim.fitting.starts import ANNEAL, given_starts, project, start_pool
 from scalesim.laws.base import Law
 from scalesim.numerics.descent import curvature, descend, newton
 from scalesim.numerics.least_squares import March
-from scalesim.programs import always, kept_jit
+from scalesim.programs import kept_jit
 from scalesim.schema import whole
 
 if TYPE_CHECKING:
@@ -210,39 +210,23 @@ def _revived(setup: Setup, replicas: Replicas, ends: March, chunk: int = 256) ->
     return ends
 
 
-@partial(kept_jit, heavy=always)
+@partial(kept_jit, heavy=lambda problem, pool: is_long(problem, len(pool)))
 def _projected(problem: FitProblem, pool: jax.Array) -> jax.Array:
     return project(problem, pool)[0]
 
 
-_SEEN: set[Any] = set()
-
-
 def _compile_ahead(setup: Setup, replicas: Replicas) -> list[Thread]:
     """Compile the later programs of a first fit beside its first one: compiling is most of the wait."""
-    shapes = tuple((np.shape(leaf), np.asarray(leaf).dtype) for leaf in replicas.leaves)
-    key = (replicas.tree, shapes)
-    if key in _SEEN:
-        return []
-    _SEEN.add(key)
     some = np.zeros((POLISH + 1, setup.layout.size))
 
     def later() -> None:
-        with jax.enable_x64(True):
-            _curvature(setup.problem, some, np.ones(len(some), bool))
-            local(setup.problem, some[0])
+        _curvature(setup.problem, some, np.ones(len(some), bool))
+        local(setup.problem, some[0])
 
-    def sooner() -> None:
-        with jax.enable_x64(True):
-            run(replicas, some, np.zeros(len(some), int), 0, 0)
-
-    threads = [Thread(target=work, daemon=True) for work in (sooner, later)]
-    for thread in threads:
-        thread.start()
-    return threads
+    return ahead(replicas, lambda: run(replicas, some, np.zeros(len(some), int), 0, 0), later)
 
 
-@partial(kept_jit, heavy=always)
+@partial(kept_jit, heavy=lambda problem, z, busy: is_long(problem, len(z)))
 def _curvature(problem: FitProblem, z: jax.Array, busy: jax.Array) -> tuple[jax.Array, ...]:
     """Return the objective, its gradient and its Hessian at each of z; of long tables, where it is busy."""
     at = partial(curvature, problem.objective)

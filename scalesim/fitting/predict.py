@@ -15,7 +15,7 @@ from scalesim.errors import InvalidInput
 from scalesim.faces import Face, Shown
 from scalesim.fitting.diagnosis import identification
 from scalesim.fitting.evidence import padded_rows
-from scalesim.fitting.result import Fit
+from scalesim.fitting.result import Fit, loss_of
 from scalesim.laws.base import FIELDS, Law
 from scalesim.laws.grouped import GROUP
 from scalesim.programs import kept_jit
@@ -121,7 +121,7 @@ def predict(fit: Fit, x: Mapping[str, ArrayLike], *, level: float = 0.9) -> Pred
     size = padded_rows(count)  # one program serves many counts: each would stay in memory
     padded = {name: np.concatenate([v, np.full(size - count, v[-1])]) for name, v in arrays.items()}
     with jax.enable_x64(True):
-        loss = (np.asarray(_loss(fit.law, padded)) + np.zeros(size))[:count]
+        loss = (np.asarray(loss_of(fit.law, padded)) + np.zeros(size))[:count]
         low = high = run_low = run_high = np.full_like(loss, np.nan)
         if fit.bootstrap is not None and len(fit.bootstrap) > 1:
             laws = jax.tree.map(np.asarray, fit.bootstrap.laws(fit.law))
@@ -134,11 +134,6 @@ def predict(fit: Fit, x: Mapping[str, ArrayLike], *, level: float = 0.9) -> Pred
             run_low, run_high = np.quantile(drawn + scatter[:, None], [tail, 1 - tail], axis=0)
     far = beyond(fit, arrays)
     return Prediction(loss, low, high, run_low, run_high, level, far, error, arrays, _notes(fit, far))
-
-
-@kept_jit
-def _loss(law: Law, x: Mapping[str, Any]) -> Any:
-    return law.loss(x)
 
 
 @kept_jit
@@ -200,12 +195,7 @@ def _scatter(fit: Fit, count: int) -> np.ndarray:
 
 def evidence_ranges(fit: Any) -> dict[str, tuple[float, float]]:
     """Return the least and greatest value of each column that a fit's measured points cover."""
-    covered: dict[str, tuple[float, float]] = {}
-    for evidence in getattr(fit, "provenance", {}).get("evidence", []):
-        for name, (low, high) in evidence.get("ranges", {}).items():
-            old_low, old_high = covered.get(name, (np.inf, -np.inf))
-            covered[name] = (min(low, old_low), max(high, old_high))
-    return covered
+    return getattr(fit, "evidence_ranges", {})
 
 
 def beyond(fit: Any, x: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from scalesim.fitting.coordinates import Layout
 from scalesim.fitting.evidence import Evidence, PointRows
@@ -38,6 +39,12 @@ class FitProblem:
     others: tuple[Evidence, ...]
     prior: tuple[Any, Any] | None
     layout: Layout = field(metadata={"static": True})
+
+    @property
+    def size(self) -> int:
+        """How many numbers of evidence the objective is made of."""
+        rows = 0 if self.points is None else self.points.loss.shape[-1]
+        return max(rows + sum(np.size(leaf) for leaf in jax.tree.leaves(self.others)), 1)
 
     def law(self, z: Any) -> Law:
         """Return the law at a point z (p,)."""

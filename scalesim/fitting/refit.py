@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
+from threading import Thread
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from scalesim.fitting.problem import FitProblem
 from scalesim.fitting.setup import Setup
 from scalesim.fitting.starts import ANNEAL, project, start_pool
 from scalesim.numerics.least_squares import March, march
-from scalesim.programs import always, kept_jit
+from scalesim.programs import beside, kept_jit
 
 __all__ = ["CHUNK", "Refits", "Replicas", "predict_many", "refit"]
 
@@ -64,7 +65,22 @@ def _single(leaf: Any) -> Any:
     return leaf.astype(np.float32) if leaf.dtype == np.float64 else leaf
 
 
-@partial(kept_jit, static_argnums=(2, 3, 4), heavy=always)
+def _many(leaves: list, tree: Any, axes: tuple, each: int) -> bool:
+    """Say whether so many starts of each replica are so much work that a program's speed is waited for."""
+    replicas = max((len(leaf) for leaf, axis in zip(leaves, axes, strict=True) if axis == 0), default=1)
+    return is_long(jax.tree.unflatten(tree, leaves), replicas * each)
+
+
+def is_long(problem: FitProblem, points: int) -> bool:
+    """Say whether evaluating a problem at so many points is waited for longer than its program."""
+    return problem.size * points > 8 * LANES
+
+
+@partial(
+    kept_jit,
+    static_argnums=(2, 3, 4),
+    heavy=lambda leaves, pool, tree, axes, keep: _many(leaves, tree, axes, len(pool)),
+)
 def _seed(leaves: list, pool: jax.Array, tree: Any, axes: tuple, keep: int) -> jax.Array:
     def one(leaves: list) -> jax.Array:
         projected, score = project(jax.tree.unflatten(tree, leaves), pool)
@@ -74,7 +90,14 @@ def _seed(leaves: list, pool: jax.Array, tree: Any, axes: tuple, keep: int) -> j
     return _over(one, axes)(leaves)
 
 
-@partial(kept_jit, static_argnums=(3, 4), heavy=always)
+# Starts of replicas come batch after batch; those of one problem once.
+@partial(
+    kept_jit,
+    static_argnums=(3, 4),
+    heavy=lambda leaves, start, steps, tree, axes: (
+        any(axis == 0 for axis in axes) or _many(leaves, tree, axes, len(start.z))
+    ),
+)
 def _march(leaves: list, start: March, steps: jax.Array, tree: Any, axes: tuple) -> March:
     def one(leaves: list, z: jax.Array, damping: jax.Array, age: jax.Array) -> March:
         rows = jax.tree.unflatten(tree, leaves).rows
@@ -99,6 +122,18 @@ def _over(one: Callable, axes: tuple) -> Callable:
     return jax.vmap(one, in_axes=(list(axes),)) if any(axis == 0 for axis in axes) else one
 
 
+_SEEN: set[Any] = set()
+
+
+def ahead(replicas: Replicas, *works: Callable[[], Any]) -> list[Thread]:
+    """Compile the programs of calls that do nothing, once a process for problems of one form."""
+    key = (replicas.tree, replicas.axes, *((np.shape(x), np.asarray(x).dtype) for x in replicas.leaves))
+    if key in _SEEN:
+        return []
+    _SEEN.add(key)
+    return beside(*works)
+
+
 def seeds(replicas: Replicas, pool: np.ndarray, keep: int, replica: np.ndarray | None = None) -> np.ndarray:
     """Return the best `keep` starts of each replica, (R, keep, p); (keep, p) where there are no replicas."""
     leaves = replicas.leaves if replica is None else replicas.at(replica)
@@ -117,9 +152,10 @@ def run(
     """March starts z (B, p), each on its replica, in bursts of `steps` until idle or `most` steps old.
 
     Finished starts leave the batch between bursts, so that a slow one does not hold up the others.
+    Replicas, which are many or soon will be, have one program whatever their number.
     """
     count = len(z)
-    size = min(batch, max(8, 1 << (count - 1).bit_length()))
+    size = batch if replicas.changed else min(batch, max(8, 1 << (count - 1).bit_length()))
     fill = np.zeros(count, z.dtype)
     damping, far = np.full_like(fill, 1e-2), np.full_like(fill, np.inf)
     out = March(np.array(z), damping, np.full(count, age), far, fill, np.zeros(count, bool))
@@ -171,9 +207,18 @@ def refit(
     with jax.enable_x64(True):
         pool = start_pool(setup, starts)
         warm = np.broadcast_to(warm, (total, setup.layout.size))
+        none = np.zeros((1, setup.layout.size)), np.zeros(1, int), 0, 0, batch
+        light = replicas.light()
+        threads = ahead(
+            replicas,
+            lambda: run(light, none[0].astype(np.float32), *none[1:]),
+            lambda: run(replicas, *none),
+        )
         for first in range(0, total, size):
             index = np.arange(first, min(first + size, total))
-            parts.append(_refit_some(replicas, pool, warm, index, size, min(keep, starts), batch))
+            parts.append(
+                _refit_some(replicas, light, threads, pool, warm, index, size, min(keep, starts), batch)
+            )
             if progress is not None:
                 progress(int(index[-1]) + 1)
     return Refits(*(np.concatenate(column) for column in zip(*parts, strict=True)))
@@ -181,6 +226,8 @@ def refit(
 
 def _refit_some(
     replicas: Replicas,
+    light: Replicas,
+    threads: list[Thread],
     pool: np.ndarray,
     warm: np.ndarray,
     index: np.ndarray,
@@ -193,11 +240,13 @@ def _refit_some(
     if keep:
         found = seeds(replicas, pool, keep, np.resize(index, size))[:count]
         starts = np.concatenate([starts, found], axis=1)
+    for thread in threads:
+        thread.join()
     each = starts.shape[1]
     owner = np.repeat(np.arange(count), each)
     # A short pass on every start, in single precision; then only those that may still win go on.
     flat = starts.reshape(count * each, -1).astype(np.float32)
-    ends = run(replicas.light(), flat, index[owner], FIRST, 0, batch, AGE)
+    ends = run(light, flat, index[owner], FIRST, 0, batch, AGE)
     cost = np.where(np.isfinite(ends.cost), ends.cost, np.inf).reshape(count, each)
     least = cost.min(1, keepdims=True)
     rank = np.argsort(np.argsort(cost, axis=1, kind="stable"), axis=1, kind="stable")
@@ -246,7 +295,7 @@ def _pad(values: np.ndarray, length: int, filler: float) -> np.ndarray:
     return np.pad(values, ((0, 0), (0, length - values.shape[1])), constant_values=filler)
 
 
-@jax.jit
+@kept_jit
 def _predict(problem: FitProblem, z: jax.Array, x: Mapping[str, jax.Array]) -> jax.Array:
     return jax.vmap(lambda z: jnp.asarray(problem.law(z).loss(x)))(z)
 
@@ -254,4 +303,4 @@ def _predict(problem: FitProblem, z: jax.Array, x: Mapping[str, jax.Array]) -> j
 def predict_many(setup: Setup, z: np.ndarray, x: Mapping[str, Any]) -> np.ndarray:
     """Return the losses (R, rows) of R points z (R, p) at x, each field (rows,)."""
     with jax.enable_x64(True):
-        return np.asarray(_predict(setup.problem, z, {k: jnp.asarray(v) for k, v in x.items()}))
+        return np.asarray(_predict(setup.problem, z, {k: np.asarray(v) for k, v in x.items()}))

@@ -21,6 +21,7 @@ from scalesim.fitting.saved import VERSION, law_from_json, law_name, law_to_json
 from scalesim.fitting.setup import EvidenceLike, Setup, prepare
 from scalesim.laws.attention import Mixture
 from scalesim.laws.base import Law
+from scalesim.programs import kept_jit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -165,7 +166,17 @@ class Fit(Shown):
             return self.setup.comparison_errors  # type: ignore[attr-defined]
         runs = self.setup.runs
         with jax.enable_x64(True):
-            return np.asarray(self.law.loss(self.setup.x)) - runs.loss
+            return np.asarray(loss_of(self.law, self.setup.x)) - runs.loss
+
+    @cached_property
+    def evidence_ranges(self) -> dict[str, tuple[float, float]]:
+        """The least and the greatest value of each column that the measured points cover."""
+        covered: dict[str, tuple[float, float]] = {}
+        for evidence in self.provenance.get("evidence", []):
+            for name, (low, high) in evidence.get("ranges", {}).items():
+                old_low, old_high = covered.get(name, (np.inf, -np.inf))
+                covered[name] = (min(low, old_low), max(high, old_high))
+        return covered
 
     @cached_property
     def intervals(self) -> dict[str, Any]:
@@ -228,6 +239,12 @@ class Fit(Shown):
         held = {"version": VERSION, **self.to_dict()}
         lines = (f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in held.items())
         write_whole(path, "{\n" + ",\n".join(lines) + "\n}\n", "save")
+
+
+@kept_jit
+def loss_of(law: Law, x: Mapping[str, Any]) -> Any:
+    """Return a law's losses at `x`, in float64 where that is asked for."""
+    return law.loss(x)
 
 
 def load_fit(path: str | Path, runs: EvidenceLike | None = None) -> Fit:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from scalesim.laws.base import Law, Num, X, coefficient, option, register_law
 from scalesim.laws.heads import N0
@@ -122,3 +125,9 @@ class Mixture(Law):
         axes = jax.tree.map(lambda leaf: 0 if jnp.ndim(leaf) else None, self.law)
         each = jax.vmap(lambda law: law.loss(x), in_axes=(axes,))(self.law)
         return jnp.tensordot(jnp.asarray(self.weights), each, axes=1)
+
+    def alone(self) -> Mixture:
+        """Return each member by itself: the same law with a leading axis (members,), one weight of it 1."""
+        each = np.eye(len(np.asarray(self.weights)))
+        law = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(each), *np.shape(leaf))), self.law)
+        return replace(self, law=law, weights=each)

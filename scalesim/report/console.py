@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["print_rows", "table_console"]
+__all__ = ["print_remarks", "print_rows", "table_console"]
 
 PIPED = 110
 """Columns where the output is no terminal and COLUMNS says nothing: what our tables need."""
@@ -21,6 +22,13 @@ def table_console() -> Console:
     stated = os.environ.get("COLUMNS", "")
     width = int(stated) if stated.isdigit() and int(stated) > 20 else PIPED
     return Console() if sys.stdout.isatty() else Console(width=width)
+
+
+def print_remarks(remarks: Iterable[str]) -> None:
+    """Print what is to be said below a table, a remark a line, broken where the console ends."""
+    console = table_console()
+    for remark in remarks:
+        console.print(Text("• " + remark), highlight=False)
 
 
 def print_rows(console: Console, title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

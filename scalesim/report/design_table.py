@@ -6,13 +6,11 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from scalesim.cost.measure import Measure
 from scalesim.cost.paper import Parts
-from scalesim.report.console import table_console
+from scalesim.report.console import print_remarks, table_console
 from scalesim.shape import Shape
 from scalesim.shape.shape import PLAIN_SIZES
 from scalesim.units import format_bytes, format_context, format_count, format_flops
@@ -221,8 +219,6 @@ def print_designs(designs: Sequence[Design], *, baseline: str) -> None:
     """Print designs that answer one question, one lattice each, side by side with the baseline."""
     found = [design for design in designs if design.reached]
     missed = [f"{d.lattice.name} lattice: {d.status}" for d in designs if not d.reached]
-    table = [_design_table(found, baseline)] if found else []
-    remarks: list[RenderableType] = [
-        Text("• " + text) for text in [*(_remarks(found) if found else []), *missed]
-    ]
-    table_console().print(Group(*table, *remarks), highlight=False)
+    if found:
+        table_console().print(_design_table(found, baseline), highlight=False)
+    print_remarks([*(_remarks(found) if found else []), *missed])

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
-from rich.text import Text
 
 from scalesim.design.frontier import Frontier
 from scalesim.design.map import DesignMap
 from scalesim.design.picks import Pick
-from scalesim.report.console import table_console
+from scalesim.report.console import print_remarks, table_console
 from scalesim.report.design_table import shape_json
 from scalesim.shape import Shape, count_params
 from scalesim.units import format_context, format_count
@@ -72,10 +71,8 @@ def print_frontier(front: Frontier, picks: Sequence[Pick] = ()) -> None:
             *(m.value_text(value) for m, value in values),
             named.get(i, ""),
         )
-    console = table_console()
-    console.print(table, highlight=False)
-    for remark in [f"{p.rule}: {p.reason}" for p in picks] + [front.status]:
-        console.print(Text("• " + remark), highlight=False)
+    table_console().print(table, highlight=False)
+    print_remarks([*(f"{p.rule}: {p.reason}" for p in picks), front.status])
 
 
 def map_json(found: DesignMap) -> dict[str, Any]:
@@ -120,12 +117,8 @@ def print_map(found: DesignMap) -> None:
             " to ".join(f"{loss:.2f}" for loss in r.losses),
             " to ".join(map(format_count, r.n_params)),
         )
-    console = table_console()
-    console.print(table, highlight=False)
+    table_console().print(table, highlight=False)
     if found.agreement is not None:
         known = found.agreement[found.index >= 0]
         share = 100 * float((known >= 0.5).mean())
-        console.print(
-            Text(f"• On {share:.1f}% of the map at least half of the fit's resamples choose the same."),
-            highlight=False,
-        )
+        print_remarks([f"On {share:.1f}% of the map at least half of the fit's resamples choose the same."])

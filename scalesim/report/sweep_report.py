@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scalesim.report.console import table_console
+from scalesim.report.console import print_remarks, table_console
 from scalesim.report.design_table import candidate_json
 from scalesim.report.figure import BEST, FAINT, INK, axis_of, figure, plain_log_axis
 from scalesim.sweeps.block import SIZES
@@ -66,7 +66,6 @@ def sweep_json(sweep: Sweep) -> dict[str, Any]:
 def print_sweep(sweep: Sweep) -> None:
     """Print the best designs of a sweep and what to know of them."""
     from rich.table import Table
-    from rich.text import Text
 
     console = table_console()
     title = (
@@ -102,8 +101,7 @@ def print_sweep(sweep: Sweep) -> None:
     if sweep.loss_interval is not None:
         low, high = sweep.loss_interval
         remarks.append(f"Its loss is predicted to lie between {low:.3f} and {high:.3f} (90%).")
-    for remark in (*remarks, sweep.status):
-        console.print(Text("• " + remark), highlight=False)
+    print_remarks([*remarks, sweep.status])
 
 
 def draw_sweeps(sweeps: Sequence[Sweep]) -> Figure:

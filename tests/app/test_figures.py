@@ -46,8 +46,10 @@ def test_savings_over_context(asks: str) -> None:
     assert [row["context_length"] for row in rows] == [8192, 131072]
     assert rows[0]["saved"] < rows[1]["saved"]
     assert all(row["low"] <= row["saved"] <= row["high"] for row in rows)
+    assert all(row["between"][0] <= row["saved"] <= row["between"][1] for row in rows)
     tree = well_formed(figures.context_figure(shown, rows))
     assert len(tree.findall(".//circle")) == 2
+    assert "from form to form" in "".join(tree.itertext())
     if asks == "model":
         assert rows[1]["saved"] == pytest.approx(shown.found.savings["price"].value)
     else:
@@ -56,9 +58,15 @@ def test_savings_over_context(asks: str) -> None:
 
 @pytest.mark.parametrize("asks", ["model", "loss"])
 def test_how_sure_shows_both_parts_and_every_caution(asks: str) -> None:
-    text = "".join(well_formed(figures.sure_figure(found(asks))).itertext())
-    assert all(str(caution) in text for caution in found(asks).cautions)
-    assert ("from form to form" in text) == (asks == "model")
+    shown = found(asks)
+    text = "".join(well_formed(figures.sure_figure(shown)).itertext())
+    assert all(str(caution) in text for caution in shown.cautions)
+    assert "from form to form" in text
+    for value in shown.savings.values():
+        assert value.between is not None
+        low, high = value.between
+        assert low <= value.value <= high
+        assert value.exact or (value.low < high and low < value.high)
 
 
 def test_operators_add_up_to_the_time() -> None:

@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +54,34 @@ def test_savings_and_sizes_have_intervals_about_the_answer(spread):
         assert low - 0.02 < design.savings_at_equal_loss[name] < high + 0.02
     low, high = found.interval(found.n_params)
     assert low < design.best.n_params < high
+
+
+def test_savings_between_forms_are_those_of_searching_under_each_form_alone():
+    fit = dataclasses.replace(ss.named_fit("default"), rollout=None)
+    design = ss.search(fit, LONG, 2.615, lattice=PAPER)
+    found = distribution(fit, design)
+    alone = fit.law.alone()
+    same = ss.Lattice("one", ((int(design.best.shape.n_head), int(design.best.shape.n_kv_head)),), real=False)
+    saved = []
+    for i, name in enumerate(found.forms):
+        law = jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], alone)
+        x = dict.fromkeys(law.fields, 2.0)
+        member = jax.tree.map(lambda leaf, i=i: float(leaf[i]) if np.ndim(leaf) else float(leaf), fit.law.law)
+        assert float(law.loss(x)) == pytest.approx(float(member.loss(x)), rel=1e-12), name
+        saved.append(ss.search(law, LONG, 2.615, lattice=same).savings_at_equal_loss["objective"])
+    chex.assert_trees_all_close(found.savings_by_form["objective"], np.asarray(saved), rtol=1e-6)
+    assert found.between_forms() == (
+        min(found.savings_by_form["objective"]),
+        max(found.savings_by_form["objective"]),
+    )
+    assert "From form to form of the law" in found.text()
+
+
+def test_a_law_of_one_form_has_nothing_between_forms(spread):
+    _, found = spread
+    assert found.forms == ()
+    assert found.between_forms() is None
+    assert "form to form" not in found.text()
 
 
 def test_the_sentence_and_the_rankings_agree(spread):

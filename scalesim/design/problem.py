@@ -77,6 +77,13 @@ class Query:
             renewed = map(lambda c, m: dataclasses.replace(c, measure=m), self.constraints, measures)
             object.__setattr__(self, "constraints", tuple(renewed))
 
+    def with_measures_of(self, other: Query) -> Query:
+        """Return the question with another's objective and constraints, which are checked already."""
+        same: Query = object.__new__(type(self))
+        own = {"objective": other.objective, "constraints": other.constraints}
+        vars(same).update(vars(self) | own)
+        return same
+
     def cost(self, shape: Shape) -> Num:
         """Return the objective of a shape."""
         return self.objective(shape, self.workload, self.plan)

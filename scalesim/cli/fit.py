@@ -315,7 +315,7 @@ def _range(text: str) -> tuple[float, float]:
 def _isoflop(found: Fit, runs: Any, budgets: list[float]) -> dict[str, dict[str, Any]]:
     """Return what each approach says, and the bias of the second on this grid under the fitted law."""
     from scalesim.fitting import approach_two_bias, isoflop
-    from scalesim.fitting.isoflop import solvable
+    from scalesim.fitting.closed_form import solvable
 
     answers: dict[str, dict[str, Any]] = {}
     lawful = solvable(found.law)

@@ -269,7 +269,7 @@ def _note_histories(numbers: Mapping[str, np.ndarray], labels: Any, found: Found
     how = (
         f"--group {found.names['group']} --bootstrap 1000 --kind cluster draws whole runs"
         if labels is not None and "group" in found.names
-        else "name the column of the run with --group, and --bootstrap 1000 --kind cluster draws whole runs"
+        else "Name the column of the run with --group, and --bootstrap 1000 --kind cluster draws whole runs"
     )
     notes.append(
         f"{sum(map(len, even))} rows look to be the histories of {len(even)} runs: rows of one run are "

@@ -25,7 +25,7 @@ from scalesim.cost.kernel_forms import kernel_seconds, machine_of
 from scalesim.cost.kernel_score import constants_of, noise_of
 from scalesim.hardware import load_hardware
 
-SEED = 2  # of the draws; the weights of `scalesim.cost.adjusting` were chosen with those of seed 1
+SEED = 3  # of the draws; the weights of `scalesim.cost.adjusting` were chosen with those of seeds 1 and 2
 KINDS = (("gemm", "bf16"), ("gemm", "fp8"), ("decode", "bf16"), ("prefill", "bf16"))
 
 

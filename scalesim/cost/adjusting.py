@@ -29,9 +29,9 @@ from scalesim.numerics.least_squares import Rows, march
 
 __all__ = ["adjust_kernel", "adjuster"]
 
-_SPREADS = np.array([0.03, 0.1, 0.2, 0.4, 0.8])  # s
+_SPREADS = np.array([0.1, 0.3, 0.6, 1.2, 2.5])  # s
 _LIKELY = np.array([0.35, 0.3, 0.2, 0.1, 0.05])  # how likely each is before the rows are seen
-_LEAST = 0.1  # deviation of a constant between accelerators, at the least
+_LEAST = 0.3  # deviation of a constant between accelerators, at the least
 _DEGREES = 4.0  # of freedom of Student's t
 _WORSE = 1.1  # times the error of rows left out, from which on nothing is moved
 _STEPS = 30

@@ -20,7 +20,7 @@ import numpy as np
 
 from scalesim.errors import InvalidInput
 
-__all__ = ["ByDefinition", "fingerprint"]
+__all__ = ["ByDefinition", "definition", "fingerprint"]
 
 _LIBRARIES = tuple(
     sorted({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -76,6 +76,24 @@ def fingerprint(value: Any) -> str:
     return walk.digest.hexdigest()[:32]
 
 
+def definition(value: Any) -> str | None:
+    """Return what defines a function, a class or a callable now, for programs of this process; or None.
+
+    None says that it is this package's own, which does not change, or that nothing tells what defines it. It
+    is the fingerprint, but that this package's parts count by their names. A function that reads a global of
+    another value than before has another definition, though it is the same function.
+    """
+    owner = value if isinstance(value, type | FunctionType) else type(value)
+    if not isinstance(value, MethodType | functools.partial) and _is_ours(owner.__module__):
+        return None
+    walk = _Walk(ours_by_name=True)
+    try:
+        walk.add(value)
+    except (InvalidInput, RecursionError):
+        return None
+    return walk.digest.hexdigest()[:32]
+
+
 class ByDefinition:
     """A value that equals another of the same definition: for `jax.jit`'s static arguments.
 
@@ -99,7 +117,8 @@ class ByDefinition:
 class _Walk:
     """One pass over a value. A function or a class met again counts by when it was first met."""
 
-    def __init__(self) -> None:
+    def __init__(self, ours_by_name: bool = False) -> None:
+        self.ours_by_name = ours_by_name
         self.digest = hashlib.sha256()
         self.met: dict[int, tuple[int, Any]] = {}
         self.within: dict[int, int] = {}
@@ -232,11 +251,11 @@ class _Walk:
         if hasattr(function, "defined_by"):  # a wrapper with a memory of its own (`kept_jit`)
             self._all(function.defined_by)
             return
-        if _of_library(function.__code__.co_filename, function.__module__):
+        if self._by_name(function.__code__.co_filename, function.__module__):
             self.say("library", f"{function.__module__}.{function.__qualname__}".encode())
             read: list[tuple[str, Any]] = []
         else:
-            read = _read(function.__code__, function.__globals__)
+            read = self._read(function.__code__, function.__globals__)
         self._code(function.__code__, function.__doc__)
         self._all((function.__defaults__, function.__kwdefaults__))
         self._all(_cell(cell) for cell in function.__closure__ or ())
@@ -259,7 +278,7 @@ class _Walk:
     def _class(self, cls: type) -> None:
         self.say("class", cls.__name__.encode())
         module = sys.modules.get(cls.__module__)
-        if cls.__module__ == "builtins" or _of_library(getattr(module, "__file__", None), cls.__module__):
+        if cls.__module__ == "builtins" or self._by_name(getattr(module, "__file__", None), cls.__module__):
             self.say("library", f"{cls.__module__}.{cls.__qualname__}".encode())
             return
         self._all(cls.__bases__)
@@ -272,6 +291,24 @@ class _Walk:
             if name not in _BORN and not written and _tells(held):
                 self.say("member", name.encode())
                 self.add(held)
+
+    def _by_name(self, filename: str | None, module: str | None) -> bool:
+        return (self.ours_by_name and _is_ours(module)) or _of_library(filename, module)
+
+    def _read(self, code: CodeType, known: Mapping[str, Any]) -> list[tuple[str, Any]]:
+        """Return the globals that code reads; of a module that is no library, what it may read there."""
+        names, attributes = _globals_of(code)
+        found: list[tuple[str, Any]] = []
+        for name in names:
+            if name not in known:
+                continue  # a builtin
+            value = known[name]
+            found.append((name, value))
+            if isinstance(value, ModuleType) and not self._by_name(
+                getattr(value, "__file__", None), value.__name__
+            ):
+                found += [(f"{name}.{a}", vars(value)[a]) for a in attributes if a in vars(value)]
+        return found
 
 
 def _tells(held: Any) -> bool:
@@ -295,12 +332,16 @@ def _cell(cell: Any) -> Any:
         return None
 
 
+def _is_ours(module: str | None) -> bool:
+    return (module or "").partition(".")[0] == _OURS
+
+
 @functools.lru_cache(maxsize=4096)
 def _of_library(filename: str | None, module: str | None) -> bool:
     """Tell whether code belongs to Python or an installed package, ours left out."""
-    top = (module or "").partition(".")[0]
-    if top == _OURS:
+    if _is_ours(module):
         return False
+    top = (module or "").partition(".")[0]
     if top in sys.stdlib_module_names and top != "__main__":
         return True
     return filename is not None and filename.startswith(_LIBRARIES)
@@ -317,19 +358,3 @@ def _globals_of(code: CodeType) -> tuple[tuple[str, ...], tuple[str, ...]]:
             names |= set(inner)
             attributes |= set(more)
     return tuple(sorted(names)), tuple(sorted(attributes))
-
-
-def _read(code: CodeType, known: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return the globals that code reads; of a module that is no library, what it may read there."""
-    names, attributes = _globals_of(code)
-    found: list[tuple[str, Any]] = []
-    for name in names:
-        if name not in known:
-            continue  # a builtin
-        value = known[name]
-        found.append((name, value))
-        if isinstance(value, ModuleType) and not _of_library(
-            getattr(value, "__file__", None), value.__name__
-        ):
-            found += [(f"{name}.{a}", vars(value)[a]) for a in attributes if a in vars(value)]
-    return found

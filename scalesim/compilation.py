@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 from scalesim.programs import keep_programs
@@ -31,6 +32,8 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    # JAX's warning of each program that it cannot read or write: what is not kept is compiled again.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache", UserWarning)
     kept = jax.config.values["jax_compilation_cache_dir"]
     keep_programs(None if kept is None else Path(kept) / "programs")
 

@@ -114,6 +114,9 @@ def decoded(data: bytes, name: str, *, latin: bool = False) -> tuple[str, str]:
         text, encoding = data.decode("cp1252", errors="replace"), "cp1252"
     if "\0" in text:
         raise InvalidInput(f"{name} is binary data, not text: it holds zero bytes.")
+    odd = sum(text.count(byte.decode(), 0, 65536) for byte in _CONTROLS)
+    if odd > max(8, 0.01 * len(text[:65536])):
+        raise InvalidInput(f"{name} is binary data, not text: it holds control characters.")
     return text, encoding or "utf-8"
 
 

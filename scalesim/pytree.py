@@ -7,9 +7,13 @@ from typing import Any, TypeVar
 
 import jax
 
-__all__ = ["register", "static"]
+from scalesim.caching import definition
+
+__all__ = ["noted", "register", "static"]
 
 _T = TypeVar("_T", bound=type)
+_V = TypeVar("_V")
+_now: dict[type, tuple[type, str]] = {}  # a user's classes, and what defined them when they were last asked
 
 
 def static(default: Any = dataclasses.MISSING) -> Any:
@@ -40,10 +44,10 @@ def register(cls: _T) -> _T:
     metas = tuple(f.name for f in fields if f.metadata.get("static", False))
     leaves = tuple(f.name for f in fields if f.name not in metas)
     keys = tuple(jax.tree_util.GetAttrKey(name) for name in leaves)
-    put = object.__setattr__
 
     def flatten(value: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        return tuple(getattr(value, name) for name in leaves), (cls, *(getattr(value, n) for n in metas))
+        kind = _now.get(cls, cls)
+        return tuple(getattr(value, name) for name in leaves), (kind, *(getattr(value, n) for n in metas))
 
     def flatten_with_keys(value: Any) -> tuple[tuple[tuple[Any, Any], ...], tuple[Any, ...]]:
         children, structure = flatten(value)
@@ -51,11 +55,30 @@ def register(cls: _T) -> _T:
 
     def unflatten(structure: tuple[Any, ...], children: Any) -> Any:
         value: Any = object.__new__(cls)
-        for name, child in zip(leaves, children, strict=True):
-            put(value, name, child)
-        for name, held in zip(metas, structure[1:], strict=True):
-            put(value, name, held)
+        # Past the dataclass's freezing, and quickly: a thousand answers are forty thousand of these.
+        held = value.__dict__
+        held.update(zip(leaves, children, strict=True))
+        held.update(zip(metas, structure[1:], strict=True))
         return value
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls
+
+
+def noted(value: _V) -> _V:
+    """Return a value, having looked at what its classes are defined by now: asked where a question begins.
+
+    A class whose methods read a global, or what a function has captured, becomes another law when that
+    changes, though it is the same class: its structure then differs, and so do the programs.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        cls = type(value)
+        found = definition(cls)
+        if found is not None:
+            _now[cls] = cls, found
+        for field in dataclasses.fields(value):
+            noted(getattr(value, field.name, None))
+    elif isinstance(value, tuple | list):
+        for part in value:
+            noted(part)
+    return value

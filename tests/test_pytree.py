@@ -127,3 +127,107 @@ def test_gradients_of_a_shape_are_a_shape():
     chex.assert_trees_all_close(
         jax.vmap(lambda s: ss.FIGURE_2(s, job))(batch), jnp.full(3, ss.FIGURE_2(shape, job))
     )
+
+
+SETTING = {"power": 0.3, "weight": 1.0}
+
+
+def reading_law(kind):
+    """Return a law whose formula reads what may be changed under it, and how to change it."""
+    if kind == "global":
+        return ss.law_from_function(_reads_a_global, RANGES, ["n_params"], linear=["E", "A"])
+    held = [0.3]
+
+    def captured(n_params, E, A):
+        return E + A * (n_params / 1e8) ** -held[0]
+
+    return ss.law_from_function(captured, RANGES, ["n_params"], linear=["E", "A"]), held
+
+
+def _reads_a_global(n_params, E, A):
+    return E + A * (n_params / 1e8) ** -SETTING["power"]
+
+
+@pytest.mark.parametrize("kind", ["global", "captured"])
+def test_a_law_whose_function_reads_what_was_changed_is_fitted_anew(kind, registry, monkeypatch):
+    """The function is the same one, and so is its class: jit alone would answer with the first program."""
+    n = np.geomspace(1e7, 1e10, 12)
+    made = reading_law(kind)
+    law, held = (made, None) if kind == "global" else made
+    for power in (0.3, 0.7, 0.3):
+        monkeypatch.setitem(SETTING, "power", power)
+        if held is not None:
+            held[0] = power
+        runs = ss.RunTable({"n_params": n}, 2.0 + (n / 1e8) ** -power)
+        found = ss.fit(law, runs, starts=4)
+        assert found.rms < 1e-6
+        assert float(ss.predict(found, {"n_params": 4e8}).loss[0]) == pytest.approx(2.0 + 4.0**-power)
+
+
+@ss.register_law
+class ReadsAGlobal(ss.Law):
+    """A law whose method reads a global."""
+
+    fields = ("n_params", "n_head")
+    convention = "paper"
+    E: float = ss.coefficient((1.5, 2.2))
+    A: float = ss.coefficient((0.1, 10.0))
+
+    def loss(self, x):
+        return self.E + self.A * (x["n_params"] / 1e9) ** -SETTING["power"] * (1 + 0.1 / x["n_head"])
+
+
+def weighted(shape, workload):
+    return shape.n_layer * SETTING["weight"] + 1e-3 * shape.d_model
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A callable object, which JAX knows nothing of."""
+
+    def __call__(self, shape, workload):
+        return weighted(shape, workload)
+
+
+JOB = ss.Workload(context_length=8192)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [weighted, Weighted(), ss.Measure(function=weighted, name="mine")],
+    ids=["function", "object", "measure"],
+)
+def test_an_objective_that_reads_what_was_changed_is_searched_anew(objective, monkeypatch):
+    for weight in (1.0, 50.0, 1.0):
+        monkeypatch.setitem(SETTING, "weight", weight)
+        best = ss.search(ss.HeadLaw(), JOB, 2.7, objective=objective).best
+        assert best.objective == pytest.approx(weighted(best.shape, JOB))
+
+
+def test_a_limit_that_reads_what_was_changed_binds_anew(monkeypatch):
+    limit = ss.AtMost(measure=weighted, limit=60.0, name="mine")
+    for weight, fits in ((1.0, True), (1e3, False)):
+        monkeypatch.setitem(SETTING, "weight", weight)
+        if fits:
+            ss.search(ss.HeadLaw(), JOB, 2.7, constraints=[limit])
+        else:
+            with pytest.raises(ss.Unreachable):
+                ss.search(ss.HeadLaw(), JOB, 2.7, constraints=[limit])
+
+
+def test_a_law_that_reads_what_was_changed_is_searched_anew(monkeypatch):
+    law = ReadsAGlobal(E=1.8, A=0.5)
+    for power in (0.3, 0.4):
+        monkeypatch.setitem(SETTING, "power", power)
+        best = ss.search(law, JOB, 2.6).best
+        assert float(law(best.shape)) == pytest.approx(2.6, abs=2e-3)
+
+
+def test_a_partial_function_is_a_law():
+    from functools import partial
+
+    def formula(power, n_params, E, A):
+        return E + A * (n_params / 1e8) ** -power
+
+    law = ss.law_from_function(partial(formula, 0.5), RANGES, ["n_params"])
+    assert (law.__name__, float(law(E=2.0, A=1.0).loss({"n_params": 4e8}))) == ("formula", 2.5)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 from scalesim.errors import InvalidInput
+from scalesim.interrupts import end_process
 
 __all__ = [
     "bar",
@@ -181,9 +182,8 @@ def end_now(error: BaseException) -> NoReturn:
     """
     code = 2 if isinstance(error, InvalidInput) else 130 if isinstance(error, KeyboardInterrupt) else 1
     said = f"interrupted. {error}".rstrip() if code == 130 else str(error)
-    print(f"scalesim: {said}", file=sys.stderr, flush=True)
     sys.stdout.flush()
-    os._exit(code)
+    end_process(code, f"scalesim: {said}")
 
 
 @contextmanager

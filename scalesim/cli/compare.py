@@ -103,6 +103,12 @@ def run(args: list[str]) -> int:
         print_json(report)
     else:
         print_comparison(report)
+        without = [design["name"] for design in designs if design["loss"] is None]
+        if without:
+            print(
+                f"No loss of {', '.join(without)}: the law is of plain decoders with gated FFNs and the "
+                "heads of its runs, and a trained model's own data decide its loss."
+            )
     return 0
 
 

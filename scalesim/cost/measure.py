@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from scalesim.caching import definition
 from scalesim.errors import InvalidInput, check_number
 from scalesim.pytree import register, static
 from scalesim.shape import Shape
@@ -52,20 +53,22 @@ def takes_plan(function: Any) -> bool:
     return len(kinds) >= 3 and (kinds[2].default is inspect.Parameter.empty or kinds[2].name == "plan")
 
 
-def _classes(value: Any) -> tuple[Any, ...]:
-    """Return every dataclass within a value: what defines it, beside its numbers.
+def _defined_by(value: Any) -> tuple[Any, ...]:
+    """Return what defines a value, beside its numbers: every dataclass within, and what a user's do now.
 
     A user's class may be registered by `jax.tree_util.register_dataclass`, whose tree structures jax 0.10
-    takes for equal (see `scalesim.pytree.register`): held here, it tells the programs apart.
+    takes for equal (see `scalesim.pytree.register`), and a function may read a global that was changed: held
+    here, they tell the programs apart.
     """
     if isinstance(value, jax.tree_util.Partial):
-        return tuple(c for part in (*value.args, *value.keywords.values()) for c in _classes(part))
+        inner = (c for part in (*value.args, *value.keywords.values()) for c in _defined_by(part))
+        return (definition(value.func), *inner)
     if isinstance(value, tuple | list):
-        return tuple(c for part in value for c in _classes(part))
+        return tuple(c for part in value for c in _defined_by(part))
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return ()
-    inner = (getattr(value, field.name) for field in dataclasses.fields(value))
-    return (type(value), *(c for part in inner for c in _classes(part)))
+    parts = (getattr(value, field.name) for field in dataclasses.fields(value))
+    return (type(value), definition(type(value)), *(c for part in parts for c in _defined_by(part)))
 
 
 @register
@@ -112,7 +115,7 @@ class Measure:
         if function is not None and jax.tree.leaves(function) == [function]:
             # A plain function is part of the program, not of its data.
             object.__setattr__(self, "function", jax.tree_util.Partial(function))
-        object.__setattr__(self, "_defined_by", _classes(self.function))
+        object.__setattr__(self, "_defined_by", _defined_by(self.function))
 
     def __call__(self, shape: Shape, workload: Workload, plan: TrainingPlan = PLAN) -> Num:
         """Return the number, of the fields' broadcast shape."""
@@ -168,13 +171,17 @@ LOSS = Measure(function=None, name="loss", unit="nats")
 
 
 def as_measure(measure: Any, name: str = "") -> Measure:
-    """Return a measure as it is, and a function or callable pytree as a `Measure`; the one place that wraps.
+    """Return a function or callable pytree as a `Measure`, and a measure by what defines it now.
+
+    The one place that wraps: programs are those of the function as it is when it is asked.
 
     Raises:
         InvalidInput: it cannot be called.
     """
     if isinstance(measure, Measure):
-        return dataclasses.replace(measure, name=name) if name and name != measure.name else measure
+        changed = _defined_by(measure.function) != measure._defined_by
+        named = bool(name) and name != measure.name
+        return dataclasses.replace(measure, name=name or measure.name) if named or changed else measure
     return Measure(function=measure, name=name)
 
 

@@ -134,7 +134,7 @@ without separators, and after a path ("eval/loss", "config.n_params"). A unit in
 _TRAIN = re.compile(r"(^|[^a-z])(train|training|tr)([^a-z]|$)")
 _HELD_OUT = re.compile(r"(^|[^a-z])(val|valid|validation|eval|test|dev|heldout|held_out)([^a-z]|$)")
 _PARAMS = re.compile(r"(^|[^a-z])n?(params?|parameters?)([^a-z]|$)")
-_NO_COUNT = re.compile(r"ratio|per|share|fraction|embed_?params|dtype|group")
+_NO_COUNT = re.compile(r"^(log|ln)|ratio|per|share|fraction|embed_?params|dtype|group")
 _LOSS_LIKE = re.compile(r"loss|nll|cross_?entropy|bpb|perplexity|(^|[^a-z])(ppl|ce)([^a-z]|$)")
 _NO_LOSS = re.compile(r"min|max|std|err|scale|weight|aux|balanc|spike|by_|__|smooth|z_loss|router|name|step")
 _ONCE = ("n_params", "n_tokens", "flops", "loss", "n_head", "n_kv_head", "d_model", "n_layer")
@@ -177,6 +177,9 @@ def find_columns(table: Mapping[str, Any], given: Mapping[str, str], name: str) 
             raise InvalidInput(
                 f"column {key}={column}: {column!r}, which is no column of {name}; it has {listed(table)}."
             )
+        other = next((k for k, taken in found.names.items() if taken == column), None)
+        if other is not None:
+            raise InvalidInput(f"column {column!r} is given for both {other} and {key}; one would do.")
         _take(found, table, key, column, 1.0)
     free = [column for column in table if column not in found.names.values()]
     for key in ALIASES:
@@ -198,8 +201,24 @@ def find_columns(table: Mapping[str, Any], given: Mapping[str, str], name: str) 
         elif key == "n_params" and not exact:
             known = {column for column, _ in candidates}
             candidates += [(c, 1.0) for c in free if c not in known and _counts_params(c, table[c])]
-        _choose(found, table, key, exact if _only(exact, candidates, key) else candidates, name)
+        alone = _only(exact, candidates, key)
+        _choose(found, table, key, exact if alone else candidates, name)
+        if alone and key in _ONCE:
+            others = [c for c, s in candidates if c != key and not (s == 1 and _equal(table[c], table[key]))]
+            if others:
+                found.notes.append(f"{key} is the column of that name, not {listed(dict.fromkeys(others))}.")
+        if key in ("n_params", "n_tokens", "flops") and key not in found.values:
+            _check_logarithms(free, key)
     return found
+
+
+def _check_logarithms(columns: list[str], key: str) -> None:
+    for column in columns:
+        bare = re.fullmatch(r"(?:log|ln)_?(?:10|2|e)?_(.+)", _worded(column))
+        if bare is not None and _matches(bare[1], key, []):
+            raise InvalidInput(
+                f"{column!r} holds logarithms of {key} by its name; a column of the plain numbers would do."
+            )
 
 
 def _take(found: Found, table: Mapping[str, Any], key: str, column: str, scale: float) -> None:
@@ -295,12 +314,10 @@ def _matches(column: str, key: str, values: Any) -> float:
         return 1.0
     if key not in ("n_params", "n_tokens", "flops"):
         return 0.0
-    parted = unit_in_name(last)
-    if parted is None:
-        return 0.0
-    base, scale = parted
-    if _squashed(base) in known or base.strip().upper() in single:
-        return scale
+    for text in (last, plain):  # val/tokens_B, but N/1e6 and compute (PFLOP/s-days)
+        base, scale = unit_in_name(text) or ("", 0.0)
+        if _squashed(base) in known or base.strip().upper() in single:
+            return scale
     return 0.0
 
 

@@ -91,7 +91,7 @@ class RunTable:
 
     def stated(self, missing: str) -> str:
         """Say what the table has, for a message that something is missing."""
-        known = f"it has {', '.join(sorted(self.columns))}, loss."
+        known = f"it has {', '.join([*sorted(self.columns), 'loss'])}."
         if not self.unread:
             return known
         others = ", ".join(map(repr, self.unread[:16]))

@@ -17,7 +17,7 @@ __all__ = ["read_columns"]
 
 _TEXT = (".csv", ".tsv", ".tab", ".txt", ".dat")
 _JSON = (".json", ".jsonl", ".ndjson")
-_SHIPPED = "paper, own"
+_SHIPPED = "paper, own, own-long"
 
 
 def read_columns(source: Any) -> tuple[dict[str, np.ndarray], str, list[str]]:
@@ -50,7 +50,8 @@ def read_columns(source: Any) -> tuple[dict[str, np.ndarray], str, list[str]]:
         table = read_parquet(read_bytes(path, "runs"), name)
         columns = {column: table[column].to_numpy() for column in table.columns}
     else:
-        kind = format_of(read_bytes(path, "runs")[:16]) if kind_of(path) == "file" else None
+        odd = {"folder": "a folder", "other": "no file"}.get(kind_of(path) or "")
+        kind = odd or format_of(read_bytes(path, "runs")[:16])
         known = ", ".join((*_TEXT, *_JSON, ".parquet"))
         raise InvalidInput(f"{name} is {kind or f'of the kind {ending!r}'}; {known} can be read.")
     return _checked(columns, name), str(path), notes

@@ -33,8 +33,12 @@ SCALES: dict[str, float] = {
     **dict.fromkeys(("eflop", "eflops", "exaflop", "exaflops"), 1e18),
     **dict.fromkeys(("zflop", "zflops", "zettaflop", "zettaflops"), 1e21),
     **dict.fromkeys(("yflop", "yflops", "yottaflop", "yottaflops"), 1e24),
-    **dict.fromkeys(("pfday", "pfdays", "pf_day", "pf_days", "pflopsday", "pflops_days"), 8.64e19),
-    "petaflop_s_days": 8.64e19,
+    **{
+        f"{rate}{of}{day}": 8.64e19
+        for rate in ("pf", "pfs", "pflop", "pflops", "petaflop", "petaflops")
+        for of in ("", "_", "_s_")
+        for day in ("day", "days")
+    },
 }
 """What a word multiplies counts by; a PF-day is 1e15 operations a second for a day."""
 
@@ -47,6 +51,8 @@ LOSS_UNITS = ("nats", "bits", "perplexity")
 _RATIO = (0.2, 5e3)  # tokens a parameter, median: public sets lie from 8 to 570
 _ROW = (1e-3, 1e6)  # of any one row: they lie from 0.04 to 16,000
 _AGREE = 30.0  # FLOPs / (6 N D), median, either way: they lie from 0.9 to 4.4
+_ROW_AGREES = 10.0  # of any one row to the median: within a table they differ by 5 at most
+_MIXED = 1e7  # the largest of a column over the least: sizes differ by 1e4, tokens by 1e5
 _LEAST = {"n_params": 1e3, "n_tokens": 1e3, "flops": 1e6}
 _MOST = {"n_params": 1e16, "n_tokens": 1e19, "flops": 1e33}
 _FEWEST = 1e7  # tokens that a run of a study is trained on, nearly all of them on more
@@ -88,9 +94,11 @@ def unit_in_name(name: str) -> tuple[str, float] | None:
     words = [w for w in re.split(r"[^a-z0-9.+]+", name.lower()) if w]
     if len(words) == 1 and PREFIXED.fullmatch(words[0]):
         return "flops", SCALES[words[0]]
+    apart = bool(re.search(r"[(\[/]", name)) or bool(words and words[-1].endswith("illions"))
     for last in (3, 2, 1):
         rest, unit = words[:-last], "_".join(words[-last:])
-        if not rest or (len("".join(rest)) < 2 and SCALES.get(unit, 0) < 1e15):
+        # A letter and another, as in n_b, are no size and its unit unless they are written so.
+        if not rest or (len("".join(rest)) < 2 and SCALES.get(unit, 0) < 1e15 and not apart):
             continue
         if rest[-1] in ("in", "per", "x") and len(rest) > 1:
             if rest[-1] == "per":
@@ -133,6 +141,11 @@ def check_units(
         if name not in numbers or skip or not (numbers[name] < least).any():
             continue
         at = int(np.argmin(numbers[name]))
+        if numbers[name].max() > _MIXED * numbers[name][at]:
+            raise InvalidInput(
+                f"{name} goes from {numbers[name][at]:g} (row {rows[at]}) to {numbers[name].max():g}: rows "
+                f"look to be in different units. Mend or remove those that are; {_confirm(name)}"
+            )
         what = "PF-days or exaflops" if name == "flops" else "millions or billions"
         raise InvalidInput(
             f"{name} of row {rows[at]} is {numbers[name][at]:g}, which looks like {what}; "
@@ -147,7 +160,7 @@ def check_units(
     _check_losses(numbers["loss"], stated)
     if "n_params" not in numbers or "n_tokens" not in numbers:
         return
-    _check_agreement(numbers, stated)
+    _check_agreement(numbers, rows, stated)
     # A unit of 1 says that all is right as it is; any other is a fact about its own column alone.
     asked = ("n_params", "flops" if derived else "n_tokens")
     free = [name for name in asked if name not in stated]
@@ -196,13 +209,12 @@ def outliers_in_loss(losses: np.ndarray) -> np.ndarray:
     return high if high.mean() <= _FEW else np.zeros(len(losses), bool)
 
 
-def _check_agreement(numbers: Mapping[str, np.ndarray], stated: Mapping[str, Any]) -> None:
+def _check_agreement(numbers: Mapping[str, np.ndarray], rows: np.ndarray, stated: Mapping[str, Any]) -> None:
     if "flops" not in numbers or {"flops", "n_params", "n_tokens"} <= stated.keys():
         return
     with np.errstate(all="ignore"):
-        computed = 6 * numbers["n_params"] * numbers["n_tokens"]
-    with np.errstate(all="ignore"):
-        off = float(np.median(numbers["flops"] / computed))
+        each = numbers["flops"] / (6 * numbers["n_params"] * numbers["n_tokens"])
+    off = float(np.median(each))
     if not 1 / _AGREE <= off <= _AGREE:
         ratio = float(np.median(numbers["n_tokens"] / numbers["n_params"]))
         plausible = _RATIO[0] <= ratio <= _RATIO[1]
@@ -210,6 +222,14 @@ def _check_agreement(numbers: Mapping[str, np.ndarray], stated: Mapping[str, Any
         raise InvalidInput(
             f"flops are {off:.3g} times 6 n_params n_tokens (median): one of the three is in another unit; "
             f"{_advice(numbers, blamed)}"
+        )
+    far = np.flatnonzero((each > _ROW_AGREES * off) | (each < off / _ROW_AGREES))
+    if len(far) and str(stated.get("flops")) not in ("1", "1.0"):
+        at = int(far[0])
+        raise InvalidInput(
+            f"flops of row {rows[at]} are {each[at]:.3g} times 6 n_params n_tokens, where the median row has "
+            f"{off:.3g}: one of the three looks to be wrong or in another unit than the rest. Mend or remove "
+            f"it; {_confirm('flops')}"
         )
 
 

@@ -74,8 +74,14 @@ def extrapolation(fit: Any, best: Candidate, context_length: float, loss: float)
 
 def extrapolation_text(fit: Any, outside: dict[str, float], sees_context: bool) -> str:
     """Return what to know about a design's distance from the evidence, and what it leaves open of the law."""
+    blind = [name for name in ("n_head", "n_kv_head") if name not in getattr(fit, "law", fit).fields]
+    unseen = (
+        f"The law does not see {' and '.join(_WORDS[name] for name in blind)}: fewer cost no loss in it, so "
+        "what they save is no evidence."
+    )
     if not outside:
-        return "The law came without its evidence: how far this extrapolates is not known."
+        text = "The law came without its evidence: how far this extrapolates is not known."
+        return f"{text} {unseen}" if blind else text
     far = [
         f"{factor:.3g} times beyond the measured {_WORDS[name]}"
         for name, factor in outside.items()
@@ -90,7 +96,7 @@ def extrapolation_text(fit: Any, outside: dict[str, float], sees_context: bool) 
             f" Losses were measured at {format_context(context[1])} context: as in the paper, they are taken "
             "to rank head configurations alike at any context."
         )
-    return " ".join((text, *identification(fit)))
+    return " ".join((text, *([unseen] if blind else []), *identification(fit)))
 
 
 def _fields_of_all(

@@ -24,7 +24,7 @@ from scalesim.families import FIGURE, HeadRule, ShapeFamily
 from scalesim.laws.base import Law, fields_of
 from scalesim.laws.grouped import Grouped
 from scalesim.numerics.roots import newton_root
-from scalesim.pytree import register, static
+from scalesim.pytree import noted, register, static
 from scalesim.shape import Shape
 from scalesim.types import Num
 from scalesim.workload import TrainingPlan, Workload
@@ -72,6 +72,17 @@ class Query:
     def __post_init__(self) -> None:
         check_number("tolerance", self.tolerance, zero=True)
         object.__setattr__(self, "objective", as_measure(self.objective))
+        measures = [as_measure(c.measure) for c in self.constraints]
+        if any(m is not c.measure for m, c in zip(measures, self.constraints, strict=True)):
+            renewed = map(lambda c, m: dataclasses.replace(c, measure=m), self.constraints, measures)
+            object.__setattr__(self, "constraints", tuple(renewed))
+
+    def with_measures_of(self, other: Query) -> Query:
+        """Return the question with another's objective and constraints, which are checked already."""
+        same: Query = object.__new__(type(self))
+        own = {"objective": other.objective, "constraints": other.constraints}
+        vars(same).update(vars(self) | own)
+        return same
 
     def cost(self, shape: Shape) -> Num:
         """Return the objective of a shape."""
@@ -88,7 +99,7 @@ class Query:
 
 def stack_queries(queries: list[Query]) -> Query:
     """Stack queries of one structure into a batch: every leaf gets a leading axis."""
-    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, float) for leaf in leaves]), *queries)
+    return jax.tree.map(lambda *leaves: np.array(leaves, float), *queries)
 
 
 @register
@@ -139,7 +150,7 @@ def law_of(law: Any) -> Law:
             "law must be smooth in the heads, but is a Grouped one, which knows only its own groups. A joint "
             "law such as HeadLaw would do; scalesim.design.exhaustive takes a grouped law over its groups."
         )
-    return found
+    return noted(found)
 
 
 def precisions(law: Law, workload: Workload) -> dict[str, Num]:

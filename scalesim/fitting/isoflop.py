@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -13,19 +13,18 @@ from scalesim.data.runs import RunTable
 from scalesim.errors import InvalidInput
 from scalesim.faces import Face, Shown
 from scalesim.fitting.bootstrap import student
+from scalesim.fitting.closed_form import solved
 from scalesim.fitting.result import Fit
 from scalesim.fitting.setup import RunsLike
 from scalesim.laws.base import Law
-from scalesim.laws.compose import Sum
-from scalesim.laws.power import Chinchilla, Kaplan, PowerOfSum
-from scalesim.laws.terms import Constant
+from scalesim.laws.power import Chinchilla
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
     from polars import DataFrame
 
-__all__ = ["IsoFlop", "IsoFlopProfile", "Sizing", "approach_two_bias", "isoflop", "solvable"]
+__all__ = ["IsoFlop", "IsoFlopProfile", "Sizing", "approach_two_bias", "isoflop"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +89,8 @@ class IsoFlop(Shown):
             the least and the greatest compute of the runs.
         draws: (R, 2) of exponent and log scale under approach 3's bootstrap, or None.
         tail: the share of the draws that a 90% interval leaves out on either side.
+        per_param_token: FLOPs a parameter and token, the median of the table's (6 where it has none).
+        grain: approach 1's: the step of log n_params between the sizes tried, to which an optimum is known.
     """
 
     approach: int
@@ -101,6 +102,8 @@ class IsoFlop(Shown):
     optima: np.ndarray
     draws: np.ndarray | None = None
     tail: float = 0.05
+    per_param_token: float = 6.0
+    grain: float = 0.0
 
     def _face(self) -> Face:
         rows = [(p.budget, len(p.loss), p.best_n_params, p.best_loss) for p in self.profiles if p.bracketed]
@@ -129,18 +132,20 @@ class IsoFlop(Shown):
         return self.scale * np.asarray(flops, float) ** self.exponent
 
     def n_tokens_at(self, flops: ArrayLike) -> np.ndarray:
-        """Return the tokens that go with it, FLOPs / (6 n_params)."""
-        return np.asarray(flops, float) / (6 * self.n_params_at(flops))
+        """Return the tokens that go with it, FLOPs / (per_param_token n_params)."""
+        return np.asarray(flops, float) / (self.per_param_token * self.n_params_at(flops))
 
     def at(self, flops: Any) -> Sizing:
         """Return the size and the tokens for budgets of FLOPs, with 90% intervals.
 
         Approaches 1 and 2: of a line through k points in logs, log N +- t s sqrt(1 + 1/k + (x - mean)^2 / S),
         t Student's with k - 2 degrees of freedom, s the scatter about the line or the mean error of the
-        minima, whichever is larger. Approach 3: the quantiles of the fit's bootstrap.
+        optima, whichever is larger: of approach 2 the minima's, of approach 1 grain / sqrt(12). Approach 3:
+        the quantiles of the fit's bootstrap.
 
         Raises:
-            InvalidInput: a budget that is not above 0.
+            InvalidInput: a budget that is not above 0, or so small that less than one parameter or one token
+                is its optimum.
         """
         flops = np.atleast_1d(np.asarray(flops, float))
         if not np.all(np.isfinite(flops) & (flops > 0)):
@@ -155,13 +160,15 @@ class IsoFlop(Shown):
             x, freedom = np.log(self.budgets), len(self.budgets) - 2
             off = np.log(self.optima) - np.log(self.n_params_at(self.budgets))
             reach = (at - x.mean()) ** 2 / np.sum((x - x.mean()) ** 2)
-            noise = [p.error**2 for p in self.profiles if p.bracketed]
-            scatter = max(np.sum(off**2) / freedom, np.mean(noise) if noise else 0.0)
+            noise = [p.error**2 for p in self.profiles if p.bracketed] or [self.grain**2 / 12]
+            scatter = max(np.sum(off**2) / freedom, np.mean(noise))
             error = np.sqrt(scatter * (1 + 1 / len(x) + reach))
             wide = -student(0.05, freedom) * error
             low, high = middle - wide, middle + wide
         size, least, most = np.exp(middle), np.exp(low), np.exp(high)
-        tokens, fewest, furthest = (flops / (6 * n) for n in (size, most, least))
+        tokens, fewest, furthest = (flops / (self.per_param_token * n) for n in (size, most, least))
+        if np.any(np.minimum(size, tokens) < 1):
+            raise InvalidInput(f"budget must be FLOPs, such as 1e24, but is {flops.tolist()}.")
         beyond = np.maximum(1.0, np.maximum(flops / self.budgets.max(), self.budgets.min() / flops))
         return Sizing(flops, size, least, most, tokens, fewest, furthest, beyond)
 
@@ -216,21 +223,37 @@ def _flops(table: RunTable) -> np.ndarray:
     return table["flops"] if "flops" in table.columns else 6 * table["n_params"] * table["n_tokens"]
 
 
+def _per_param_token(table: RunTable) -> tuple[float, list[str]]:
+    """Return the FLOPs a parameter and token of a table, and a sentence where they differ much."""
+    if not {"flops", "n_params", "n_tokens"} <= set(table.columns):
+        return 6.0, []
+    low, middle, high = np.quantile(table["flops"] / (table["n_params"] * table["n_tokens"]), (0.1, 0.5, 0.9))
+    if high < 1.1 * low:
+        return float(middle), []
+    return float(middle), [
+        f"flops are {low:.3g} to {high:.3g} times n_params n_tokens: a budget's tokens are by their median, "
+        f"{middle:.3g}."
+    ]
+
+
 FEWEST = 3
 """Optima that a power law is drawn through, at least."""
 
 
-def _power_law(approach: int, flops: Any, best: Any, profiles: Any, warnings: list[str]) -> IsoFlop:
+def _power_law(
+    approach: int, table: RunTable, flops: Any, best: Any, said: list[str], profiles: Any = (), grain: Any = 0
+) -> IsoFlop:
     flops, best = np.asarray(flops, float), np.asarray(best, float)
     if len(flops) < FEWEST:
         raise InvalidInput(
             f"{len(flops)} budgets have a minimum inside their sizes; {FEWEST} are the least for an "
-            f"exponent. {' '.join(warnings)}"
+            f"exponent. {' '.join(said)}"
         )
     exponent, log_scale = np.polyfit(np.log(flops), np.log(best), 1)
-    return IsoFlop(
-        approach, float(exponent), float(np.exp(log_scale)), tuple(profiles), tuple(warnings), flops, best
-    )
+    per, differing = _per_param_token(table)
+    scale, notes = float(np.exp(log_scale)), (*said, *differing)
+    found = IsoFlop(approach, float(exponent), scale, tuple(profiles), notes, flops, best)
+    return replace(found, per_param_token=per, grain=float(grain))
 
 
 def _envelope(table: RunTable, bins: int = 12) -> IsoFlop:
@@ -243,20 +266,35 @@ def _envelope(table: RunTable, bins: int = 12) -> IsoFlop:
             rows.append(inside[np.argmin(table.loss[inside])])
     # A bin whose best run is worse than one with less compute is not on the envelope.
     kept: list[int] = []
-    ends: list[int] = []
-    least = np.inf
+    steps: list[float] = []
+    ends: dict[str, list[int]] = {"smaller": [], "larger": []}
+    least, slack = np.inf, edges[1] / edges[0]
     for row in rows:
-        if table.loss[row] < least:
-            # Where the best run is of the largest size of all, a larger one may have been better.
-            (ends if size[row] in (size.min(), size.max()) else kept).append(row)
-            least = table.loss[row]
-    warnings = []
-    for row in ends:
-        side = "smallest" if size[row] == size.min() else "largest"
-        warnings.append(f"{flops[row]:.1e} FLOPs: the best run is of the {side} size of all; left out.")
+        if table.loss[row] >= least:
+            continue
+        least = table.loss[row]
+        # It is inner where a smaller model had as much compute, and a larger one as little.
+        smaller = size[(size < size[row]) & (flops >= flops[row] / slack)]
+        larger = size[(size > size[row]) & (flops <= flops[row] * slack)]
+        if len(smaller) and len(larger):
+            kept.append(row)
+            steps.append(np.log(larger.min() / smaller.max()) / 2)
+        else:
+            ends["larger" if len(smaller) else "smaller"].append(row)
+    warnings = [
+        f"{_ranged(flops[ends[side]])}: no {side} model than the best had {sense} that compute; left out."
+        for side, sense in (("smaller", "at least"), ("larger", "at most"))
+        if ends[side]
+    ]
     if len(kept) < 6:
         warnings.append(f"The envelope rests on {len(kept)} runs.")
-    return _power_law(1, flops[kept], size[kept], (), warnings)
+    return _power_law(1, table, flops[kept], size[kept], warnings, grain=np.mean(steps) if steps else 0)
+
+
+def _ranged(budgets: Any) -> str:
+    if len(budgets) == 1:
+        return f"{budgets[0]:.1e} FLOPs"
+    return f"{len(budgets)} budgets from {min(budgets):.1e} to {max(budgets):.1e} FLOPs"
 
 
 def _profiles(table: RunTable, degree: int, tolerance: float) -> IsoFlop:
@@ -267,18 +305,21 @@ def _profiles(table: RunTable, degree: int, tolerance: float) -> IsoFlop:
         if value > first + tolerance:
             breaks.append(i)
             first = value
-    profiles, warnings = [], []
+    profiles, warnings, few = [], [], []
     for rows in np.split(order, breaks):
         budget = float(np.exp(flops[rows].mean()))
         if len(set(table["n_params"][rows])) < degree + 2:
-            warnings.append(f"{budget:.1e} FLOPs: {len(rows)} runs are too few for a profile; left out.")
+            few.append(budget)
             continue
         profile = _profile(budget, table["n_params"][rows], table.loss[rows], degree)
         profiles.append(profile)
         if profile.warning:
             warnings.append(f"{budget:.1e} FLOPs: {profile.warning}; left out.")
+    if few:
+        warnings.append(f"{_ranged(few)}: fewer than {degree + 2} sizes, too few for a profile; left out.")
     inner = [p for p in profiles if p.bracketed]
-    return _power_law(2, [p.budget for p in inner], [p.best_n_params for p in inner], profiles, warnings)
+    budgets, best = [p.budget for p in inner], [p.best_n_params for p in inner]
+    return _power_law(2, table, budgets, best, warnings, profiles)
 
 
 def _profile(budget: float, n_params: np.ndarray, loss: np.ndarray, degree: int) -> IsoFlopProfile:
@@ -327,44 +368,18 @@ def _closed_form(table: RunTable, fit: Fit | None) -> IsoFlop:
     from scalesim.fitting.engine import fit as fit_law
 
     found = fit if fit is not None else fit_law(Chinchilla, table)
-    exponent, log_scale = _solved(found.law)
-    warnings = () if found.status == "converged" else (found.message,)
+    per, differing = _per_param_token(table)
+    exponent, log_scale = solved(found.law, per)
+    warnings = (*(() if found.status == "converged" else (found.message,)), *differing)
     draws, tail = None, 0.05
     if found.bootstrap is not None:
-        draws, tail = np.stack(_solved(found.bootstrap.laws(found.law)), axis=-1), found.bootstrap.tail()
+        draws, tail = np.stack(solved(found.bootstrap.laws(found.law), per), axis=-1), found.bootstrap.tail()
     flops = _flops(table)
     ends = np.array([flops.min(), flops.max()])
     scale = float(np.exp(log_scale))
     return IsoFlop(
-        3, float(exponent), scale, (), warnings, ends, scale * ends ** float(exponent), draws, tail
+        3, float(exponent), scale, (), warnings, ends, scale * ends ** float(exponent), draws, tail, per
     )
-
-
-def solvable(law: Any) -> bool:
-    """Tell whether approach 3 has a closed form for a law."""
-    return isinstance(law, Chinchilla | PowerOfSum | Kaplan) or (
-        isinstance(law, Sum) and solvable(law.base) and isinstance(law.other, Constant)
-    )
-
-
-def _solved(law: Any) -> tuple[Any, Any]:
-    """Return the exponent and the log scale of the n_params that minimise A N^-a + B D^-b, 6 N D = C."""
-    if not solvable(law):
-        raise InvalidInput(
-            f"approach 3 solves Chinchilla, PowerOfSum and Kaplan, but the fit is of {type(law).__name__}."
-        )
-    if isinstance(law, Sum):
-        return _solved(law.base)
-    if isinstance(law, Chinchilla):
-        a, b, log_ratio = law.alpha, law.beta, np.log(law.A) - np.log(law.B)
-    elif isinstance(law, PowerOfSum):
-        a, b = law.alpha, law.beta
-        log_ratio = a * np.log(law.Nc) - b * np.log(law.Dc)
-    else:
-        a, b = law.alpha / law.beta, 1.0 + 0 * np.asarray(law.beta)
-        log_ratio = a * np.log(law.Nc) - np.log(law.Dc)
-    exponent = b / (a + b)
-    return exponent, (np.log(a) - np.log(b) + log_ratio) / (a + b) - exponent * np.log(6)
 
 
 def approach_two_bias(runs: RunsLike, law: Law, *, degree: int = 3) -> dict[str, float]:
@@ -377,10 +392,11 @@ def approach_two_bias(runs: RunsLike, law: Law, *, degree: int = 3) -> dict[str,
         optimal size at ten times the largest budget.
     """
     table = load_runs(runs)
-    x = {"n_params": table["n_params"], "n_tokens": _flops(table) / (6 * table["n_params"])}
+    per, _ = _per_param_token(table)
+    x = {"n_params": table["n_params"], "n_tokens": _flops(table) / (per * table["n_params"])}
     exact = RunTable({**x, "flops": _flops(table)}, np.asarray(law.loss(x)))
     found = _profiles(exact, degree, 0.25)
-    truth, log_scale = map(float, _solved(law))
+    truth, log_scale = map(float, solved(law, per))
     beyond = 10 * max(p.budget for p in found.profiles)
     return {
         "exponent_true": truth,

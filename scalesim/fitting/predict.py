@@ -19,6 +19,7 @@ from scalesim.fitting.result import Fit, loss_of
 from scalesim.laws.base import FIELDS, Law
 from scalesim.laws.grouped import GROUP
 from scalesim.programs import kept_jit
+from scalesim.pytree import noted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,6 +108,7 @@ def predict(fit: Fit, x: Mapping[str, ArrayLike], *, level: float = 0.9) -> Pred
     """
     if not 0 < level < 1:
         raise InvalidInput(f"level must be between 0 and 1, but is {level}.")
+    noted(fit.law)
     missing = [name for name in fit.law.fields if name not in x]
     if missing:
         what = FIELDS.get(missing[0], "the group's index")

@@ -20,6 +20,7 @@ from scalesim.fitting.noise import Noise
 from scalesim.fitting.problem import FitProblem
 from scalesim.laws.base import REGISTRY, Law
 from scalesim.laws.grouped import GROUP, Grouped
+from scalesim.pytree import noted
 from scalesim.schema import number
 
 __all__ = ["EvidenceLike", "LawLike", "RunsLike", "Setup", "prepare", "the_law"]
@@ -99,9 +100,9 @@ class Setup:
 def the_law(law: LawLike) -> Law:
     """Return a law given as itself, as a class, or by name (any case, with or without Law at its end)."""
     if isinstance(law, Law):
-        return law
+        return noted(law)
     if isinstance(law, type) and issubclass(law, Law):
-        return law()
+        return noted(law())
     by_name = {}
     for name, cls in REGISTRY.items():
         if name != "Grouped":
@@ -210,6 +211,10 @@ def _slots(law: Law, fixed: Mapping, bounds: Mapping, priors: Mapping) -> tuple[
     for name in fixed:
         i = resolve(name, at)
         slots[i] = dataclasses.replace(slots[i], free=False)
+    for given, what in ((bounds, "bounds"), (priors, "a prior")):
+        held = next((name for name in given if not slots[resolve(name, at)].free), None)
+        if held is not None:
+            raise InvalidInput(f"{held} is held fixed: {what} for it would do nothing; leave one out.")
     for name, (low, high) in bounds.items():
         i = resolve(name, at)
         if not low < high or (slots[i].spec.positive and low <= 0):

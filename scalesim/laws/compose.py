@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -93,15 +94,17 @@ def law_from_function(
         if name not in coefficients:
             raise InvalidInput(f"{name!r} is not among the coefficients ({', '.join(coefficients)}).")
     names = tuple(coefficients)
+    inner = function.func if isinstance(function, functools.partial) else function
+    called = getattr(inner, "__name__", type(inner).__name__)
 
     def loss(self: Any, x: X) -> Num:
         given = {name: x[name] for name in fields}
         return function(**given, **{name: getattr(self, name) for name in names})
 
     namespace: dict[str, Any] = {
-        "__doc__": function.__doc__ or f"The law of the function {function.__name__}.",
+        "__doc__": inner.__doc__ or f"The law of the function {called}.",
         "__annotations__": dict.fromkeys(names, Any),
-        "__module__": function.__module__,
+        "__module__": inner.__module__,
         "fields": tuple(fields),
         "loss": loss,
         **{
@@ -109,4 +112,4 @@ def law_from_function(
             for name, span in coefficients.items()
         },
     }
-    return register_law(type(function.__name__, (Law,), namespace))
+    return register_law(type(called, (Law,), namespace))

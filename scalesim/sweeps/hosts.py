@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import signal
 import sys
 import threading
@@ -16,6 +15,7 @@ import jax
 import numpy as np
 
 from scalesim.errors import InvalidInput, Unreachable
+from scalesim.interrupts import end_process
 from scalesim.meeting import meet
 
 __all__ = ["Hosts", "join"]
@@ -93,7 +93,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
                 f"process must be from 0 to {processes - 1} (processes - 1), but is {process!r}."
             )
         meeting = meet(coordinator, processes, process)
-    _on_abort(f"scalesim: process {process or 0} of {processes or 'several'} stops: {GONE}\n")
+    _on_abort(f"scalesim: process {process or 0} of {processes or 'several'} stops: {GONE}")
     terminating = signal.getsignal(signal.SIGTERM)
     try:
         jax.distributed.initialize(
@@ -129,8 +129,7 @@ def _end(message: str) -> None:
     First it has a moment to end with a sentence of its own: what ended the other may hold here too.
     """
     time.sleep(_GRACE)
-    os.write(2, f"scalesim: {message}\n".encode())
-    os._exit(1)
+    end_process(1, f"scalesim: {message}")
 
 
 _GRACE = 2.0  # seconds
@@ -143,8 +142,7 @@ def _on_abort(message: str) -> None:
         return
 
     def handler(_: int) -> None:
-        os.write(2, message.encode())
-        os._exit(1)
+        end_process(1, message)
 
     kind = ctypes.CFUNCTYPE(None, ctypes.c_int)
     _handlers.append(kind(handler))

@@ -104,7 +104,8 @@ def load_corpus(
     except InvalidInput:
         if documents != "auto":
             raise
-        few = f"Its {len(held.documents)} documents are too few to hold some out: it is split at its end."
+        many = len(held.documents)
+        few = f"Its {many} documents are too few or too alike to hold some out: it is split at its end."
         return _whole(name, b"\n\n".join(held.documents), validation, [*held.notes, few])
     return replace(found, notes=tuple(held.notes))
 

@@ -59,7 +59,7 @@ def run_grid(
         InvalidInput: the corpus does not suit a run, or the folder holds a run table of another's.
         Unreachable: a worker died, or another process has the folder. What was finished is kept, and the
             rest goes on from its checkpoints when the grid is run again.
-        Interrupted: by Ctrl-C or SIGTERM; workers keep a checkpoint and end within seconds.
+        Interrupted: by Ctrl-C, SIGTERM or SIGHUP; workers keep a checkpoint and end within seconds.
     """
     from scalesim.training.corpus import load_corpus
     from scalesim.training.loop import check_pack
@@ -95,6 +95,7 @@ def _work(
     flops = {"+".join(ids): sum(run.flops for run in runs) for ids, runs in packs}
     ids = [run.run_id(corpus.hash) for run in grid.runs]
     context = multiprocessing.get_context("spawn")
+    _keep_tracker()
     reports = context.Queue()
     places = context.Queue()
     for place in range(workers):
@@ -142,6 +143,19 @@ def _work(
         ) from None
     finally:
         _end(pool)
+
+
+def _keep_tracker() -> None:
+    """Begin Python's tracker of queues such that the end of a terminal, which we outlive, does not end it."""
+    if not hasattr(signal, "SIGHUP") or threading.current_thread() is not threading.main_thread():
+        return
+    from multiprocessing import resource_tracker
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
@@ -209,7 +223,8 @@ def _begin_worker(places: Any, workers: int, reports: Any, parent: int) -> None:
     """Give the process its own cores, before JAX counts them."""
     global _reports
     _reports = reports
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the grid ends its workers itself
+    for name in {"SIGINT", "SIGHUP"} & set(dir(signal)):  # a terminal's; the grid ends its workers itself
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     cores = sorted(os.sched_getaffinity(0))
     place = places.get()

@@ -111,7 +111,8 @@ def train(
         The trained model and how it went. A loss that is not finite ends the run with status "diverged"; the
         last checkpoint before it stays.
 
-    Ctrl-C or SIGTERM between two steps writes a checkpoint and raises `Interrupted` (a KeyboardInterrupt).
+    Ctrl-C, SIGTERM or SIGHUP between two steps writes a checkpoint and raises `Interrupted` (a
+    KeyboardInterrupt).
 
     Raises:
         InvalidInput: the corpus does not suit the shape or context, or the folder holds another run.

@@ -90,6 +90,10 @@ def _text_of(data: bytes, file: str, name: str, documents: Documents) -> Text:
             if line.strip()
         ]
         return Text(_records(rows, name), notes)
+    if file.endswith(".json") and documents == "auto" and content.lstrip()[:1] == "[":
+        rows = json_text(content, name, missing=True)
+        notes.append("Each entry of its list is a document; --documents whole takes the file as text.")
+        return Text(_records(rows, name), notes)
     return _separated(content, name, documents, notes)
 
 
@@ -140,8 +144,7 @@ def _records(rows: Sequence[Any], name: str) -> list[bytes]:
         first = rows[0]
         held = ", ".join(list(first)[:8]) if isinstance(first, dict) else json.dumps(first)[:40]
         raise InvalidInput(
-            f"{name} must hold a record with a text a line ({', '.join(_TEXT_FIELDS[:3])}, ...), but holds "
-            f"{held}."
+            f"{name} must hold records with a text ({', '.join(_TEXT_FIELDS[:3])}, ...), but holds {held}."
         )
     bad = next((row[keys[0]] for row in rows if not isinstance(row[keys[0]], str)), None)
     if bad is not None:

@@ -55,3 +55,19 @@ def test_few_letters(changes):
     assert found.returncode == 0, found.stderr
     assert b"?" not in found.stdout
     found.stdout.decode(changes.get("PYTHONIOENCODING", "ascii"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"XDG_CACHE_HOME": "/proc/none", "JAX_COMPILATION_CACHE_DIR": None},
+        {"XDG_CACHE_HOME": None, "HOME": "/dev/null", "JAX_COMPILATION_CACHE_DIR": None},
+        {"JAX_COMPILATION_CACHE_DIR": "/proc/none"},
+        {"TMPDIR": "/nowhere"},
+    ],
+)
+def test_where_nothing_can_be_kept_all_works_the_same(changes):
+    found = shell("scalesim redesign llama-3.1-8b --tokens 15T --context 128K --json", **changes)
+    assert found.returncode == 0
+    assert found.stderr == b""

@@ -73,6 +73,7 @@ def test_which_of_several_is_meant(table, field, wanted):
         ({"total_params": N, "active_params": D, "D": D, "loss": LOSS}, "--column n_params=total_params"),
         ({"N": N, "D": D, "val_loss": LOSS, "test_loss": WORSE}, "--column loss=val_loss"),
         ({"N": N, "D": D, "accuracy": LOSS}, r"no column for the loss: --column loss=NAME .*'accuracy'"),
+        ({"log_params": N, "D": D, "loss": LOSS}, "holds logarithms of n_params"),
         ({"Wall time": N, "Step": D, "Value": LOSS}, "as TensorBoard exports it"),
         ({"Step": N, "a - loss": LOSS, "b - loss": LOSS}, "a row a step and a column a run"),
     ],
@@ -140,3 +141,11 @@ def test_a_field_that_is_missing_names_the_columns_that_are_none():
     runs = ss.load_runs({"N": N, "zeichen": D, "loss": LOSS})
     with pytest.raises(ss.InvalidInput, match=r"n_tokens.* 'zeichen' are no field: --column n_tokens=NAME"):
         ss.fit("chinchilla", runs)
+
+
+def test_a_column_is_of_one_field_and_others_that_might_be_it_are_said():
+    with pytest.raises(ss.InvalidInput, match="'D' is given for both n_params and n_tokens; one would do"):
+        ss.load_runs({"N": N, "D": D, "loss": LOSS}, columns={"n_params": "D", "n_tokens": "D"})
+    notes = ss.load_runs({"n_params": N, "N": [2 * n for n in N], "D": D, "loss": LOSS}).notes
+    assert "n_params is the column of that name, not 'N'." in notes
+    assert not ss.load_runs({"n_params": N, "N": N, "n_tokens": D, "loss": LOSS}).notes

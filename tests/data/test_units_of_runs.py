@@ -31,7 +31,17 @@ LOSS = 1.8 + 400 / N**0.34 + 1800 / D**0.36
         ({"N": N, "D": D, "loss": np.exp(LOSS)}, "--unit loss=perplexity"),
         ({"N": N, "D": D, "ppl": np.exp(LOSS / 2)}, "column 'ppl', by its name in perplexity"),
         ({"N": N, "D": D, "loss_bits": LOSS / np.log(2)}, "--unit loss=bits"),
-        ({"N": np.where(np.arange(30) == 7, N / 1e9, N), "D": D, "loss": LOSS}, "n_params of row 7"),
+        ({"N": np.where(np.arange(30) == 7, N / 1e9, N), "D": D, "loss": LOSS}, r"from 0.909899 \(row 7\)"),
+        (
+            {"N": N, "D": np.where(np.arange(30) < 15, D / 1e9, D), "loss": LOSS},
+            "rows look to be in different",
+        ),
+        (
+            {"N": np.where(np.arange(30) == 7, 1e3 * N, N), "D": D, "C": 6 * N * D, "loss": LOSS},
+            "flops of row 7 are 0.001 times 6 n_params n_tokens, where the median row has 1",
+        ),
+        ({"log10_params": np.log10(N), "D": D, "loss": LOSS}, "holds logarithms of n_params by its name"),
+        ({"N": N, "ln(tokens)": np.log(D), "loss": LOSS}, "holds logarithms of n_tokens by its name"),
         ({"N": N, "D": np.where(np.arange(30) == 7, D / 1e5, D), "loss": LOSS}, "Row 7 has"),
     ],
 )
@@ -45,6 +55,9 @@ def test_units_are_asked_for(table, says):
     [
         ({"N": N / 1e6, "D": D / 1e9, "loss": LOSS}, {"n_params": "millions", "n_tokens": "1e9"}),
         ({"params (M)": N / 1e6, "tokens_B": D / 1e9, "loss": LOSS}, {}),
+        ({"N (millions)": N / 1e6, "D [billions]": D / 1e9, "loss": LOSS}, {}),
+        ({"N/1e6": N / 1e6, "D/1e9": D / 1e9, "loss": LOSS}, {}),
+        ({"N": N, "compute (PFLOP/s-days)": C / 8.64e19, "loss": LOSS}, {}),
         ({"N": N, "C": C / 8.64e19, "loss": LOSS}, {"flops": "PF-days"}),
         ({"N": N, "compute_pf_days": C / 8.64e19, "loss": LOSS}, {}),
         ({"N": N, "EFLOPs": C / 1e18, "loss": LOSS}, {}),

@@ -276,3 +276,17 @@ def test_a_design_says_what_loss_does_not_tell():
     assert any("Laboratories disagree" in str(caution) for caution in design.cautions)
     assert [str(caution) for caution in design.cautions] == design.to_dict()["cautions"]
     assert "Caution:" in repr(design)
+
+
+@pytest.mark.parametrize(
+    ("law", "says"),
+    [
+        (ss.Chinchilla(), "The law does not see query heads and KV heads: fewer cost no loss in it"),
+        (ss.HeadLaw(), "how far this extrapolates is not known."),
+    ],
+)
+def test_heads_that_the_law_does_not_see_are_said(law, says):
+    """Such a law takes one head wherever one is cheapest."""
+    status = ss.search(law, ss.Workload(context_length=8192), 2.6).status
+    assert says in status
+    assert ("does not see" in status) == isinstance(law, ss.Chinchilla)

@@ -155,6 +155,12 @@ def test_options_that_do_nothing_are_refused():
         ss.fit("chinchilla", table(), tolerance=0.0)
 
 
+@pytest.mark.parametrize("given", ["bounds", "priors"])
+def test_what_is_held_has_no_bounds_and_no_prior(given):
+    with pytest.raises(ss.InvalidInput, match=r"E is held fixed: .* for it would do nothing"):
+        ss.fit("power", "paper", fixed={"E": 1.97}, **{given: {"E": (1.5, 2.0)}})
+
+
 def test_a_tolerance_that_rounding_cannot_meet_is_no_convergence():
     found = ss.fit("chinchilla", table(), tolerance=1e-30)
     assert found.status == "not_converged"

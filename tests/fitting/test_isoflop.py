@@ -5,6 +5,7 @@ import pytest
 
 import scalesim as ss
 from scalesim.fitting import approach_two_bias, isoflop
+from scalesim.fitting.closed_form import solved
 from scalesim.laws import Chinchilla, Constant, Kaplan, PowerOfSum
 
 LAW = Chinchilla()
@@ -75,12 +76,59 @@ def test_intervals_of_a_budgets_size_hold():
 
 @pytest.mark.parametrize("law", [LAW, PowerOfSum(), Kaplan(), Kaplan() + Constant(E=1.0)])
 def test_a_laws_closed_form_is_its_least_loss(law):
-    from scalesim.fitting.isoflop import _solved
-
-    exponent, log_scale = _solved(law)
+    exponent, log_scale = solved(law)
     n = np.geomspace(1e6, 1e14, 200_001)
     best = n[np.argmin(law.loss({"n_params": n, "n_tokens": 1e22 / 6 / n}))]
     assert np.exp(log_scale) * 1e22**exponent == pytest.approx(best, rel=1e-3)
+
+
+@pytest.mark.parametrize("per", [6.0, 9.0])
+@pytest.mark.parametrize("approach", [1, 2, 3])
+def test_tokens_of_a_budget_are_of_the_tables_flops(approach, per):
+    """Where flops count attention too, C / (6 N) would be half as many tokens again."""
+    clean = grid()
+    x = {"n_params": clean["n_params"], "n_tokens": clean["n_tokens"]}
+    flops = per * x["n_params"] * x["n_tokens"]
+    sized = isoflop(ss.RunTable({**x, "flops": flops}, clean.loss), approach).at(1e22)
+    assert per * sized.n_params * sized.n_tokens == pytest.approx(1e22)
+    wanted = isoflop(ss.RunTable(x, clean.loss), approach).at(6e22 / per)
+    assert sized.n_tokens == pytest.approx(wanted.n_tokens, rel=0.02)
+
+
+def test_flops_of_another_ratio_at_each_size_are_said():
+    clean = grid()
+    flops = clean["flops"] * np.tile(np.linspace(1.3, 1.0, 11), 4)
+    table = ss.RunTable({**clean.columns, "flops": flops}, clean.loss)
+    for approach in (1, 2, 3):
+        said = isoflop(table, approach, **({"tolerance": 0.3} if approach == 2 else {})).warnings
+        assert any("6.18 to 7.62 times n_params n_tokens" in warning for warning in said), said
+
+
+def test_an_envelope_of_few_sizes_is_no_surer_than_their_step():
+    """Where the sizes tried are the optima themselves they lie on a line, and the scatter is nothing."""
+    sized = isoflop(grid(), 1).at(1e24)
+    step = np.log(30.0) / 10
+    assert np.log(sized.n_params_high / sized.n_params_low) > step
+
+
+def test_runs_that_end_early_are_no_optima_of_the_envelope():
+    """Histories of equal tokens: beyond the smallest model's last compute the next one's is no optimum."""
+    n = np.repeat(1e8 * 3.0 ** np.arange(6), 29)
+    x = {"n_params": n, "n_tokens": np.tile(2e8 * np.arange(1.0, 30.0), 6)}
+    with pytest.raises(ss.InvalidInput, match=r"2 budgets .* no smaller model than the best had"):
+        isoflop(ss.RunTable(x, np.asarray(LAW.loss(x))), 1)
+    # Of equal tokens a parameter, on either side of the optimum, the envelope holds.
+    n = np.repeat(3e7 * 1.5 ** np.arange(16), 59)
+    x = {"n_params": n, "n_tokens": 40 * n * np.tile(np.arange(1.0, 60.0), 16) / 60}
+    found = isoflop(ss.RunTable(x, np.asarray(LAW.loss(x))), 1)
+    assert found.exponent == pytest.approx(EXPONENT, abs=0.02)
+    assert len(found.warnings) == 2
+
+
+@pytest.mark.parametrize("budget", [24.0, 0.0, -1e20, float("nan")])
+def test_a_budget_that_is_none_is_refused(budget):
+    with pytest.raises(ss.InvalidInput, match="budget must be FLOPs"):
+        isoflop(grid()).at(budget)
 
 
 def test_a_fits_bootstrap_gives_approach_three_its_interval():

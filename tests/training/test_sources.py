@@ -42,6 +42,8 @@ def parquet(columns):
             gzip.compress("\n".join(json.dumps({"text": d}) for d in DOCUMENTS).encode(), mtime=0),
         ),
         ("a.parquet", parquet({"id": list(range(120)), "text": DOCUMENTS})),
+        ("a.json", json.dumps([{"id": 1, "text": d} for d in DOCUMENTS]).encode()),
+        ("a.json", json.dumps(DOCUMENTS, indent=1).encode()),
     ],
 )
 def test_the_same_documents_in_many_forms(tmp_path, file, content):
@@ -97,7 +99,14 @@ def test_tokens_with_a_header_of_256_words(tmp_path):
         ("a.txt", bytes(range(1, 256)) * 9, "binary data"),
         ("a.txt.gz", gzip.compress(TEXT.encode(), mtime=0)[:99], "cut short"),
         ("a.txt.gz", gzip.compress(bytes(999), mtime=0), "binary data"),
-        ("a.jsonl", b'{"id": 1}\n', "must hold a record with a text a line"),
+        (
+            "a.json",
+            b'[{"id": 1}]',
+            r"must hold records with a text .*, but holds id",
+        ),
+        ("a.bin", bytes((1, 2, 3)) * 333, "neither text nor whole tokens"),
+        ("a.txt", bytes((1, 2, 3)) * 333, "it holds control characters"),
+        ("a.jsonl", b'{"id": 1}\n', "must hold records with a text"),
         ("a.jsonl", b'{"text": 5}\n', "text must be a text, but is 5"),
         ("a.jsonl", b"{oops\n", "line 1, is not JSON"),
         ("a.parquet", b"PAR1 and no more", "cannot be read"),

@@ -44,8 +44,8 @@ def scored(card: str, kind: str, format: str, table: Any, draws: int, rows: int)
     lent = constants_of(left_out(card, cards, {}), kind, format)
     others = [one for name, (_, one) in cards.items() if name != card]
     alike = [c for c in (constants_of(one, kind, format) for one in others) if c is not None]
-    for name, start in (("lent", lent), ("own", own)):
-        rng, after, adjust = np.random.default_rng(SEED), [], adjuster(kind, machine, start, alike)
+    for name, start, among in (("lent", lent, alike), ("own", own, [])):
+        rng, after, adjust = np.random.default_rng(SEED), [], adjuster(kind, machine, start, among)
         for _ in range(draws):
             few = part(table, rng.choice(pool, rows, replace=False))
             predicted = np.asarray(kernel_seconds(kind, few, machine, start))

@@ -50,7 +50,7 @@ def adjust_kernel(
         kind, table, machine: as `kernel_seconds` takes them; the table with `seconds`.
         start: the constants as they are.
         noise: scale of log(measured / predicted) of each row, where nothing is wrong with the constants.
-        cards: the same constants of accelerators that were measured.
+        cards: the same constants of accelerators that were measured, where the start is borrowed from those.
     """
     return adjuster(kind, machine, start, cards)(table, noise)
 
@@ -63,7 +63,7 @@ def adjuster(
     origin = _encoded(start, names)
     # How constants differ between accelerators: each by itself, and all together from one to another.
     away = np.reshape([_encoded(c, names, start) - origin for c in cards], (len(cards), len(names)))
-    single = np.sqrt(_LEAST**2 + np.mean(away**2, axis=0)) if len(cards) else np.ones(len(names))
+    single = np.sqrt(_LEAST**2 + np.mean(away**2, axis=0)) if len(cards) else np.full(len(names), _LEAST)
     mixed = np.sqrt(0.5 / max(len(cards), 1)) * away
     both = np.concatenate([np.diag(np.sqrt(0.5) * single), mixed]) if len(cards) else np.diag(single)
 

@@ -5,7 +5,7 @@ those constants (`scalesim calibrate --kernels`), and 400 other rows score: befo
 own constants, which is the best that the forms can do. The same from the card's own constants: five rows
 must not spoil what is right. Writes results/few_kernels.csv.
 
-    python -m experiments.few_kernels [--draws 8] [--rows 5]
+    python -m experiments.few_kernels [--draws 3] [--rows 5]
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def scored(card: str, kind: str, format: str, table: Any, draws: int, rows: int)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--draws", type=int, default=8)
+    parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--rows", type=int, default=5)
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)

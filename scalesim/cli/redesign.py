@@ -184,9 +184,14 @@ def run(args: list[str]) -> int:
 
 
 def _print(found: Any) -> None:
-    print(found)
+    import textwrap
+
+    from scalesim.report.console import stated_width
+
+    width = stated_width()
+    print(found._face().within(width))
     if found.over_context:
-        print(found.flip_text())
+        print(found.flip_text() if width is None else textwrap.fill(found.flip_text(), width))
     for row in found.what_if[1:]:
         if row.get("n_head") is None:
             print(f"  {row['changed']}: nothing will do")

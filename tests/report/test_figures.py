@@ -233,3 +233,18 @@ def test_a_profile_is_drawn_on_both_sides_of_the_best(scale):
     low, high = axis.get_xlim()
     assert low < profile.best < high
     assert sum((low < profile.values) & (profile.values < high)) >= 5
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_a_face_is_no_wider_than_asked_and_loses_nothing(columns):
+    from scalesim.faces import Face
+
+    names = ("", *(f"choice {i}" for i in range(6)))
+    rows = [(f"row {r}", *(f"value {r}.{i}" for i in range(6))) for r in range(3)]
+    note = "A sentence of many words that goes on and on, " * 5
+    text = Face(
+        "A title that is rather long for the narrowest of all terminals", names, rows, (note,)
+    ).within(columns)
+    assert max(map(len, text.splitlines())) <= columns
+    assert all(f"value {r}.{i}" in text for r in range(3) for i in range(6))
+    assert text.split()[-9:] == note.split()[-9:]

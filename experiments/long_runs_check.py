@@ -5,8 +5,10 @@
 
 long_runs_predicted.csv was committed before any of its pairs was trained (`long_runs_prediction`). Here each
 pair's measured log ratio of losses stands beside it, over the seeds that both models have, with the noise
-that is left: the pooled deviation of the ratio between seeds, by size. Writes long_runs.csv and
-recall.csv (a row a run), long_runs_check.csv and .png.
+that is left: the pooled deviation of the ratio between seeds, by size and context. So do the losses of larger
+sizes and longer contexts (long_runs_sizes.csv, long_runs_contexts.csv) and the design's
+(long_runs_design.csv). Writes scalesim/data/own_long_runs.csv, long_design.csv and recall.csv (a row a run),
+long_runs_check.csv, long_runs_losses.csv and long_runs_check.png.
 """
 
 from __future__ import annotations
@@ -20,15 +22,16 @@ from typing import Any
 
 import numpy as np
 
+import scalesim
 from experiments.common import RESULTS, Row, print_rows, write_csv
 from experiments.long_runs_prediction import BASE
 from scalesim.report.figure import BASELINE, BEST, FAINT, figure, save
 
 __all__ = ["compared", "main", "read"]
 
-TABLE = Path("out/long_runs/runs.csv")
-KEPT = RESULTS / "long_runs.csv"
-RECALL = RESULTS / "recall.csv"
+DATA = Path(scalesim.__file__).parent / "data"
+KEPT = DATA / "own_long_runs.csv"
+RECALL, DESIGNS = RESULTS / "recall.csv", RESULTS / "long_design.csv"
 
 
 def read(path: Path = KEPT) -> list[dict[str, Any]]:
@@ -65,14 +68,22 @@ def ratios(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[int, float]
     return found
 
 
-def seed_noise(found: dict[tuple[Any, ...], dict[int, float]]) -> dict[int, tuple[float, int]]:
-    """Return, by width, the deviation of a pair's log ratio between seeds, percent, and its degrees."""
-    squares: dict[int, list[float]] = defaultdict(lambda: [0.0, 0])
+def seed_noise(found: dict[tuple[Any, ...], dict[int, float]]) -> dict[tuple[int, int], tuple[float, int]]:
+    """Return how much a pair's log ratio differs between seeds, percent, and its degrees, by place."""
+    squares: dict[tuple[int, int], list[float]] = defaultdict(lambda: [0.0, 0])
     for (setting, _), each in found.items():
         if len(each) > 1:
-            squares[setting[0]][0] += float(np.var(list(each.values()))) * len(each)
-            squares[setting[0]][1] += len(each) - 1
-    return {width: (float(np.sqrt(s / n)), int(n)) for width, (s, n) in squares.items()}
+            squares[setting[:2]][0] += float(np.var(list(each.values()))) * len(each)
+            squares[setting[:2]][1] += len(each) - 1
+    return {place: (float(np.sqrt(s / n)), int(n)) for place, (s, n) in squares.items()}
+
+
+def noise_at(noise: dict[tuple[int, int], tuple[float, int]], width: int, context: int) -> float:
+    """Return the noise of a size at a context, or that of the nearest that has seeds, widths first."""
+    if not noise:
+        return float("nan")
+    near = min(noise, key=lambda p: (abs(np.log(p[0] / width)), abs(np.log(p[1] / context))))
+    return noise[near][0]
 
 
 def compared(rows: list[dict[str, Any]]) -> list[Row]:
@@ -84,7 +95,7 @@ def compared(rows: list[dict[str, Any]]) -> list[Row]:
     pairs: list[Row] = []
     for (setting, heads), each in found.items():
         measured = float(np.mean(list(each.values())))
-        error = noise.get(setting[0], (float("nan"), 0))[0] / np.sqrt(len(each))
+        error = noise_at(noise, *setting[:2]) / np.sqrt(len(each))
         row = said[setting[0], *heads]
         predicted, low, high = (float(row[n]) for n in ("predicted_percent", "low", "high"))
         reach = np.hypot(high - predicted if measured > predicted else predicted - low, 1.64 * error)
@@ -108,12 +119,68 @@ def compared(rows: list[dict[str, Any]]) -> list[Row]:
     return pairs
 
 
+def losses(rows: list[dict[str, Any]]) -> list[Row]:
+    """Return each loss of the base that was said before and is measured: by size, and by context.
+
+    The last that was said of a run stands for it.
+    """
+    measured: dict[tuple[int, int], list[float]] = defaultdict(list)
+    for row in rows:
+        if (row["n_head"], row["n_kv_head"]) == BASE and row["n_tokens"] < 40 * row["n_params"]:
+            measured[row["d_model"], row["context_length"]].append(row["loss"])
+    found: dict[tuple[str, int, int], Row] = {}
+    for what, name in (("size", "long_runs_sizes.csv"), ("context", "long_runs_contexts.csv")):
+        with (RESULTS / name).open() as file:
+            for said in csv.DictReader(file):
+                width, context = int(said["d_model"]), int(said["context_length"])
+                if (width, context) not in measured:
+                    continue
+                loss = float(np.mean(measured[width, context]))
+                predicted, low, high = (float(said[n]) for n in ("predicted", "low", "high"))
+                found[what, width, context] = {
+                    "said_by": what,
+                    "d_model": width,
+                    "context_length": context,
+                    "seeds": len(measured[width, context]),
+                    "predicted": predicted,
+                    "low": low,
+                    "high": high,
+                    "measured": loss,
+                    "error_percent": 100 * (predicted / loss - 1),
+                    "inside": bool(low <= loss <= high),
+                }
+    return list(found.values())
+
+
+def designs() -> list[dict[str, Any]]:
+    """Return the searched design and its baseline with their held-out seeds, beside what was said."""
+    trained = read(DESIGNS)
+    with (RESULTS / "long_runs_design.csv").open() as file:
+        said = list(csv.DictReader(file))
+    found: list[dict[str, Any]] = []
+    for row in said:
+        mine = [r for r in trained if str(r["d_model"]) == row["d_model"]]
+        found.append(
+            {
+                **{n: row[n] for n in ("model", "d_model", "n_head", "n_kv_head", "n_params", "cost")},
+                **{n: float(row[n]) for n in ("predicted_percent", "low", "high")},
+                "seeds": len(mine),
+                "loss": float(np.mean([r["loss"] for r in mine])) if mine else float("nan"),
+                "spread": float(np.ptp([r["loss"] for r in mine])) if mine else float("nan"),
+            }
+        )
+    for row in found:
+        row["measured_percent"] = 100 * float(np.log(row["loss"] / found[0]["loss"]))
+    return found
+
+
 def draw(path: Path, rows: list[dict[str, Any]], pairs: list[Row]) -> None:
     """Draw the pairs, the loss by position, and recall by heads."""
-    with figure(1, 3, (13.5, 4.4)) as (drawing, (left, middle, right)):
+    with figure(1, 3, (13.5, 0.22 * len(pairs) + 2.4)) as (drawing, (left, middle, right)):
         _draw_pairs(left, pairs)
         _draw_recall(right)
-        for row in (r for r in rows if (r["n_head"], r["n_kv_head"]) == BASE and r["seed"] == 0):
+        base = [r for r in rows if (r["n_head"], r["n_kv_head"]) == BASE and r["seed"] == 0]
+        for row in sorted(base, key=lambda r: (r["d_model"], r["context_length"], r["n_tokens"])):
             label = (
                 f"width {row['d_model']}, context {row['context_length']}, {row['n_tokens'] / 1e6:.1f}M bytes"
             )
@@ -163,8 +230,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kept", action="store_true", help="read the rows that are kept")
     if not parser.parse_args().kept:
-        shutil.copy(TABLE, KEPT)
-        shutil.copy("out/recall/runs.csv", RECALL)
+        for folder, kept in (("long_runs", KEPT), ("recall", RECALL), ("long_design", DESIGNS)):
+            if (table := Path("out") / folder / "runs.csv").exists():
+                shutil.copy(table, kept)
     rows, pairs = read(), compared(read())
     recalled = [
         {"heads": f"{r['n_head']}:{r['n_kv_head']}", "seed": r["seed"], "recall": r["recall"]}
@@ -173,10 +241,18 @@ def main() -> None:
     print_rows("Recall by distance, trained on strings that return", recalled)
     shown = [n for n in pairs[0] if n not in ("n_tokens", "told_from_0")]
     print_rows(f"{len(rows)} runs; predicted before they were trained, and measured", pairs, shown)
-    for width, (noise, degrees) in sorted(seed_noise(ratios(rows)).items()):
-        print(f"width {width}: a pair's ratio differs by {noise:.2f}% between seeds ({degrees} degrees)")
+    for (width, context), (noise, degrees) in sorted(seed_noise(ratios(rows)).items()):
+        print(f"width {width} at {context}: a pair's ratio differs by {noise:.2f}% between seeds ({degrees})")
     for name, yes in (("inside", True), ("inside_with_seeds", True), ("sign", "right")):
         print(f"{name}: {sum(p[name] == yes for p in pairs)} of {len(pairs)}")
+    for name, against in (("the law", "predicted_percent"), ("no effect", None)):
+        misses = [p["measured_percent"] - (p[against] if against else 0.0) for p in pairs]
+        print(f"{name}: misses pairs by {np.sqrt(np.mean(np.square(misses))):.2f}% rms")
+    told = losses(rows)
+    print_rows("Loss of 8:1, said before, and measured", told)
+    write_csv(RESULTS / "long_runs_losses.csv", told)
+    if DESIGNS.exists():
+        print_rows("The design of public evidence at 2,048 tokens, held-out seeds", designs())
     write_csv(RESULTS / "long_runs_check.csv", pairs)
     draw(RESULTS / "long_runs_check.png", rows, pairs)
 

@@ -3,13 +3,17 @@
 `python -m experiments.long_runs_prediction` writes long_runs_predicted.csv: for each size of long_runs.toml
 and each of its head configurations beside 8 query heads and 1 KV head, 100 log(loss / loss of 8:1) by the
 shipped law, with the 90% interval for a measurement on another corpus. The law sees no context: one row
-serves all. `--sizes` writes long_runs_sizes.csv: the loss of 8:1 at each size that is not trained yet, from
-the sizes that are (`long_runs.csv`). Two sizes do not tell the floor: it is held at 0.3 to 1.2 nats.
+serves all. `--sizes` adds to long_runs_sizes.csv: the loss of 8:1 at each size that is not trained yet, from
+the sizes that are (`ss.own_runs("long")`). Two sizes do not tell the floor: it is held at 0.3 to 1.2 nats.
+`--contexts` adds to long_runs_contexts.csv the loss of 8:1 at each size and longer context that is not
+trained yet: that at 256 times what the next smaller size lost by the context, taken to go with the log of
+the context. The interval reaches from no loss at all to twice that. What these two files hold, stays.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +21,7 @@ import numpy as np
 import scalesim as ss
 from experiments.common import RESULTS, Row, print_rows, write_csv
 from scalesim.data import ContrastTable
-from scalesim.fitting import predict_contrasts
+from scalesim.fitting import ContrastPrediction, predict_contrasts
 from scalesim.shape import Shape, count_params
 from scalesim.training import load_grid
 
@@ -25,6 +29,7 @@ __all__ = ["BASE", "GRID", "pairs", "predicted"]
 
 GRID = Path(__file__).parent / "grids" / "long_runs.toml"
 BASE = (8, 1)
+SHORT = (256, 1024, 2048)
 FLOORS = np.linspace(0.3, 1.2, 7)
 FIELDS = ("n_head", "n_kv_head", "head_dim", "n_layer", "d_model")
 
@@ -38,9 +43,8 @@ def pairs() -> list[tuple[Shape, Shape]]:
     return [(base[s.d_model], s) for s in shapes if s is not base[s.d_model]]
 
 
-def predicted() -> list[Row]:
-    """Return a row a pair: sizes, heads, the log ratio of losses in percent, and its interval."""
-    found = pairs()
+def contrasts(found: list[tuple[Shape, Shape]]) -> ContrastPrediction:
+    """Return what the shipped law says of pairs of models, with the interval of another corpus."""
 
     def side(shapes: list[Shape]) -> dict[str, np.ndarray]:
         columns = {name: np.array([float(getattr(s, name)) for s in shapes]) for name in FIELDS}
@@ -51,7 +55,13 @@ def predicted() -> list[Row]:
     sources, corpora = np.full(len(found), "long_runs.toml"), np.full(len(found), "standard library")
     sides = side([a for a, _ in found]), side([b for _, b in found])
     table = ContrastTable(*sides, unknown, unknown, names, sources, corpora)
-    said = predict_contrasts(ss.named_fit("default"), table)
+    return predict_contrasts(ss.named_fit("default"), table)
+
+
+def predicted() -> list[Row]:
+    """Return a row a pair: sizes, heads, the log ratio of losses in percent, and its interval."""
+    found = pairs()
+    said = contrasts(found)
     return [
         {
             "n_layer": b.n_layer,
@@ -69,7 +79,7 @@ def predicted() -> list[Row]:
 
 def sizes() -> list[Row]:
     """Return the loss of the base at each untrained size and context: the middle of the floors, the ends."""
-    runs = ss.load_runs(str(RESULTS / "long_runs.csv"))
+    runs = ss.own_runs("long")
     rows: list[Row] = []
     for context in np.unique(runs["context_length"]):
         near = runs.take((runs["context_length"] == context) & (runs["n_tokens"] < 40 * runs["n_params"]))
@@ -95,17 +105,64 @@ def sizes() -> list[Row]:
     return rows
 
 
+def contexts() -> list[Row]:
+    """Return the loss of the base at each longer context that is not trained yet."""
+    runs = ss.own_runs("long")
+    base = (runs["n_head"] == BASE[0]) & (runs["n_kv_head"] == BASE[1])
+    near = runs.take(base & (runs["n_tokens"] < 40 * runs["n_params"]))
+    losses: dict[tuple[int, int], list[float]] = {}
+    for width, context, loss in zip(near["d_model"], near["context_length"], near.loss, strict=True):
+        losses.setdefault((int(width), int(context)), []).append(float(loss))
+    known = {key: float(np.mean(each)) for key, each in losses.items()}
+    short = SHORT[0]
+    slopes = {
+        width: float(np.log(loss / known[width, short]) / np.log(context / short))
+        for (width, context), loss in sorted(known.items())
+        if context > short
+    }
+    return [
+        {
+            "d_model": width,
+            "context_length": context,
+            "from_width": near_by,
+            "from_runs": len(near),
+            "predicted": loss * (context / short) ** slopes[near_by],
+            "low": loss,
+            "high": loss * (context / short) ** (2 * slopes[near_by]),
+        }
+        for (width, trained), loss in sorted(known.items())
+        if trained == short
+        for context in SHORT[1:]
+        if (width, context) not in known
+        for near_by in [max((w for w in slopes if w <= width), default=None)]
+        if near_by is not None
+    ]
+
+
+def added(name: str, rows: list[Row], by: tuple[str, ...]) -> list[Row]:
+    """Return what a file of predictions holds, and what is new."""
+    held: list[Row] = []
+    if (RESULTS / name).exists():
+        with (RESULTS / name).open() as file:
+            held = list(csv.DictReader(file))
+    there = {tuple(str(row[n]) for n in by) for row in held}
+    return [*held, *(row for row in rows if tuple(str(row[n]) for n in by) not in there)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--sizes", action="store_true", help="the losses of larger sizes, from the smaller ones"
-    )
-    if parser.parse_args().sizes:
-        rows, title, name = sizes(), "Loss of 8:1, nats a byte", "long_runs_sizes.csv"
+    parser.add_argument("--sizes", action="store_true", help="the losses of larger sizes")
+    parser.add_argument("--contexts", action="store_true", help="the losses at longer contexts")
+    options = parser.parse_args()
+    if options.sizes:
+        name, rows = "long_runs_sizes.csv", sizes()
+        rows = added(name, rows, ("context_length", "d_model", "from_runs"))
+    elif options.contexts:
+        name, rows = "long_runs_contexts.csv", contexts()
+        rows = added(name, rows, ("d_model", "context_length", "from_width"))
     else:
-        title, name = "100 log(loss / loss of 8:1), by public evidence", "long_runs_predicted.csv"
-        rows = predicted()
-    print_rows(title, rows)
+        name, rows = "long_runs_predicted.csv", predicted()
+    print_rows(name, rows)
     write_csv(RESULTS / name, rows)
 
 

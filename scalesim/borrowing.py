@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scalesim.constants import kind_class
+from scalesim.constants import CONSTANTS, kind_class
 from scalesim.efficiency import Efficiency, measured_efficiency, shipped_constants
 
 __all__ = ["SHARES", "Sheet", "borrow", "distance", "measured_cards", "weights_of"]
@@ -24,6 +24,8 @@ SHARES = (
     "link",
     "rest",
     "cache_share",
+    "apart",
+    "window_reload",
 )
 """Constants between 0 and 1: no kernel beats the data sheet."""
 
@@ -38,7 +40,8 @@ class Sheet(NamedTuple):
         bandwidth_gbs: of the memory.
         interconnect_gbs: between accelerators (None: not stated).
         generation: of its matrix units ("hopper"; "": not stated).
-        memory: "hbm" or "gddr" ("": not stated); those with GDDR have a large last cache before it.
+        memory: "hbm" or "gddr" ("": not stated).
+        last_cache_mb: 1e6 bytes that a kernel in a loop may find again (None: not stated).
     """
 
     bf16_tflops: float
@@ -46,32 +49,42 @@ class Sheet(NamedTuple):
     interconnect_gbs: float | None = None
     generation: str = ""
     memory: str = ""
+    last_cache_mb: float | None = None
 
 
-def distance(a: Sheet, b: Sheet) -> float:
+_FAMILIES = {"ampere": "flash-attention 2", "ada": "flash-attention 2"}
+"""Generations that one attention kernel serves: later ones have kernels written for them."""
+
+
+def distance(a: Sheet, b: Sheet, kind: str = "") -> float:
     """Return how unlike two accelerators are, in doublings.
 
     sqrt(log2(ratio)^2 + log2(bandwidth)^2 + log2(interconnect)^2 / 4 + others) of the quotients of the two,
     with ratio the compute a byte of bandwidth; another generation, for which kernels are written anew, counts
-    as two doublings, another kind of memory as one; what one of them does not state is left out.
+    as two doublings, another kind of memory as one; what one of them does not state is left out. For kernels
+    of one kind the interconnect counts in messages alone, and of attention two generations that one kernel
+    serves are one.
 
     >>> distance(Sheet(989.4, 3350, 450), Sheet(989.4, 3350, 450))
     0.0
     """
+    kernels = [one.generation for one in (a, b)]
+    if kind in ("decode", "prefill"):
+        kernels = [_FAMILIES.get(one, one) for one in kernels]
     parts = [
         math.log2(a.bf16_tflops / a.bandwidth_gbs * b.bandwidth_gbs / b.bf16_tflops),
         math.log2(a.bandwidth_gbs / b.bandwidth_gbs),
     ]
-    if a.interconnect_gbs and b.interconnect_gbs:
+    if kind in ("", "collective") and a.interconnect_gbs and b.interconnect_gbs:
         parts.append(math.log2(a.interconnect_gbs / b.interconnect_gbs) / 2)
-    for one, other, size in ((a.generation, b.generation, 2.0), (a.memory, b.memory, 1.0)):
+    for (one, other), size in ((kernels, 2.0), ((a.memory, b.memory), 1.0)):
         parts.append(size * (one != other and bool(one and other)))
     return math.sqrt(sum(part**2 for part in parts))
 
 
-def weights_of(sheet: Sheet, measured: Mapping[str, Sheet]) -> dict[str, float]:
+def weights_of(sheet: Sheet, measured: Mapping[str, Sheet], kind: str = "") -> dict[str, float]:
     """Return how much each measured accelerator says about another: exp(-d^2 / (2 0.4^2)), summing to one."""
-    away = {name: distance(sheet, other) for name, other in measured.items()}
+    away = {name: distance(sheet, other, kind) for name, other in measured.items()}
     nearest = min(away.values())
     raw = {name: math.exp(-(d**2 - nearest**2) / (2 * _WIDTH**2)) for name, d in away.items()}
     whole = sum(raw.values())
@@ -94,7 +107,8 @@ def borrow(
 
     A constant is the weighted mean of the measured ones (`weights_of`) in its logarithm (its logit, where it
     is a share), over the accelerators that have one for that kind and format. Shares of peaks and fixed times
-    carry; what differs is left to the error that leaving out each measured accelerator shows.
+    carry; of the last cache its size by the data sheets, and its speed beside that of the compute units. What
+    differs is left to the error that leaving out each measured accelerator shows.
 
     Args:
         sheet: of the accelerator.
@@ -103,26 +117,37 @@ def borrow(
     """
     measured = measured_cards() if measured is None else measured
     reach = shipped_constants()["reach"] if reach is None else reach
-    weights = weights_of(sheet, {name: one[0] for name, one in measured.items()})
+    sheets = {name: one[0] for name, one in measured.items()}
+    by_kind = {kind: weights_of(sheet, sheets, kind) for kind in CONSTANTS}
+    weights = by_kind["gemm"]
     nearest = max(weights, key=lambda name: weights[name])
     base = measured[nearest][1]
-    many = [(weights[name], one[1]) for name, one in measured.items()]
-    mixed = {kind: _mean([(w, getattr(e, kind)) for w, e in many]) for kind in ("gemm", "decode", "prefill")}
+
+    def lent(kind: str, constants: Mapping[str, Any]) -> Any:
+        known = [(by_kind[kind][name], sheets[name], c) for name, c in constants.items()]
+        return _mean(known, sheet)
+
+    mixed = {
+        kind: lent(kind, {name: getattr(one[1], kind) for name, one in measured.items()})
+        for kind in ("gemm", "decode", "prefill")
+    }
     others = []
-    for name in sorted({name for _, e in many for name, _ in e.others}):
-        known = [(w, dict(e.others)[name]) for w, e in many if name in dict(e.others)]
-        others.append((name, _mean(known)))
+    for key in sorted({key for _, e in measured.values() for key, _ in e.others}):
+        stated = {name: dict(one[1].others) for name, one in measured.items()}
+        has = {name: kinds[key] for name, kinds in stated.items() if key in kinds}
+        others.append((key, lent(kind_class(key), has)))
     # Intervals are the lenders', and wider the further those are.
     spread = []
-    for key in sorted({key for _, e in many for key, _ in e.spread}):
-        lenders = [(w, name) for (w, e), name in zip(many, measured, strict=True) if key in dict(e.spread)]
+    for key in sorted({key for _, e in measured.values() for key, _ in e.spread}):
+        kind = kind_class(key)
+        lenders = [name for name, one in measured.items() if key in dict(one[1].spread)]
         width = np.average(
-            [dict(measured[name][1].spread)[key] for _, name in lenders],
+            [dict(measured[name][1].spread)[key] for name in lenders],
             axis=0,
-            weights=[w + 1e-9 for w, _ in lenders],
+            weights=[by_kind[kind][name] + 1e-9 for name in lenders],
         )
-        away = min(distance(sheet, measured[name][0]) for _, name in lenders)
-        spread.append((key, tuple(width + reach.get(kind_class(key), 0.0) * away)))
+        away = min(distance(sheet, sheets[name], kind) for name in lenders)
+        spread.append((key, tuple(width + reach.get(kind, 0.0) * away)))
     said = ", ".join(f"{name} {weight:.0%}" for name, weight in weights.items() if weight >= 0.01)
     return replace(
         base,
@@ -135,15 +160,29 @@ def borrow(
     )
 
 
-def _mean(known: Sequence[tuple[float, Any]]) -> Any:
-    whole = sum(weight for weight, _ in known)
+def _mean(known: Sequence[tuple[float, Sheet, Any]], sheet: Sheet) -> Any:
+    whole = sum(weight for weight, _, _ in known) + 1e-300
     values: dict[str, Any] = {}
-    for field in fields(known[0][1]):
-        stated = [(w / whole, getattr(c, field.name)) for w, c in known]
+    for field in fields(known[0][2]):
+        stated = [(weight / whole, _carried(field.name, one, c, sheet)) for weight, one, c in known]
         present = [(w, v) for w, v in stated if v is not None]
         share = sum(w for w, _ in present)
         values[field.name] = None if share <= 0.5 else _mix(field.name, present, share)
-    return replace(known[0][1], **values)
+    return replace(known[0][2], **values)
+
+
+def _carried(name: str, lender: Sheet, constants: Any, sheet: Sheet) -> float | None:
+    """What a constant of one accelerator says of another: the last cache is as large as the data sheet says,
+    and as fast as its compute units ask."""
+    value: float | None = getattr(constants, name)
+    if value is None or name not in ("cache_mb", "cache_share"):
+        return value
+    if sheet.last_cache_mb is None or lender.last_cache_mb is None:
+        return value if sheet.memory == lender.memory else None
+    if name == "cache_mb":
+        return value * sheet.last_cache_mb / lender.last_cache_mb
+    slower = sheet.bandwidth_gbs / sheet.bf16_tflops * lender.bf16_tflops / lender.bandwidth_gbs
+    return max(1 - (1 - value) * slower, 1e-3)
 
 
 def _mix(name: str, stated: Sequence[tuple[float, float]], share: float) -> float:

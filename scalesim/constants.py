@@ -80,8 +80,9 @@ class GemmConstants(_Kernel):
         serial_ns, serial_rows: time a value of k takes where a tile of the result is computed by one unit
             from end to end, serial_ns m / (m + serial_rows) nanoseconds (None: k is split).
         host_us, host_rows_us, host_part_us: time of the calls outside the kernels, which captured graphs
-            hide: of all, what is added where there are many rows (other kernels are called), and where k is
-            less than a block of 128.
+            hide: of all, what is added where there are many rows (other kernels are called), and where k or n
+            is less than a block. The device works beside the calls, so that the longer of both counts.
+        host_ragged_us: of the calls that pad activations whose rows are no multiple of four.
     """
 
     compute: Num
@@ -101,6 +102,7 @@ class GemmConstants(_Kernel):
     host_us: Num | None = None
     host_rows_us: Num | None = None
     host_part_us: Num | None = None
+    host_ragged_us: Num | None = None
 
 
 @register
@@ -121,8 +123,12 @@ class DecodeConstants(_Attention):
         head_pad: values of head_dim that the FLOPs are charged beyond its own (softmax).
         unpack: FLOPs that a cached value costs beyond its products (rearranging it, where a kernel must).
         group_tile: query heads of one KV head that are computed at the least.
-        window_reload: the read grows by window_reload (g - 1) where a layer has a sliding window: kernels
-            that mask a window may read a cache once for each query head.
+        window_reload: how far kernels that mask a window compute each query head by itself and in one
+            piece (0 to 1): reads and tiles grow by window_reload (g - 1).
+        part, parts: values of a head's cache that one block computes, and blocks among which a batch's
+            caches are split at most.
+        combine_us, second_us: time that joining adds a part, and the fixed one of the kernel that does it.
+        regroup_us: time of the copies that bring the query heads of several KV heads together.
     """
 
     bandwidth: Num
@@ -139,6 +145,11 @@ class DecodeConstants(_Attention):
     unpack: Num = 0.0
     group_tile: Num | None = None
     window_reload: Num | None = None
+    regroup_us: Num | None = None
+    combine_us: Num | None = None
+    parts: Num | None = None
+    part: Num | None = None
+    second_us: Num | None = None
 
 
 @register
@@ -154,11 +165,12 @@ class PrefillConstants(_Attention):
         tile_rows: query rows of one KV head's group that are computed at the least.
         span_pad: attended positions a row is charged beyond its own (masked tiles at the diagonal).
         head_pad: values of head_dim charged beyond its own (softmax).
-        reload: share by which FLOPs grow where every query head has its own KV head.
+        reload: share by which span_pad grows where every query head has its own KV head.
         serial_us, serial_exponent: time an attended position takes on one row's way,
             serial_us (head_dim / 128)^serial_exponent.
         part_rows: query rows of the last tile, which is computed whole, on average.
         prompt_us, prompt_rows: fixed time of a prompt of more than a few tokens, prompt_us n / (n + rows).
+        apart: how far the query heads of a group are computed in tiles of their own (0 to 1).
     """
 
     compute: Num
@@ -174,6 +186,7 @@ class PrefillConstants(_Attention):
     part_rows: Num | None = None
     prompt_us: Num | None = None
     prompt_rows: Num | None = None
+    apart: Num | None = None
 
 
 @register
@@ -191,7 +204,8 @@ class ExpertConstants(_Kernel):
             expert is held (moving and summing them).
         fill, fill_hidden: values of the FFN's width and of d_model that pass before the pipeline is full.
         rest: share of the experts that skewed routing leaves without visits.
-        skew: share by which the fullest device's visits exceed the mean where routing is skewed.
+        skew, skew_growth: share by which the fullest of n devices' visits exceed the mean where routing is
+            skewed, skew (n^skew_growth - 1), or skew (1 - 1 / n) where no growth is stated.
     """
 
     compute: Num
@@ -208,6 +222,7 @@ class ExpertConstants(_Kernel):
     fill_hidden: Num
     rest: Num
     skew: Num
+    skew_growth: Num | None = None
 
 
 @register

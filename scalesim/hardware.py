@@ -216,12 +216,12 @@ _LEAST = 1e-9
 _SLIPS = " (tera- and gigaunits, as its name says: 3350 GB/s, not 3.35e12 bytes/s)"
 
 
-def _sheet(figures: Mapping[str, Any]) -> Sheet:
+def _sheet(figures: Mapping[str, Any], last_cache_mb: float | None = None) -> Sheet:
     """What of a data sheet tells whose constants an accelerator may borrow."""
     link = figures.get("interconnect_gbs")
     peak, bandwidth = (float(figures[name]) for name in ("bf16_tflops", "bandwidth_gbs"))
     known = {name: str(figures.get(name) or "") for name in ("generation", "memory")}
-    return Sheet(peak, bandwidth, None if link is None else float(link), **known)
+    return Sheet(peak, bandwidth, None if link is None else float(link), **known, last_cache_mb=last_cache_mb)
 
 
 # Accelerators whose kernels were measured; the others borrow, and the report says so.
@@ -264,7 +264,8 @@ def _read(row: Mapping[str, str]) -> Hardware:
     figures |= {"generation": row["generation"], "memory": row["memory"]}
     name = row["name"]
     own = _MEASURED.get(name)
-    efficiency = borrow(_sheet(figures)) if own is None else measured_efficiency(own)
+    cache = float(row["last_cache_mb"]) if row["last_cache_mb"] else None
+    efficiency = borrow(_sheet(figures, cache)) if own is None else measured_efficiency(own)
     # The table's sources joined: what the figures rest on travels with them.
     source = "; ".join(filter(None, (row["spec_source"], row["price_source"], row["caveats"])))
     return Hardware(name=name, efficiency=efficiency, source=source, **figures)

@@ -23,7 +23,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from scalesim.errors import InvalidInput, Unreachable
 from scalesim.files import write_whole
 from scalesim.skeleton import NotKept, filled, skeleton_of
 
-__all__ = ["always", "compiler_options", "keep_programs", "kept_jit", "programs_folder"]
+__all__ = ["always", "beside", "compiler_options", "keep_programs", "kept_jit", "programs_folder"]
 
 _PACKAGE = __name__.partition(".")[0]
 _MOST_BYTES = 100 * 2**20
@@ -61,12 +61,17 @@ MOST_PROGRAMS = 16
 """Programs of one function in a process: each of some MB; beyond them it begins anew, with none."""
 
 
+class Kept(Protocol):
+    """A function whose programs are kept; how many there are in this process `n_programs` tells."""
+
+    def __call__(self, *args: Any) -> Any: ...
+    def n_programs(self) -> int: ...
+
+
 def kept_jit(
     function: Callable[..., Any], *, heavy: Callable[..., bool] = lambda *_: False, **options: Any
-) -> Callable[..., Any]:
+) -> Kept:
     """Return `jax.jit(function, **options)`, whose programs are kept where `keep_programs` says.
-
-    How many there are in this process its `n_programs()` tells.
 
     Args:
         function: of pytrees; its result is made of tuples, lists, mappings and this package's dataclasses.
@@ -123,7 +128,26 @@ def kept_jit(
 
     call.n_programs = n_programs  # type: ignore[attr-defined]
     call.defined_by = (function, heavy, tuple(sorted(options.items())))  # type: ignore[attr-defined]
-    return call
+    return cast(Kept, call)
+
+
+def beside(*works: Callable[[], Any]) -> list[threading.Thread]:
+    """Do each of some works in a thread of its own, in float64: XLA compiles several programs side by side.
+
+    They are calls for the sake of their programs, which are waited for longer than their results.
+    """
+
+    def done(work: Callable[[], Any]) -> None:
+        import jax
+
+        # What it raises the call that needs the program raises again.
+        with contextlib.suppress(Exception), jax.enable_x64(True):
+            work()
+
+    threads = [threading.Thread(target=done, args=(work,), daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    return threads
 
 
 def _give_back() -> None:

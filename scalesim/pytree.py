@@ -44,7 +44,6 @@ def register(cls: _T) -> _T:
     metas = tuple(f.name for f in fields if f.metadata.get("static", False))
     leaves = tuple(f.name for f in fields if f.name not in metas)
     keys = tuple(jax.tree_util.GetAttrKey(name) for name in leaves)
-    put = object.__setattr__
 
     def flatten(value: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         kind = _now.get(cls, cls)
@@ -56,10 +55,10 @@ def register(cls: _T) -> _T:
 
     def unflatten(structure: tuple[Any, ...], children: Any) -> Any:
         value: Any = object.__new__(cls)
-        for name, child in zip(leaves, children, strict=True):
-            put(value, name, child)
-        for name, held in zip(metas, structure[1:], strict=True):
-            put(value, name, held)
+        # Past the dataclass's freezing, and quickly: a thousand answers are forty thousand of these.
+        held = value.__dict__
+        held.update(zip(leaves, children, strict=True))
+        held.update(zip(metas, structure[1:], strict=True))
         return value
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -132,6 +133,24 @@ def on_blocks(
     return {"designs": float(done), "seconds": seconds, "passed": float(passed), "cpu_s": spent}
 
 
+def saved(count: float) -> dict[str, float]:
+    """A sweep that keeps every design as Parquet; the bytes of one are counted."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = ss.sweep(ss.named_fit("default"), default_product(count), JOB, TARGET, save_all=folder)
+        kept = sum(path.stat().st_size for path in Path(folder).glob("*.parquet"))
+    return {"designs": found.designs, "seconds": found.seconds, "bytes_a_design": kept / found.designs}
+
+
+def machine(function: Callable[[jax.Array], jax.Array], values: int = 1 << 22) -> dict[str, float]:
+    """What this machine makes of one function of float32 values, as XLA compiles it: a value for a design."""
+    x, apply = jax.device_put(np.linspace(0.5, 2.0, values, dtype=np.float32)), jax.jit(function)
+    apply(x).block_until_ready()
+    start, times = time.perf_counter(), 1 << 29 >> (values.bit_length() - 1)
+    for _ in range(times):
+        apply(x).block_until_ready()
+    return {"designs": float(values * times), "seconds": time.perf_counter() - start}
+
+
 def memory_only() -> dict[str, float]:
     """What the imports, the law and a compiled kernel take before any sweep of size."""
     return swept(default_product(1, max_layer=24))
@@ -148,6 +167,10 @@ def cases(count: float) -> dict[str, Callable[[], dict[str, float]]]:
         "stream, HeadLaw": lambda: swept(stream_of(count / 5), fit="paper"),
         "product, law + roofline latency": lambda: swept(default_product(count / 5), latency),
         "stream, law + roofline latency": lambda: swept(stream_of(count / 20), latency),
+        "product, all kept as Parquet": lambda: saved(count / 100),
+        "machine: an exponential": lambda: machine(jax.numpy.exp),
+        "machine: a logarithm": lambda: machine(jax.numpy.log),
+        "machine: reading 4 bytes of memory": lambda: machine(jax.numpy.max, 1 << 26),
         "screen alone, float32": lambda: on_blocks(screen, 40),
         "screen alone, float32, no table": lambda: on_blocks(screen, 10, table=False),
         "screen alone, float64, no table": lambda: on_blocks(screen, 10, table=False, dtype=np.float64),
@@ -236,12 +259,16 @@ def main() -> None:
         row["rate"] = row["designs"] / row["seconds"]
         row["rate_on_two_idle_cores"] = 2 * row["designs"] / row["cpu_s"]
     screened = next(row for row in rows if row["what"] == "screen alone, float32, HeadLaw")
+    # Seconds of one exponential and one logarithm, the least that a power of a design's size costs.
+    two = ("machine: an exponential", "machine: a logarithm")
+    exp_and_log = sum(1 / row["rate"] for row in rows if row["what"] in two)
     for row in rows:
         if row["what"].startswith("NumPy"):
             row["ours_over_this"] = screened["rate"] / row["rate"]
             row["ours_over_this_a_cpu_second"] = (
                 screened["rate_on_two_idle_cores"] / row["rate_on_two_idle_cores"]
             )
+        row["share_of_exp_and_log"] = row["rate"] * exp_and_log
     print(machine_load())
     print_rows("Sweeps", rows)
     write_csv(RESULTS / "sweep_speed.csv", rows)

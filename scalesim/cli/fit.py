@@ -52,8 +52,8 @@ class Evidence:
     """What the law is fitted to."""
 
     runs: Annotated[File, tyro.conf.Positional, tyro.conf.arg(metavar="[FILE]")] = None
-    """The table: .csv, .tsv, .parquet, .jsonl or .json, or the name paper or own (with --contrasts paper by
-    default)."""
+    """The table: .csv, .tsv, .parquet, .jsonl or .json, or the name paper, own or own-long (with
+    --contrasts paper by default)."""
     contrasts: File = None
     """Pairs of models, in the columns of scalesim/data/head_contrasts.csv, as evidence beside the published
     ones and the runs."""
@@ -144,7 +144,7 @@ def run(args: list[str]) -> int:
     from scalesim.fitting.unseen import unseen_heads
 
     if options.runs is None and options.contrasts is None:
-        raise InvalidInput("fit needs a table of runs (a file, paper or own), or --contrasts FILE.")
+        raise InvalidInput("fit needs a table of runs (a file, paper, own or own-long), or --contrasts FILE.")
     runs = load_runs(
         options.runs or "paper",
         columns=pairs(options.column, "column") or None,

@@ -1,18 +1,20 @@
 """Constants moved to a few measured kernels: towards what the rows say, no further than they bear out.
 
-A constant has, before the rows are seen, a normal density about where it stands, of standard deviation s in
-its logarithm (its logit, where it is a share). A row's log(measured / predicted) has Student's t density, its
-scale that of the stated interval: forms miss some kernels by far. Which s is right the rows say themselves:
-for each of a few the constants that are most likely are found, and the means of these, weighted by the
-evidence (Laplace's approximation of the rows' probability under s, times that of s), are the answer. Where
-rows lie as predicted, small s have the weight and hardly anything moves.
+Constants have, before the rows are seen, a normal density about where they stand, in their logarithms (their
+logits, where they are shares). Its covariance is s^2 times what the accelerators that were measured show:
+half of it each constant by itself, half all of them together, along the differences of those from here. A
+row's log(measured / predicted) has Student's t density, its scale that of the stated interval: forms miss
+some kernels by far. Which s is right the rows say themselves: for each of a few the constants that are most
+likely are found, and the means of these, weighted by the evidence (Laplace's approximation of the rows'
+probability under s, times that of s), are the answer. Where rows lie as predicted, small s have the weight
+and hardly anything moves.
 
 Lange, Little, Taylor 1989, J. Am. Stat. Assoc. 84:881 (Student's t); MacKay 1992, Neural Comp. 4:415.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -29,6 +31,7 @@ __all__ = ["adjust_kernel", "adjuster"]
 
 _SPREADS = np.array([0.03, 0.1, 0.2, 0.4, 0.8])  # s
 _LIKELY = np.array([0.35, 0.3, 0.2, 0.1, 0.05])  # how likely each is before the rows are seen
+_LEAST = 0.1  # deviation of a constant between accelerators, at the least
 _DEGREES = 4.0  # of freedom of Student's t
 _WORSE = 1.1  # times the error of rows left out, from which on nothing is moved
 _STEPS = 30
@@ -36,7 +39,7 @@ _FOLDS = 10
 
 
 def adjust_kernel(
-    kind: str, table: Table, machine: Machine, start: Any, noise: np.ndarray
+    kind: str, table: Table, machine: Machine, start: Any, noise: np.ndarray, cards: Sequence[Any] = ()
 ) -> tuple[Any, float, float]:
     """Return constants moved to a few measured kernels, and the mean relative error before and after.
 
@@ -47,16 +50,25 @@ def adjust_kernel(
         kind, table, machine: as `kernel_seconds` takes them; the table with `seconds`.
         start: the constants as they are.
         noise: scale of log(measured / predicted) of each row, where nothing is wrong with the constants.
+        cards: the same constants of accelerators that were measured.
     """
-    return adjuster(kind, machine, start)(table, noise)
+    return adjuster(kind, machine, start, cards)(table, noise)
 
 
 def adjuster(
-    kind: str, machine: Machine, start: Any
+    kind: str, machine: Machine, start: Any, cards: Sequence[Any] = ()
 ) -> Callable[[Table, np.ndarray], tuple[Any, float, float]]:
     """Return `adjust_kernel` of a table and its noise: one compiled program for tables of one length."""
     names = [f.name for f in fields(start) if getattr(start, f.name) not in (None, 0)]
-    origin = jnp.asarray([encode_constant(name, float(getattr(start, name))) for name in names])
+    origin = jnp.asarray(_encoded(start, names))
+    # How constants differ between accelerators: each by itself, and all together from one to another.
+    away = np.reshape(
+        [_encoded(c, names, start) - _encoded(start, names) for c in cards], (len(cards), len(names))
+    )
+    single = np.sqrt(_LEAST**2 + np.mean(away**2, axis=0)) if len(cards) else np.ones(len(names))
+    mixed = np.sqrt(0.5 / max(len(cards), 1)) * away
+    both = np.concatenate([np.diag(np.sqrt(0.5) * single), mixed]) if len(cards) else np.diag(single)
+    spread = jnp.asarray(both)
 
     def build(x: jax.Array) -> Any:
         return replace(start, **{name: decode_constant(name, x[i]) for i, name in enumerate(names)})
@@ -68,7 +80,7 @@ def adjuster(
     def fitted(table: Any, noise: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
         def one(kept: jax.Array) -> tuple[jax.Array, jax.Array]:
             x = _posterior(
-                lambda x: (log_seconds(x, table) - jnp.log(table["seconds"])) / noise, origin, kept
+                lambda x: (log_seconds(x, table) - jnp.log(table["seconds"])) / noise, origin, spread, kept
             )
             return x, jnp.exp(log_seconds(x, table))
 
@@ -90,14 +102,20 @@ def adjuster(
     return adjust
 
 
+def _encoded(constants: Any, names: Sequence[str], other: Any = None) -> np.ndarray:
+    """Constants where they are searched for, those that are absent as in others."""
+    stated = [float(getattr(constants, name) or getattr(other, name)) for name in names]
+    return np.asarray([encode_constant(name, value) for name, value in zip(names, stated, strict=True)])
+
+
 def _posterior(
-    standardised: Callable[[jax.Array], jax.Array], origin: jax.Array, weights: jax.Array
+    standardised: Callable[[jax.Array], jax.Array], origin: jax.Array, spread: jax.Array, weights: jax.Array
 ) -> jax.Array:
     """The mean constants, of rows whose weight is 1 (0 leaves one out)."""
 
     def under(s: jax.Array) -> tuple[jax.Array, jax.Array]:
         def off(u: jax.Array) -> jax.Array:
-            return weights * standardised(origin + s * u)
+            return weights * standardised(origin + s * u @ spread)
 
         def rows(u: jax.Array) -> Rows:
             r = off(u)
@@ -107,12 +125,12 @@ def _posterior(
             ones = jnp.ones_like(r)
             return Rows(r, ones, jnp.inf * ones, ones)
 
-        u = march(lambda u, _: rows(u), jnp.zeros_like(origin), 1e-2, 0, _STEPS).z
+        u = march(lambda u, _: rows(u), jnp.zeros(len(spread)), 1e-2, 0, _STEPS).z
         r = off(u)
         count = (_DEGREES + 1) / (_DEGREES + r * r)
         slope = jnp.sqrt(count)[:, None] * jax.jacfwd(off)(u)
         bend = jnp.linalg.slogdet(jnp.eye(len(r)) + slope @ slope.T)[1]
-        return origin + s * u, -0.5 * (jnp.sum(rows(u).residual ** 2) + bend)
+        return origin + s * u @ spread, -0.5 * (jnp.sum(rows(u).residual ** 2) + bend)
 
     places, evidence = jax.lax.map(under, jnp.asarray(_SPREADS))
     return jax.nn.softmax(evidence + np.log(_LIKELY)) @ places

@@ -26,6 +26,7 @@ __all__ = [
     "collective_time",
     "delta_time",
     "experts_time",
+    "fullest_experts",
     "latent_decode_time",
     "latent_prefill_time",
     "visited_experts",
@@ -34,7 +35,7 @@ __all__ = [
 _US = 1e-6
 
 SKEW = 0.5
-"""How skewed routing is, between 0 (every expert as many visits) and 1 (visits that follow a power law)."""
+"""How skewed routing is: 0 where every expert has as many visits, 1 where they follow a power law."""
 
 
 def visited_experts(tokens: Num, top_k: Num, n_expert: Num) -> Num:
@@ -44,6 +45,25 @@ def visited_experts(tokens: Num, top_k: Num, n_expert: Num) -> Num:
     """
     missed = jnp.log1p(-jnp.minimum(top_k / n_expert, 1 - 1e-6))
     return n_expert * -jnp.expm1(tokens * missed)
+
+
+def fullest_experts(
+    tokens: Num, top_k: Num, n_expert: Num, c: ExpertConstants, *, devices: Num = 1.0, skew: Num = SKEW
+) -> Num:
+    """Return how many experts are visited on the fullest of the devices: one at the least.
+
+    Even routing visits as many as there are visits, up to all; skewed routing leaves a share `rest` alone and
+    visits the others at random (`visited_experts`).
+    """
+    visits = tokens * top_k / n_expert
+    even = n_expert * jnp.exp(-jnp.log1p(jnp.exp(-_FULL * jnp.log(visits))) / _FULL)
+    share = jnp.minimum(skew, 1.0)
+    at_random = visited_experts(tokens, top_k, n_expert * (1 - c.rest * share))
+    visited = (even * (1 - share) + at_random * share) / devices
+    return jnp.exp(jnp.log(visited**4 + (1 - 1 / devices)) / 4)
+
+
+_FULL = 6.0  # how suddenly even visits have reached every expert
 
 
 def experts_time(
@@ -67,8 +87,9 @@ def experts_time(
     t = launch + sort_us n_expert m / (m + sort_tokens) + 2 m top_k (visit_hidden d_model + visit_inner d_ff)
     / bandwidth + || 2 W rows (1 + fill / d_ff + fill_hidden / d_model) / (compute peak),
     (weight_bytes W visited + 4 inner visits (d_model + matrices d_ff)) / (share bandwidth) ||_p
-    with m tokens, W = matrices d_model d_ff, visits = m top_k / devices (1 + skew_ (1 - 1 / devices)) and
-    rows = visits + tile visited. Skewed routing leaves a share `rest` of the experts without visits.
+    with m tokens, W = matrices d_model d_ff, visits = m top_k / devices (1 + skew (devices^skew_growth - 1)),
+    one at the least, visited by `fullest_experts` and rows between visits + tile visited (skewed routing) and
+    sqrt(visits^2 + (tile visited)^2) (even routing, which fills its tiles).
 
     Args:
         tokens: m, of all devices that share the experts together.
@@ -79,14 +100,21 @@ def experts_time(
         c: the measured constants, of the weights' format.
         matrices: of one expert: 3 for a gated one.
         devices: over which the experts are split.
-        skew: 0 where every expert has as many visits, 1 where they follow a power law.
+        skew: 0 where every expert has as many visits, else the exponent of the power law that they follow.
         weight_bytes: bytes a weight.
         launch: share of the fixed times that counts.
     """
-    alive = n_expert * (1 - c.rest * skew)
-    visited = visited_experts(tokens, top_k, alive) / devices
-    visits = tokens * top_k / devices * (1 + c.skew * skew * (1 - 1 / devices))
-    rows = visits + visited * c.tile
+    visited = fullest_experts(tokens, top_k, n_expert, c, devices=devices, skew=skew)
+    apart = 1 - 1 / devices
+    growth: Num = apart
+    if c.skew_growth is not None:
+        growth = jnp.expm1(c.skew_growth * jnp.log(devices * 1.0))
+    visits = tokens * top_k / devices * (1 + c.skew * skew * growth)
+    visits = jnp.sqrt(jnp.square(visits) + apart)
+    # Even visits fill their tiles; others leave a part of each expert's last one empty.
+    share = jnp.minimum(skew, 1.0)
+    filled = jnp.sqrt(jnp.square(visits) + jnp.square(visited * c.tile))
+    rows = (1 - share) * filled + share * (visits + visited * c.tile)
     weights = matrices * d_model * d_ff
     work = 2 * weights * rows * (1 + c.fill / d_ff + c.fill_hidden / d_model)
     moved = weight_bytes * weights * visited + 4 * c.inner * visits * (d_model + matrices * d_ff)

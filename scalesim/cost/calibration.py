@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scalesim.borrowing import SHARES
 from scalesim.cost.latency import generation_time, prefill_time, step_time
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.errors import InvalidInput, check_number, choose
@@ -29,16 +30,6 @@ __all__ = [
 ]
 
 Constants = TypeVar("Constants")
-_SHARES = (  # between 0 and 1: no kernel beats the data sheet
-    "compute",
-    "bandwidth",
-    "quantise",
-    "attention_compute",
-    "attention_bandwidth",
-    "link",
-    "rest",
-    "cache_share",
-)
 
 
 def _least_squares(
@@ -63,7 +54,7 @@ def _least_squares(
 
 def encode_constant(name: str, value: float) -> float:
     """Return where a constant is searched for: its logarithm, the logit of a share."""
-    if name in _SHARES:
+    if name in SHARES:
         value = min(max(value, 1e-3), 1 - 1e-3)
         return float(np.log(value / (1 - value)))
     return float(np.log(max(value, 1e-6)))
@@ -71,7 +62,7 @@ def encode_constant(name: str, value: float) -> float:
 
 def decode_constant(name: str, x: jax.Array) -> jax.Array:
     """Return the constant of such a place."""
-    return jax.nn.sigmoid(x) if name in _SHARES else jnp.exp(x)
+    return jax.nn.sigmoid(x) if name in SHARES else jnp.exp(x)
 
 
 _LARGE = 20.0  # a factor that no engine, but another unit explains

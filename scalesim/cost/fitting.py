@@ -130,9 +130,19 @@ _QUANTISED = {
     "serial_ns": 1.0,
     "serial_rows": 32.0,
 }
-_CACHED = {"cache_mb": 80.0, "cache_share": 0.5}
 _ATTENTION = {
-    "decode": {"group_tile": 8.0, "window_us": 1.0, "window_reload": 0.01, "wide": 0.1, "odd": 0.1},
+    "decode": {
+        "group_tile": 8.0,
+        "window_us": 1.0,
+        "window_reload": 0.01,
+        "wide": 0.1,
+        "odd": 0.1,
+        "regroup_us": 1.0,
+        "part": 16384.0,
+        "parts": 140.0,
+        "combine_us": 0.1,
+        "second_us": 1.0,
+    },
     "prefill": {
         "part_rows": 20.0,
         "prompt_us": 1.0,
@@ -140,27 +150,31 @@ _ATTENTION = {
         "window_us": 0.3,
         "wide": 0.1,
         "odd": 0.1,
+        "apart": 0.95,
+        "tile_rows": 128.0,
+        "span_pad": 200.0,
     },
+    "experts": {"skew_growth": 0.3},
 }
 
 
-def start_of(kind: str, format: str = "bf16", *, cached: bool = False) -> Any:
+def start_of(kind: str, format: str = "bf16", *, last_cache_mb: float | None = None) -> Any:
     """Return where the fit of an engine's kernels of a kind and format starts, every optional part stated.
 
     Args:
         kind, format: as in `kernel_seconds` and `KernelRows`.
-        cached: with a last cache that the kernels' operands may come from.
+        last_cache_mb: size of a last cache that the kernels' operands may come from (None: there is none).
     """
     start = STARTS[kind_class(kind)]
     more: dict[str, float] = dict(_ATTENTION.get(kind, {}))
     if kind == "gemm" and FORMATS[format].compute != "bf16":
         more |= _QUANTISED
     if kind == "gemm" and format == "fp8_block":
-        more |= {"host_us": 50.0, "host_rows_us": 20.0, "host_part_us": 20.0}
+        more |= {"host_us": 50.0, "host_rows_us": 20.0, "host_part_us": 20.0, "host_ragged_us": 10.0}
     if kind == "all-reduce":
         more |= {"host_us": 20.0}
-    if cached and kind_class(kind) != "collective":
-        more |= _CACHED
+    if last_cache_mb is not None and kind_class(kind) != "collective":
+        more |= {"cache_mb": last_cache_mb, "cache_share": 0.4}
     return replace(start, **more)
 
 

@@ -26,6 +26,7 @@ from scalesim.cost.block_kernels import (
     collective_time,
     delta_time,
     experts_time,
+    fullest_experts,
     latent_decode_time,
     latent_prefill_time,
 )
@@ -111,12 +112,12 @@ def kernel_seconds(kind: str, table: Table, machine: Machine, constants: Any) ->
     return _FORMS[choose("kind", kind, _FORMS)](table, machine, constants)
 
 
-def _reached(machine: Machine, c: Any, n_bytes: Any) -> Any:
+def _reached(machine: Machine, c: Any, n_bytes: Any, steepness: float = 8.0) -> Any:
     """Bytes a second at which a kernel's operands come when it runs over and over."""
     bandwidth = machine.bandwidth(n_bytes)
     if c.cache_mb is None:
         return bandwidth
-    hit = jax.nn.sigmoid(-8 * jnp.log(n_bytes / (1e6 * c.cache_mb)))
+    hit = jax.nn.sigmoid(-steepness * jnp.log(n_bytes / (1e6 * c.cache_mb)))
     return bandwidth / (1 - hit * c.cache_share)
 
 
@@ -128,7 +129,7 @@ def _gemm(t: Table, machine: Machine, c: GemmConstants) -> jax.Array:
     held = size * k * n if c.cache_mb is None else size * k * n + _PASSING * (size * m * k + result * m * n)
     bandwidth = _reached(machine, c, held)
     packed = size * k * n * (1 - 1 / m)
-    more = {"packed": packed, "rows": m, "value_bytes": size}
+    more = {"packed": packed, "rows": m, "value_bytes": size, "ragged": 1.0 * (jnp.round(m) % 4 != 0)}
     return gemm_time(2 * m * n * k, moved, k, machine.peak, bandwidth, c, **more)
 
 
@@ -153,9 +154,11 @@ def _decode(t: Table, machine: Machine, c: DecodeConstants) -> jax.Array:
     heads, size = (t["n_head"], t["n_kv_head"], t["head_dim"]), machine.value_bytes
     kv = machine.kv_bytes or size
     cached = 2 * kv * t["batch"] * t["length"] * t["n_kv_head"] * t["head_dim"]
-    bandwidth = _reached(machine, c, cached * t.get("layers", 1))
+    # What does not fit is read in turn, and nothing of it is found again.
+    bandwidth = _reached(machine, c, cached * t.get("layers", 1), steepness=24.0)
     windowed = t["window"] < ENDLESS if "window" in t else 0.0
-    bits = {"kv_bytes": kv, "activation_bytes": size, "windowed": 1.0 * windowed}
+    again = bandwidth if c.cache_share is None else machine.bandwidth(cached) / (1 - c.cache_share)
+    bits = {"kv_bytes": kv, "activation_bytes": size, "windowed": 1.0 * windowed, "reload_bandwidth": again}
     return decode_attention_time(t["batch"], t["length"], *heads, machine.peak, bandwidth, c, **bits)
 
 
@@ -194,9 +197,10 @@ def _latent_prefill(t: Table, machine: Machine, c: LatentPrefillConstants) -> ja
 
 
 def _experts(t: Table, machine: Machine, c: ExpertConstants) -> jax.Array:
-    weights = machine.value_bytes * t["matrices"] * t["d_model"] * t["d_ff"] * t["n_expert"] / t["devices"]
     more = {name: t[name] for name in ("matrices", "devices", "skew")}
     sizes = (t["tokens"], t["d_model"], t["d_ff"], t["top_k"], t["n_expert"])
+    visited = fullest_experts(t["tokens"], t["top_k"], t["n_expert"], c, devices=t["devices"], skew=t["skew"])
+    weights = machine.value_bytes * t["matrices"] * t["d_model"] * t["d_ff"] * visited
     bandwidth = _reached(machine, c, weights)
     return experts_time(*sizes, machine.peak, bandwidth, c, weight_bytes=machine.value_bytes, **more)
 

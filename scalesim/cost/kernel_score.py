@@ -136,7 +136,9 @@ def adjust_kernels(path: str, hardware: Hardware) -> tuple[Hardware, str]:
             predicted = np.asarray(kernel_seconds(group.kind, group.table, machine, constants))
             ask_about_units(predicted, group.table["seconds"], f"latency of {name}", "milliseconds")
             noise = noise_of(group.kind, group.format, predicted)
-            found, before, after = adjust_kernel(group.kind, group.table, machine, constants, noise)
+            cards = [constants_of(one, group.kind, group.format) for _, one in measured_cards().values()]
+            known = [c for c in cards if c is not None]
+            found, before, after = adjust_kernel(group.kind, group.table, machine, constants, noise, known)
             efficiency = _with(efficiency, group.kind, group.format, found)
             rows = len(group.table["seconds"])
             moved = (
@@ -149,9 +151,12 @@ def adjust_kernels(path: str, hardware: Hardware) -> tuple[Hardware, str]:
     return replace(hardware, efficiency=replace(efficiency, source=source)), " ".join(said)
 
 
-def noise_of(kind: str, format: str, seconds: np.ndarray) -> np.ndarray:
+def noise_of(
+    kind: str, format: str, seconds: np.ndarray, among: Sequence[Efficiency] | None = None
+) -> np.ndarray:
     """Return the scale of log(measured / predicted) of kernels on the accelerators that were measured."""
-    widths = [half_width(one, kind, format, seconds) for _, one in measured_cards().values()]
+    cards = [one for _, one in measured_cards().values()] if among is None else among
+    widths = [half_width(one, kind, format, seconds) for one in cards]
     return np.asarray(np.mean(widths, axis=0) / _NORMAL)
 
 

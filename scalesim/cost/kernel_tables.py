@@ -102,13 +102,13 @@ def _experts(d: pl.DataFrame) -> dict[str, np.ndarray]:
     inner = _column(d, "inter_size")
     # The experts of Nemotron 3 are not gated: two matrices.
     plain = ((out["d_model"] == 2688) & (inner == 1856)) | (out["top_k"] == 22)
-    skewed = (d["distribution"] != "balanced").to_numpy()
+    skewed = d["distribution"].str.extract(r"([0-9.]+)$").cast(pl.Float64).fill_null(0.0).to_numpy()
     return {
         **out,
         "d_ff": inner / _column(d, "moe_tp_size"),
         "devices": _column(d, "moe_ep_size"),
         "matrices": np.where(plain, 2.0, 3.0),
-        "skew": skewed.astype(float),
+        "skew": skewed,
     }
 
 

@@ -18,6 +18,7 @@ __all__ = ["decode_attention_time", "gemm_time", "p_norm", "prefill_attention_ti
 
 _US = 1e-6
 _PI_BY_LOG_2 = math.pi / math.log(2.0)
+_ASIDE = 8.0  # exponent of the p-norm of a kernel and the calls beside it
 _LONG = 200.0  # cached tokens beyond which decode kernels split a head's cache over several blocks
 
 
@@ -55,13 +56,16 @@ def _by_head(c: DecodeConstants | PrefillConstants, head_dim: Num) -> Num:
     return factor
 
 
-def _calls(c: GemmConstants, rows: Num, depth: Num) -> Num:
+def _calls(c: GemmConstants, rows: Num, depth: Num, columns: Num, ragged: Num) -> Num:
     """Microseconds of the calls around a product; steps a factor of two wide between kinds of calls."""
     out: Num = c.host_us
     if c.host_rows_us is not None:
         out = out + c.host_rows_us / (1 + jnp.exp(-6 * jnp.log(rows / 24.0)))
     if c.host_part_us is not None:
-        out = out + c.host_part_us / (1 + jnp.exp(6 * jnp.log(depth / 90.0)))
+        narrow = (depth / 90.0) ** -6.0 + (columns / 45.0) ** -6.0
+        out = out + c.host_part_us * narrow / (1 + narrow)
+    if c.host_ragged_us is not None:
+        out = out + c.host_ragged_us * ragged
     return out
 
 
@@ -78,6 +82,7 @@ def gemm_time(
     host: Num = 1.0,
     rows: Num | None = None,
     value_bytes: Num = 2.0,
+    ragged: Num = 0.75,
 ) -> Num:
     """Return the seconds of a matrix product of `flops` that moves `n_bytes`, its inner dimension `depth`.
 
@@ -85,6 +90,7 @@ def gemm_time(
     (bytes + packing packed + latency_bytes) / (share bandwidth), serial k m / (m + serial_rows) ||_p
     + quantise_us + (2 + value_bytes) m (k + quantise_width) / (quantise bandwidth), with k the depth; the
     last two and `serial` where the constants state them: a format that activations are rounded to first.
+    Where calls are stated too, || t, host calls ||_8: the device works while the host calls.
 
     Args:
         flops: 2 m n k.
@@ -98,6 +104,7 @@ def gemm_time(
         host: share of the calls' time that counts.
         rows: m; needed where the constants have a serial part or round activations.
         value_bytes: bytes a value of the format that activations are rounded to.
+        ragged: share of products whose rows are no multiple of four.
     """
     compute = flops * (1 + c.fill / depth) / (c.compute * peak)
     memory = (n_bytes + c.packing * packed + c.latency_bytes) / (c.bandwidth * bandwidth)
@@ -112,9 +119,13 @@ def gemm_time(
         assert rows is not None
         fixed = fixed + c.quantise_us
         before = (2 + value_bytes) * rows * (depth + c.quantise_width) / (c.quantise * bandwidth)
-    if c.host_us is not None:
-        before = before + host * _US * _calls(c, rows, depth)
-    return launch * fixed * _US + before + p_norm(c.sharpness, *times)
+    time = launch * fixed * _US + before + p_norm(c.sharpness, *times)
+    if c.host_us is None:
+        return time
+    assert rows is not None
+    # The device works while the host calls: what takes longer counts.
+    calls = host * _US * _calls(c, rows, depth, flops / (2 * rows * depth), ragged)
+    return p_norm(_ASIDE, time, calls + 1e-9)
 
 
 def decode_attention_time(
@@ -133,14 +144,18 @@ def decode_attention_time(
     flops: Num | None = None,
     launch: Num = 1.0,
     windowed: Num = 0.0,
+    reload_bandwidth: Num | None = None,
 ) -> Num:
     """Return the seconds of attention of one new token to `length` cached ones, in one layer.
 
     The cache is read once whatever n_head is, but the bandwidth reached falls with the group size
-    g = n_head / n_kv_head: t = launch + split T / (T + 200) + window_us + by_head || bytes
-    (1 + log(g) / group_scale) (1 + window_reload (g - 1)) / (share bandwidth), serial T g^-serial_exponent,
+    g = n_head / n_kv_head: t = launch + split T / (T + 200) + window_us + regroup + joining + by_head ||
+    bytes (1 + log(g) / group_scale) / (share bandwidth), serial T (head_dim / 128) g^-serial_exponent,
     (flops (1 + head_pad / head_dim) + unpack values) / (compute peak) ||_p, with
-    by_head = 1 + wide log(1 + (head_dim / 256)^4) + odd sin^2(pi log2 head_dim).
+    by_head = 1 + wide log(1 + (head_dim / 256)^4) + odd sin^2(pi log2 head_dim),
+    regroup = regroup_us (1 - g^-3) (1 - n_kv_head^-3), joining = combine_us S + second_us S^4 / (S^4 + 4) and
+    S^-2 = (batch n_kv_head / parts)^2 + (part / (T head_dim))^2 the parts of one cache. A windowed layer is
+    not joined or regrouped to the degree w = window_reload: its bytes and FLOPs grow by w (g - 1).
 
     Args:
         batch: sequences.
@@ -150,28 +165,42 @@ def decode_attention_time(
         c: the measured constants, of the cache's format.
         kv_bytes, activation_bytes: bytes a value.
         caches: values read per KV head, token and unit of head_dim: 2 for K and V, 1 for a latent cache.
-        flops: 4 batch T n_kv_head sqrt(g^2 + group_tile^2) head_dim unless given.
+        flops: 4 batch n_kv_head sqrt(g^2 + group_tile^2) sqrt((T head_dim)^2 + part^2) unless given.
         launch: share of the fixed times that counts.
         windowed: 1 where the layer has a sliding window.
+        reload_bandwidth: bytes/s at which a cache comes again (bandwidth, or the last cache's, if left out).
     """
     group = n_head / n_kv_head
-    # A head's cache is read in tiles: what is shorter than one costs as much.
-    values = jnp.sqrt(jnp.square(length * head_dim) + jnp.square(c.tile))
-    values = caches * batch * n_kv_head * values
+    # How far each query head of a windowed layer is computed by itself, and how far in one piece.
+    single: Num = 0.0 if c.window_reload is None else windowed * c.window_reload
+    again = reload_bandwidth
+    if again is None:
+        again = bandwidth if c.cache_share is None else bandwidth / (1 - c.cache_share)
+    # A head's cache is read, and computed, in tiles: what is shorter than one costs as much.
+    values = caches * batch * n_kv_head * jnp.sqrt(jnp.square(length * head_dim) + jnp.square(c.tile))
+    tiles = length * head_dim
+    if c.part is not None:
+        tiles = jnp.sqrt(jnp.square(tiles) + jnp.square(c.part))
     read = kv_bytes * values * (1 + jnp.log(group) / c.group_scale)
-    if c.window_reload is not None:
-        read = read * (1 + windowed * c.window_reload * (group - 1))
     queries = activation_bytes * 2.0 * batch * n_head * head_dim
     memory = (read + c.query_weight * queries) / (c.bandwidth * bandwidth)
-    serial = c.serial_us * _US * length * jnp.exp(-c.serial_exponent * jnp.log(group))
+    memory = memory + kv_bytes * values * single * (group - 1) / (c.bandwidth * again)
+    whole = single + (1 - single) * jnp.exp(-c.serial_exponent * jnp.log(group))
+    serial = c.serial_us * _US * length * (head_dim / 128.0) * whole
     rows = n_head
     if c.group_tile is not None:
         rows = n_kv_head * jnp.sqrt(jnp.square(group) + jnp.square(c.group_tile))
-    work = 4.0 * batch * length * rows * head_dim if flops is None else flops
+        rows = rows * (1 + single * (group - 1))
+    work = 4.0 * batch * tiles * rows if flops is None else flops
     work = work * (1 + c.head_pad / head_dim) + c.unpack * values
     fixed = c.launch_us + c.split_us * length / (length + _LONG)
     if c.window_us is not None:
         fixed = fixed + c.window_us * windowed
+    if c.regroup_us is not None:
+        fixed = fixed + c.regroup_us * (1 - windowed) * (1 - group**-3.0) * (1 - n_kv_head**-3.0)
+    if c.combine_us is not None and c.second_us is not None and c.parts is not None and c.part is not None:
+        most = jnp.square(batch * n_kv_head / c.parts) + jnp.square(c.part / (length * head_dim))
+        fixed = fixed + (1 - single) * (c.combine_us / jnp.sqrt(most) + c.second_us / (1 + 4 * most * most))
     long = p_norm(c.sharpness, memory, serial, work / (c.compute * peak))
     return launch * fixed * _US + long * _by_head(c, head_dim)
 
@@ -195,10 +224,10 @@ def prefill_attention_time(
 ) -> Num:
     """Return the seconds of attention of `new` tokens a sequence, in one layer.
 
-    t = launch + prompt_us n / (n + prompt_rows) + window_us + || 4 batch rows (span + span_pad) (head_dim +
-    head_pad) (1 + reload / g) by_head / (compute peak), bytes / (share bandwidth),
-    serial longest (head_dim / 128)^serial_exponent ||_p, with
-    rows = n_kv_head (sqrt((g new)^2 + tile_rows^2) + part_rows), g = n_head / n_kv_head and
+    t = launch + prompt_us n / (n + prompt_rows) + window_us + || 4 batch rows (span + span_pad
+    (1 + reload / g)) (head_dim + head_pad) by_head / (compute peak), bytes / (share bandwidth),
+    serial longest (head_dim / 128)^serial_exponent ||_p, with g = n_head / n_kv_head,
+    rows = n_head / q (sqrt((q new)^2 + tile_rows^2) + part_rows), q = g^(1 - apart (1 - new^-2)) and
     by_head = 1 + wide log(1 + (head_dim / 256)^4) + odd sin^2(pi log2 head_dim).
 
     Args:
@@ -214,11 +243,15 @@ def prefill_attention_time(
         windowed: 1 where the layer has a sliding window.
     """
     group = n_head / n_kv_head
-    rows = jnp.sqrt(jnp.square(new * group) + jnp.square(c.tile_rows))
+    packed = group
+    if c.apart is not None:
+        # Kernels for prompts compute each query head by itself; a single token is decoded, heads together.
+        packed = jnp.exp((1 - c.apart * (1 - 1 / jnp.square(new * 1.0))) * jnp.log(group))
+    rows = jnp.sqrt(jnp.square(new * packed) + jnp.square(c.tile_rows))
     if c.part_rows is not None:
         rows = rows + c.part_rows
-    work = 4.0 * batch * n_kv_head * rows * (span + c.span_pad) * (head_dim + c.head_pad)
-    work = work * (1 + c.reload / group) * _by_head(c, head_dim)
+    padded = span + c.span_pad * (1 + c.reload / group)
+    work = 4.0 * batch * (n_head / packed) * rows * padded * (head_dim + c.head_pad) * _by_head(c, head_dim)
     moved = batch * head_dim * (activation_bytes * 2 * new * n_head + kv_bytes * 2 * longest * n_kv_head)
     serial = c.serial_us * _US * longest * jnp.exp(c.serial_exponent * jnp.log(head_dim / 128.0))
     fixed = c.launch_us

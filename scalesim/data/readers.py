@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,11 @@ from scalesim.errors import InvalidInput, check_kind, choose
 
 __all__ = ["ALIASES", "load_runs", "read_columns"]
 
-_SHIPPED = {"paper": paper_runs, "own": own_runs}
+_SHIPPED: dict[str, Callable[[], RunTable]] = {
+    "paper": paper_runs,
+    "own": own_runs,
+    "own-long": partial(own_runs, "long"),
+}
 
 _NOT_FIELDS = ("loss", "group", "weight", "error", "vocab_size")
 _ENDED_BADLY = frozenset(("crashed", "failed", "killed", "diverged", "nan", "error", "preempted"))
@@ -42,9 +47,9 @@ def load_runs(
     """Read a run table.
 
     Args:
-        source: "paper" or "own", which the package ships; a path (.csv, .tsv, .txt, .parquet, .jsonl,
-            .ndjson, .json, a trainer_state.json among them); a pandas or polars data frame; a mapping of
-            columns; or a `RunTable`.
+        source: "paper", "own" or "own-long", which the package ships; a path (.csv, .tsv, .txt, .parquet,
+            .jsonl, .ndjson, .json, a trainer_state.json among them); a pandas or polars data frame; a mapping
+            of columns; or a `RunTable`.
         columns: the table's name of each field, {"n_tokens": "tok_seen"}, where it is none of `ALIASES`
             (--column of the command line).
         units: what a field's numbers are counted in, {"n_tokens": 1e9, "flops": "PF-days", "loss": "bits"}

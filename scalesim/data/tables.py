@@ -17,7 +17,7 @@ __all__ = ["read_columns"]
 
 _TEXT = (".csv", ".tsv", ".tab", ".txt", ".dat")
 _JSON = (".json", ".jsonl", ".ndjson")
-_SHIPPED = "paper, own"
+_SHIPPED = "paper, own, own-long"
 
 
 def read_columns(source: Any) -> tuple[dict[str, np.ndarray], str, list[str]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from scalesim.cost.objectives import reported_cost
@@ -94,6 +96,22 @@ def candidate(problem: Problem, query: Query, shape: Shape, free: FreeVariables 
     )
 
 
+def candidates(
+    problem: Problem, query: Query, designs: Mapping[str, tuple[Shape, FreeVariables]]
+) -> dict[str, Candidate]:
+    """Return the candidate of each of some designs; those of one structure are traced together."""
+    alike: dict[Any, list[str]] = {}
+    for name, design in designs.items():
+        alike.setdefault(jax.tree.structure(design), []).append(name)
+    found: dict[str, Candidate] = {}
+    for names in alike.values():
+        several = (designs[name] for name in names)
+        both = jax.tree.map(lambda *leaves: jnp.stack([leaf * jnp.ones(()) for leaf in leaves]), *several)
+        each = jax.vmap(lambda design: candidate(problem, query, *design))(both)
+        found |= {name: jax.tree.map(lambda leaf, i=i: leaf[i], each) for i, name in enumerate(names)}
+    return found
+
+
 def plain_shape(shapes: Shape, real: bool, index: tuple[int, ...] = ()) -> Shape:
     """Return a shape (of several, the one at `index`) in Python numbers, whole where sizes are.
 
@@ -129,18 +147,18 @@ def plain_candidates(found: Candidate, real: bool) -> list[Candidate]:
     sizes = [[round(x) if real or x.is_integer() else x for x in column] for column in of_shape]
     plain = dataclasses.replace(whole, shape=jax.tree.unflatten(tree, sizes), **counts)
     each, tree = jax.tree.flatten(plain, is_leaf=lambda x: isinstance(x, list))
-    return [_divisible(jax.tree.unflatten(tree, row)) for row in zip(*each, strict=True)]
+    whole_heads = zip(plain.shape.n_head, plain.shape.n_kv_head, strict=True)
+    uneven = [all(isinstance(n, int) for n in heads) and heads[0] % heads[1] > 0 for heads in whole_heads]
+    rows = [jax.tree.unflatten(tree, row) for row in zip(*each, strict=True)]
+    return [_with_float_heads(row) if odd else row for row, odd in zip(rows, uneven, strict=True)]
 
 
 _COUNTS = ("n_params", "n_params_non_embedding", "n_params_total")
 
 
-def _divisible(plain: Candidate) -> Candidate:
-    """Return a candidate whose whole heads are floats where KV heads do not divide query heads."""
+def _with_float_heads(plain: Candidate) -> Candidate:
+    """Return a candidate whose whole heads are floats, as KV heads do not divide query heads."""
     shape = plain.shape
-    heads = (shape.n_head, shape.n_kv_head)
-    if any(isinstance(n, float) for n in heads) or not heads[0] % heads[1]:
-        return plain
     shape = shape.replace(n_head=float(shape.n_head), n_kv_head=float(shape.n_kv_head))
     return dataclasses.replace(plain, shape=shape)
 

@@ -8,7 +8,9 @@ function of the heads alone. Its derivatives are exact, by the implicit function
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -75,6 +77,13 @@ class Query:
             renewed = map(lambda c, m: dataclasses.replace(c, measure=m), self.constraints, measures)
             object.__setattr__(self, "constraints", tuple(renewed))
 
+    def with_measures_of(self, other: Query) -> Query:
+        """Return the question with another's objective and constraints, which are checked already."""
+        same: Query = object.__new__(type(self))
+        own = {"objective": other.objective, "constraints": other.constraints}
+        vars(same).update(vars(self) | own)
+        return same
+
     def cost(self, shape: Shape) -> Num:
         """Return the objective of a shape."""
         return self.objective(shape, self.workload, self.plan)
@@ -90,7 +99,7 @@ class Query:
 
 def stack_queries(queries: list[Query]) -> Query:
     """Stack queries of one structure into a batch: every leaf gets a leading axis."""
-    return jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf, float) for leaf in leaves]), *queries)
+    return jax.tree.map(lambda *leaves: np.array(leaves, float), *queries)
 
 
 @register
@@ -204,7 +213,8 @@ class Problem:
         """Return the loss of a shape, trained by the plan and served in the workload's precisions."""
         workload = query.workload
         tokens = query.plan.tokens(shape)
-        return self.law(shape, tokens, workload.context_length, **precisions(self.law, workload))
+        others = precisions(self.law, workload)
+        return self._loss(fields_of(self.law, shape, tokens, workload.context_length, **others))
 
     def loss_at(
         self,
@@ -228,7 +238,21 @@ class Problem:
         if not set(self.law.fields) <= set(fields):
             shape = self.relaxed_shape(log_n_params, n_head, n_kv_head, free=free)
             fields = fields_of(self.law, shape, tokens, workload.context_length, **others)
-        return self.law.loss(fields)
+        return self._loss(fields)
+
+    def _loss(self, fields: dict[str, Num]) -> Num:
+        """Return the law's loss; within a program it is traced once for all places of one form."""
+        traced = {name: value for name, value in fields.items() if isinstance(value, jax.core.Tracer)}
+        if not traced:
+            return self.law.loss(fields)
+        plain = {name: value for name, value in fields.items() if isinstance(value, int | float)}
+        others = {name: value for name, value in fields.items() if name not in plain}
+        return self._shared_loss(self.law, others, tuple(plain.items()))
+
+    @cached_property
+    def _shared_loss(self) -> Callable[..., Num]:
+        # One for each problem, not one for all: JAX takes some classes of laws for each other.
+        return jax.jit(lambda law, fields, plain: law.loss({**fields, **dict(plain)}), static_argnums=2)
 
     def size_for_loss(
         self,
@@ -287,6 +311,17 @@ class Problem:
         free: FreeVariables = NOTHING_FREE,
     ) -> Priced:
         """Return each head configuration at the size that reaches the target loss, and its cost."""
+        return self.priced(query, *self.located(query, n_head, n_kv_head, depth_slack, free))
+
+    def located(
+        self,
+        query: Query,
+        n_head: Num | None,
+        n_kv_head: Num,
+        depth_slack: float = 0.0,
+        free: FreeVariables = NOTHING_FREE,
+    ) -> tuple[Shape, FreeVariables, Num]:
+        """Return the shapes of `sized`, what is free of them, and the log excess of their loss: 0, or inf."""
         asked = free.applied(query)
         log_n = self.size_for_loss(asked, n_head, n_kv_head, free)
         shape = self.relaxed_shape(log_n, n_head, n_kv_head, depth_slack, free)
@@ -294,7 +329,7 @@ class Problem:
             possible = self.reachable(asked, n_head, n_kv_head)
         else:  # a law in more fields need not fall all the way to the largest size: the root itself tells
             possible = jnp.abs(self.loss_of(shape, asked) / asked.target_loss - 1) < 1e-7
-        return self.priced(query, shape, free, jnp.where(possible, 0.0, jnp.inf))
+        return shape, free, jnp.where(possible, 0.0, jnp.inf)
 
     def priced(
         self,

@@ -39,13 +39,13 @@ def evaluate(problem: Problem, query: Query, lattice: Lattice, n_head: Num, n_kv
     nearest the family's, that costs least; d_ff is the least multiple that reaches N*, its ratio to
     d_model kept near the family's.
     """
-    relaxed = problem.sized(query, n_head, n_kv_head)
     if not lattice.real:
-        return relaxed
+        return problem.sized(query, n_head, n_kv_head)
+    relaxed, _, loss_excess = problem.located(query, n_head, n_kv_head)
 
     def built(offset: Num) -> Priced:
         shape = _built(problem, relaxed, lattice.tile, offset)
-        return problem.priced(query, shape, loss_excess=relaxed.loss_excess)
+        return problem.priced(query, shape, loss_excess=loss_excess)
 
     designs = jax.vmap(built)(jnp.arange(-2.0, 3.0))
     # The cheapest width whose FFN ratio is in reach; failing that (tiny models), the nearest ratio.
@@ -53,9 +53,9 @@ def evaluate(problem: Problem, query: Query, lattice: Lattice, n_head: Num, n_kv
     return jax.tree.map(lambda leaf: jnp.take_along_axis(leaf, best[None], axis=0)[0], designs)
 
 
-def _built(problem: Problem, relaxed: Priced, tile: int, offset: Num) -> Shape:
-    """Return a whole shape of at least N* parameters, `offset` tiles wider than the family."""
-    family, shape = problem.family, relaxed.shape
+def _built(problem: Problem, shape: Shape, tile: int, offset: Num) -> Shape:
+    """Return a whole shape of at least a relaxed one's parameters, `offset` tiles wider than the family."""
+    family = problem.family
     n_params = count_params(shape, "paper")
     n_layer = jnp.maximum(jnp.round(shape.n_layer), 1.0)
     ideal = family.at_depth(n_params, n_layer, shape.n_head, shape.n_kv_head)

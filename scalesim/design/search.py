@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, overload
@@ -14,11 +16,11 @@ import optax
 
 from scalesim.cost.measure import PLAN, AtMost
 from scalesim.cost.paper import FIGURE_2
-from scalesim.design.design import Candidate, Design, candidate, plain_candidates
+from scalesim.design.design import Candidate, Design, candidates, plain_candidates
 from scalesim.design.evidence import extrapolation, extrapolation_text, loss_intervals
 from scalesim.design.feasibility import searchable
 from scalesim.design.lattice import Lattice, buildable
-from scalesim.design.problem import FreeVariables, Problem, Query, law_of, stack_queries
+from scalesim.design.problem import NOTHING_FREE, FreeVariables, Problem, Query, law_of, stack_queries
 from scalesim.design.relaxation import DesignSet, Solved, Solver
 from scalesim.design.space import DesignSpace
 from scalesim.errors import InvalidInput, Unreachable, check_kind, check_number
@@ -148,11 +150,24 @@ def search(
     queries = [Query(workload=w, target_loss=loss, **shared) for w in workloads for loss in losses]
     with jax.enable_x64(True):
         asked = _Asked(law, Problem(law=law_of(law), family=family), lattice or buildable(), against, solver)
-        found = asked.answers(queries)
+        with _uncollected():
+            found = asked.answers(queries)
     for design in found:
         if not design.reached and (throw or (throw is None and not many)):
             raise Unreachable(design.status)
     return found if many else found[0]
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector from walking over answers in the making: a thousand hold no cycle."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _check_kinds(family: Any, lattice: Any, baseline: Any, constraints: Any, plan: Any) -> None:
@@ -196,17 +211,16 @@ def _solved(
 
     def reported(query: Query, solved: Solved) -> dict[str, Candidate]:
         best = solved.designs.at(solved.designs.cost.argmin())
-        found = {"best": candidate(problem, query, best.shape, best.free)}
+        found = {"best": (best.shape, best.free)}
         if solved.relaxed is not None:
-            loose = solved.relaxed.designs
-            found["relaxed"] = candidate(problem, query, loose.shape, loose.free)
+            found["relaxed"] = (solved.relaxed.designs.shape, solved.relaxed.designs.free)
         if given is not None:
-            found["baseline"] = candidate(problem, query, given)
+            found["baseline"] = (given, NOTHING_FREE)
         if rule is not None:
             ruled = problem.ruled(query, rule)
-            found["baseline_at_target"] = candidate(problem, query, ruled)
-            found["baseline"] = candidate(problem, query, problem.family.whole(ruled, rule))
-        return found
+            found["baseline_at_target"] = (ruled, NOTHING_FREE)
+            found["baseline"] = (problem.family.whole(ruled, rule), NOTHING_FREE)
+        return candidates(problem, query, found)
 
     return solved, jax.vmap(reported)(queries, solved)
 
@@ -225,8 +239,7 @@ class _Asked:
         """Return the design of each question."""
         self.lattice.check(self.problem.law)
         compiled, rough = searchable(queries[0])
-        measures = {"objective": compiled.objective, "constraints": compiled.constraints}
-        padded = [dataclasses.replace(query, **measures) for query in _padded(queries)]
+        padded = [query.with_measures_of(compiled) for query in _padded(queries)]
         rule = self.against if isinstance(self.against, HeadRule) else None
         given = None if isinstance(self.against, HeadRule) else self.against
         found = _solved(
@@ -236,24 +249,30 @@ class _Asked:
         figures = {
             name: plain_candidates(of, name == "best" and self.lattice.real) for name, of in reported.items()
         }
+        asked = padded[: len(queries)]
+        reached = np.isfinite(solved.designs.cost.min(axis=1))[: len(queries)].tolist()
+        best = [(figures["best"][i], query) for i, query in enumerate(asked) if reached[i]]
+        intervals = iter(loss_intervals(self.law, self.problem, best))
         leaves, tree = jax.tree.flatten(solved)
-        each = [
+        return [
             self._answer(
                 query,
                 jax.tree.unflatten(tree, [leaf[i] for leaf in leaves]),
                 {name: of[i] for name, of in figures.items()},
                 rough,
+                next(intervals) if reached[i] else None,
             )
-            for i, query in enumerate(padded[: len(queries)])
-        ]
-        reached = [(design.best, design.query) for design in each if design.reached]
-        intervals = iter(loss_intervals(self.law, self.problem, reached))
-        return [
-            dataclasses.replace(design, loss_interval=next(intervals)) if design.reached else design
-            for design in each
+            for i, query in enumerate(asked)
         ]
 
-    def _answer(self, query: Query, solved: Solved, plain: dict[str, Candidate], rough: str | None) -> Design:
+    def _answer(
+        self,
+        query: Query,
+        solved: Solved,
+        plain: dict[str, Candidate],
+        rough: str | None,
+        interval: tuple[float, float] | None,
+    ) -> Design:
         designs = solved.designs
         least = float(np.min(designs.cost))
         reached = np.isfinite(least)
@@ -285,7 +304,7 @@ class _Asked:
             evaluations=int(solved.evaluations),
             starts_agreeing=0 if solved.relaxed is None else int(solved.relaxed.starts_agreeing),
             extrapolation=outside,
-            loss_interval=None,
+            loss_interval=interval,
             status=status,
         )
 

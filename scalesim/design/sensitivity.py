@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,7 +19,7 @@ from scalesim.design.problem import NOTHING_FREE, Problem, Query
 from scalesim.design.relaxation import DesignSet
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.numerics.roots import newton_system
-from scalesim.programs import kept_jit
+from scalesim.programs import beside, kept_jit
 from scalesim.types import Num
 
 __all__ = ["Choice", "Optimum", "Sensitivity", "choices_over_context", "polished", "sensitivity"]
@@ -81,12 +83,11 @@ def sensitivity(design: Design) -> list[Sensitivity]:
         theta = jax.tree.map(lambda leaf: np.asarray(leaf, float), (design.problem, design.query))
         designs = design.lattice
         problem, query = theta
-        optimum = polished(
-            problem,
-            query,
-            designs,
-            designs.position_of(design.relaxed.shape, design.relaxed_free or NOTHING_FREE, problem.family),
-        )
+        free = design.relaxed_free or NOTHING_FREE
+        start = np.asarray(designs.position_of(design.relaxed.shape, free, problem.family), float)
+        limits = len(query.constraints) + len(designs.size_excesses(design.relaxed.shape))
+        with _compiled_beside(problem, query, designs, len(start), limits):
+            optimum = polished(problem, query, designs, start)
         total = derivatives(problem, query, designs, optimum)
     rows: dict[str, dict[str, float]] = {}
     values: dict[str, float] = {}
@@ -358,6 +359,24 @@ def derivatives(
     inverse = np.where(optimum.held[:, None], 0.0, optimum.inverse[: len(optimum.position)])
     sets = (optimum.active, optimum.held, optimum.edge)
     return jax.device_get(_derivatives(problem, query, designs, z, sets, inverse))
+
+
+@contextmanager
+def _compiled_beside(
+    problem: Problem, query: Query, designs: DesignSet, axes: int, limits: int
+) -> Iterator[None]:
+    """Compile the program of `derivatives` beside what is done meanwhile, the first time in a process."""
+    sets = (np.zeros(limits, bool), np.zeros(axes, bool), np.zeros(axes))
+    z, inverse = np.zeros(axes + limits), np.zeros((axes, axes + limits))
+    z[:axes] = 0.5
+    threads = []
+    if not _derivatives.n_programs():
+        threads = beside(lambda: _derivatives(problem, query, designs, z, sets, inverse))
+    try:
+        yield
+    finally:
+        for thread in threads:
+            thread.join()
 
 
 @partial(kept_jit, static_argnums=2)

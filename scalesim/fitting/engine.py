@@ -17,7 +17,7 @@ from scalesim.fitting.coordinates import coefficients
 from scalesim.fitting.diagnosis import diagnose, local
 from scalesim.fitting.noise import Noise
 from scalesim.fitting.problem import FitProblem
-from scalesim.fitting.refit import LANES, Replicas, beside, is_long, run, seeds
+from scalesim.fitting.refit import LANES, Replicas, ahead, is_long, run, seeds
 from scalesim.fitting.result import Fit, LocalOptimum, Origin
 from scalesim.fitting.setup import EvidenceLike, LawLike, Setup, prepare
 from scalesim.fitting.starts import ANNEAL, given_starts, project, start_pool
@@ -223,7 +223,7 @@ def _compile_ahead(setup: Setup, replicas: Replicas) -> list[Thread]:
         _curvature(setup.problem, some, np.ones(len(some), bool))
         local(setup.problem, some[0])
 
-    return beside(replicas, lambda: run(replicas, some, np.zeros(len(some), int), 0, 0), later)
+    return ahead(replicas, lambda: run(replicas, some, np.zeros(len(some), int), 0, 0), later)
 
 
 @partial(kept_jit, heavy=lambda problem, z, busy: is_long(problem, len(z)))

@@ -197,12 +197,7 @@ def _scatter(fit: Fit, count: int) -> np.ndarray:
 
 def evidence_ranges(fit: Any) -> dict[str, tuple[float, float]]:
     """Return the least and greatest value of each column that a fit's measured points cover."""
-    covered: dict[str, tuple[float, float]] = {}
-    for evidence in getattr(fit, "provenance", {}).get("evidence", []):
-        for name, (low, high) in evidence.get("ranges", {}).items():
-            old_low, old_high = covered.get(name, (np.inf, -np.inf))
-            covered[name] = (min(low, old_low), max(high, old_high))
-    return covered
+    return getattr(fit, "evidence_ranges", {})
 
 
 def beyond(fit: Any, x: Mapping[str, Any]) -> dict[str, np.ndarray]:

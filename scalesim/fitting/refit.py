@@ -17,7 +17,7 @@ from scalesim.fitting.problem import FitProblem
 from scalesim.fitting.setup import Setup
 from scalesim.fitting.starts import ANNEAL, project, start_pool
 from scalesim.numerics.least_squares import March, march
-from scalesim.programs import kept_jit
+from scalesim.programs import beside, kept_jit
 
 __all__ = ["CHUNK", "Refits", "Replicas", "predict_many", "refit"]
 
@@ -125,24 +125,13 @@ def _over(one: Callable, axes: tuple) -> Callable:
 _SEEN: set[Any] = set()
 
 
-def beside(replicas: Replicas, *works: Callable[[], Any]) -> list[Thread]:
-    """Do each of some works in a thread of its own, once a process for problems of one form.
-
-    They are calls that do nothing, for which programs must be compiled: that is most of a first wait.
-    """
+def ahead(replicas: Replicas, *works: Callable[[], Any]) -> list[Thread]:
+    """Compile the programs of calls that do nothing, once a process for problems of one form."""
     key = (replicas.tree, replicas.axes, *((np.shape(x), np.asarray(x).dtype) for x in replicas.leaves))
     if key in _SEEN:
         return []
     _SEEN.add(key)
-
-    def done(work: Callable[[], Any]) -> None:
-        with jax.enable_x64(True):
-            work()
-
-    threads = [Thread(target=done, args=(work,), daemon=True) for work in works]
-    for thread in threads:
-        thread.start()
-    return threads
+    return beside(*works)
 
 
 def seeds(replicas: Replicas, pool: np.ndarray, keep: int, replica: np.ndarray | None = None) -> np.ndarray:
@@ -220,7 +209,7 @@ def refit(
         warm = np.broadcast_to(warm, (total, setup.layout.size))
         none = np.zeros((1, setup.layout.size)), np.zeros(1, int), 0, 0, batch
         light = replicas.light()
-        threads = beside(
+        threads = ahead(
             replicas,
             lambda: run(light, none[0].astype(np.float32), *none[1:]),
             lambda: run(replicas, *none),

@@ -169,6 +169,16 @@ class Fit(Shown):
             return np.asarray(loss_of(self.law, self.setup.x)) - runs.loss
 
     @cached_property
+    def evidence_ranges(self) -> dict[str, tuple[float, float]]:
+        """The least and the greatest value of each column that the measured points cover."""
+        covered: dict[str, tuple[float, float]] = {}
+        for evidence in self.provenance.get("evidence", []):
+            for name, (low, high) in evidence.get("ranges", {}).items():
+                old_low, old_high = covered.get(name, (np.inf, -np.inf))
+                covered[name] = (min(low, old_low), max(high, old_high))
+        return covered
+
+    @cached_property
     def intervals(self) -> dict[str, Any]:
         """90% intervals of the free coefficients: the bootstrap's percentiles, or 1.645 standard errors."""
         if self.bootstrap is not None:

@@ -50,3 +50,13 @@ def test_unknown_columns_and_drops_are_named():
         runs["n_tokens"]
     with pytest.raises(ss.InvalidInput, match="drop_largest must be a whole number from 0 to 1"):
         runs.drop_largest(2)
+
+
+def test_our_longer_runs_are_of_one_size_at_each_width():
+    runs = ss.load_runs("own-long")
+    assert set(runs["context_length"].tolist()) <= {256.0, 1024.0, 2048.0}
+    for width in np.unique(runs["d_model"]):
+        sizes = runs["n_params"][runs["d_model"] == width]
+        assert np.ptp(np.log(sizes)) < 0.005
+    with pytest.raises(ss.InvalidInput, match="contexts 'longest' is not known"):
+        ss.own_runs("longest")

@@ -5,7 +5,7 @@
 
 long_runs_predicted.csv was committed before any of its pairs was trained (`long_runs_prediction`). Here each
 pair's measured log ratio of losses stands beside it, over the seeds that both models have, with the noise
-that is left: the pooled deviation of the ratio between seeds, by size and context. So do the losses of larger
+that is left: the pooled deviation of the ratio between seeds, by size. So do the losses of larger
 sizes and longer contexts (long_runs_sizes.csv, long_runs_contexts.csv) and the design's
 (long_runs_design.csv). Writes scalesim/data/own_long_runs.csv, long_design.csv and recall.csv (a row a run),
 long_runs_check.csv, long_runs_losses.csv and long_runs_check.png.
@@ -68,22 +68,20 @@ def ratios(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[int, float]
     return found
 
 
-def seed_noise(found: dict[tuple[Any, ...], dict[int, float]]) -> dict[tuple[int, int], tuple[float, int]]:
-    """Return how much a pair's log ratio differs between seeds, percent, and its degrees, by place."""
-    squares: dict[tuple[int, int], list[float]] = defaultdict(lambda: [0.0, 0])
+def seed_noise(found: dict[tuple[Any, ...], dict[int, float]]) -> dict[int, tuple[float, int]]:
+    """Return, by width, the deviation of a pair's log ratio between seeds, percent, and its degrees."""
+    squares: dict[int, list[float]] = defaultdict(lambda: [0.0, 0])
     for (setting, _), each in found.items():
         if len(each) > 1:
-            squares[setting[:2]][0] += float(np.var(list(each.values()))) * len(each)
-            squares[setting[:2]][1] += len(each) - 1
-    return {place: (float(np.sqrt(s / n)), int(n)) for place, (s, n) in squares.items()}
+            squares[setting[0]][0] += float(np.var(list(each.values()))) * len(each)
+            squares[setting[0]][1] += len(each) - 1
+    return {width: (float(np.sqrt(s / n)), int(n)) for width, (s, n) in squares.items()}
 
 
-def noise_at(noise: dict[tuple[int, int], tuple[float, int]], width: int, context: int) -> float:
-    """Return the noise of a size at a context, or that of the nearest that has seeds, widths first."""
-    if not noise:
-        return float("nan")
-    near = min(noise, key=lambda p: (abs(np.log(p[0] / width)), abs(np.log(p[1] / context))))
-    return noise[near][0]
+def noise_at(noise: dict[int, tuple[float, int]], width: int) -> float:
+    """Return the noise of a width, or that of the nearest that has seeds."""
+    near = min(noise, key=lambda w: abs(np.log(w / width)), default=None)
+    return noise[near][0] if near is not None else float("nan")
 
 
 def compared(rows: list[dict[str, Any]]) -> list[Row]:
@@ -95,7 +93,7 @@ def compared(rows: list[dict[str, Any]]) -> list[Row]:
     pairs: list[Row] = []
     for (setting, heads), each in found.items():
         measured = float(np.mean(list(each.values())))
-        error = noise_at(noise, *setting[:2]) / np.sqrt(len(each))
+        error = noise_at(noise, setting[0]) / np.sqrt(len(each))
         row = said[setting[0], *heads]
         predicted, low, high = (float(row[n]) for n in ("predicted_percent", "low", "high"))
         reach = np.hypot(high - predicted if measured > predicted else predicted - low, 1.64 * error)
@@ -241,8 +239,8 @@ def main() -> None:
     print_rows("Recall by distance, trained on strings that return", recalled)
     shown = [n for n in pairs[0] if n not in ("n_tokens", "told_from_0")]
     print_rows(f"{len(rows)} runs; predicted before they were trained, and measured", pairs, shown)
-    for (width, context), (noise, degrees) in sorted(seed_noise(ratios(rows)).items()):
-        print(f"width {width} at {context}: a pair's ratio differs by {noise:.2f}% between seeds ({degrees})")
+    for width, (noise, degrees) in sorted(seed_noise(ratios(rows)).items()):
+        print(f"width {width}: a pair's ratio differs by {noise:.2f}% between seeds ({degrees} degrees)")
     for name, yes in (("inside", True), ("inside_with_seeds", True), ("sign", "right")):
         print(f"{name}: {sum(p[name] == yes for p in pairs)} of {len(pairs)}")
     for name, against in (("the law", "predicted_percent"), ("no effect", None)):

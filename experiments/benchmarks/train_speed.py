@@ -12,6 +12,7 @@ company hardly moves.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import subprocess
@@ -31,6 +32,7 @@ SIZES = {
     "d_ff": 560,
     "vocab_size": 256,
 }
+TABLE = RESULTS / "benchmark_train.csv"
 TOKENS, CONTEXTS, STEPS = 2048, (256, 1024, 2048), 12
 
 OURS = """
@@ -215,7 +217,7 @@ def main() -> None:
             if who not in best or found["tokens_per_second"] > best[who]["tokens_per_second"]:
                 best[who] = found
             print(f"{who}: {found['tokens_per_second']:,.0f} tokens/s", flush=True)
-    rows = []
+    rows: list[dict[str, object]] = []
     for (name, context, one), found in best.items():
         peer = best.get((PYTORCH, context, one), {}).get("tokens_per_second")
         rows.append(
@@ -229,9 +231,14 @@ def main() -> None:
                 "load": round(os.getloadavg()[0], 2),
             }
         )
-    write_csv(RESULTS / "benchmark_train.csv", rows)
+    asked = {(str(r["contender"]), str(r["context_length"]), str(r["clock"])) for r in rows}
+    if TABLE.exists():  # contenders that were not asked stay, with the load of their day
+        with TABLE.open() as file:
+            held = list(csv.DictReader(file))
+        rows += [r for r in held if (r["contender"], r["context_length"], r["clock"]) not in asked]
+    write_csv(TABLE, rows)
     print_rows("Tokens a second of training", rows)
-    print(f"written to {RESULTS / 'benchmark_train.csv'}")
+    print(f"written to {TABLE}")
 
 
 if __name__ == "__main__":

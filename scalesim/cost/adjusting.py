@@ -29,9 +29,9 @@ from scalesim.numerics.least_squares import Rows, march
 
 __all__ = ["adjust_kernel", "adjuster"]
 
-_SPREADS = np.array([0.03, 0.1, 0.2, 0.4, 0.8])  # s
+_SPREADS = np.array([0.1, 0.3, 0.6, 1.2, 2.5])  # s
 _LIKELY = np.array([0.35, 0.3, 0.2, 0.1, 0.05])  # how likely each is before the rows are seen
-_LEAST = 0.1  # deviation of a constant between accelerators, at the least
+_LEAST = 0.3  # deviation of a constant between accelerators, at the least
 _DEGREES = 4.0  # of freedom of Student's t
 _WORSE = 1.1  # times the error of rows left out, from which on nothing is moved
 _STEPS = 30
@@ -50,7 +50,7 @@ def adjust_kernel(
         kind, table, machine: as `kernel_seconds` takes them; the table with `seconds`.
         start: the constants as they are.
         noise: scale of log(measured / predicted) of each row, where nothing is wrong with the constants.
-        cards: the same constants of accelerators that were measured.
+        cards: the same constants of accelerators that were measured, where the start is borrowed from those.
     """
     return adjuster(kind, machine, start, cards)(table, noise)
 
@@ -60,15 +60,12 @@ def adjuster(
 ) -> Callable[[Table, np.ndarray], tuple[Any, float, float]]:
     """Return `adjust_kernel` of a table and its noise: one compiled program for tables of one length."""
     names = [f.name for f in fields(start) if getattr(start, f.name) not in (None, 0)]
-    origin = jnp.asarray(_encoded(start, names))
+    origin = _encoded(start, names)
     # How constants differ between accelerators: each by itself, and all together from one to another.
-    away = np.reshape(
-        [_encoded(c, names, start) - _encoded(start, names) for c in cards], (len(cards), len(names))
-    )
-    single = np.sqrt(_LEAST**2 + np.mean(away**2, axis=0)) if len(cards) else np.ones(len(names))
+    away = np.reshape([_encoded(c, names, start) - origin for c in cards], (len(cards), len(names)))
+    single = np.sqrt(_LEAST**2 + np.mean(away**2, axis=0)) if len(cards) else np.full(len(names), _LEAST)
     mixed = np.sqrt(0.5 / max(len(cards), 1)) * away
     both = np.concatenate([np.diag(np.sqrt(0.5) * single), mixed]) if len(cards) else np.diag(single)
-    spread = jnp.asarray(both)
 
     def build(x: jax.Array) -> Any:
         return replace(start, **{name: decode_constant(name, x[i]) for i, name in enumerate(names)})
@@ -77,7 +74,9 @@ def adjuster(
         return jnp.log(kernel_seconds(kind, table, machine, build(x)))
 
     @jax.jit
-    def fitted(table: Any, noise: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def fitted(
+        table: Any, noise: jax.Array, weights: jax.Array, origin: jax.Array, spread: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         def one(kept: jax.Array) -> tuple[jax.Array, jax.Array]:
             x = _posterior(
                 lambda x: (log_seconds(x, table) - jnp.log(table["seconds"])) / noise, origin, spread, kept
@@ -92,7 +91,8 @@ def adjuster(
         folds = np.arange(n) % min(n, _FOLDS)
         kept = folds[None, :] != np.arange(folds.max() + 1)[:, None]
         columns = {name: np.asarray(column, float) for name, column in table.items()}
-        places, predicted = fitted(columns, np.asarray(noise, float), np.concatenate([np.ones((1, n)), kept]))
+        weights = np.concatenate([np.ones((1, n)), kept])
+        places, predicted = fitted(columns, np.asarray(noise, float), weights, origin, both)
         found = jax.tree.map(float, build(places[0]))
         before = float(kernel_errors(kind, table, machine, start).mean())
         rows = (1 + folds, np.arange(n)) if n > 1 else (0, 0)

@@ -137,7 +137,8 @@ def adjust_kernels(path: str, hardware: Hardware) -> tuple[Hardware, str]:
             ask_about_units(predicted, group.table["seconds"], f"latency of {name}", "milliseconds")
             noise = noise_of(group.kind, group.format, predicted)
             cards = [constants_of(one, group.kind, group.format) for _, one in measured_cards().values()]
-            known = [c for c in cards if c is not None]
+            # Of constants that were fitted on this accelerator itself the others say nothing.
+            known = [c for c in cards if c is not None and efficiency.status != "fitted"]
             found, before, after = adjust_kernel(group.kind, group.table, machine, constants, noise, known)
             efficiency = _with(efficiency, group.kind, group.format, found)
             rows = len(group.table["seconds"])

@@ -10,6 +10,7 @@ carry shapes: T tokens, h head_dim, r rows, s keys that they see.
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,7 +22,8 @@ __all__ = ["blocked_attention"]
 
 _BLOCK = 64  # queries; 128 and 256 take 1.2 to 2 times as long
 _MOST = 16  # blocks are laid out one after another: more than so many only cost compile time
-_SCORES = 1 << 16  # of a part of a block: more leave the cache, and are new pages in each call
+_SCORES = 1 << 16  # of a part of a block, a core: more leave the core's cache, and are new pages in each call
+_CORES = 4  # more do not make a part larger
 
 
 def blocked_attention(
@@ -103,11 +105,12 @@ class _Block(NamedTuple):
 def _blocks(n_rows: int, n_tokens: int) -> list[_Block]:
     """Cut the rows (token by token, a group's heads side by side) so that a part's scores stay in cache."""
     group, size = n_rows // n_tokens, max(_BLOCK, -(-n_tokens // _MOST))
+    cores = min(_CORES, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
     blocks = []
     for i in range(0, n_tokens, size):
         n_keys = min(n_tokens, i + size)
         rows = (n_keys - i) * group
-        parts = -(-rows // max(_BLOCK, _SCORES // n_keys))
+        parts = -(-rows // max(_BLOCK, _SCORES * cores // n_keys))
         blocks.append(_Block(i * group, n_keys * group, n_keys, parts, -(-rows // parts)))
     return blocks
 

@@ -252,7 +252,7 @@ def test_every_form_is_smooth_and_grows_with_the_work(kind, format):
         return jnp.log(kernel_seconds(kind, {**table, name: table[name] * scale}, machine, constants))
 
     assert np.all(np.isfinite(total(1.0)))
-    assert np.all(total(1.5) >= total(1.0))
+    assert np.all(total(1.5) >= total(1.0) - 1e-6)
     slope = jax.jacfwd(total)(1.0)
     step = 1e-5
     assert np.allclose(slope, (total(1 + step) - total(1 - step)) / (2 * step), rtol=1e-4, atol=1e-7)

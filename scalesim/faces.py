@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import math
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -96,18 +98,38 @@ class Face:
         return [list(self.columns), *shown] if self.columns else shown, number, notes
 
     def __str__(self) -> str:
+        return self.within(None)
+
+    def within(self, columns: int | None) -> str:
+        """Return the text for a terminal of so many columns: what is too wide goes on below, nothing is cut.
+
+        >>> print(Face("Two", ("", "first", "second"), [("name", "a" * 9, "b" * 9)]).within(20))
+        Two
+                first
+          name  aaaaaaaaa
+        <BLANKLINE>
+                second
+          name  bbbbbbbbb
+        """
         table, number, notes = self._table()
         number = number or [False] * len(self.columns)
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [
-            "  "
-            + "  ".join(
-                text.rjust(width) if right else text.ljust(width)
-                for text, width, right in zip(row, widths, number, strict=True)
-            ).rstrip()
-            for row in table
-        ]
-        return "\n".join([self.title, *lines, *notes])
+        parts: list[list[int]] = [[]] if len(widths) > 1 else []
+        for i in range(1, len(widths)):
+            room = math.inf if columns is None else columns
+            if parts[-1] and 2 + widths[0] + sum(2 + widths[j] for j in (*parts[-1], i)) > room:
+                parts.append([])
+            parts[-1].append(i)
+        lines: list[str] = []
+        for at, part in enumerate(parts or ([[]] if widths else [])):
+            lines += [""] if at else []
+            for row in table:
+                held = (row[i].rjust(widths[i]) if number[i] else row[i].ljust(widths[i]) for i in (0, *part))
+                lines.append(("  " + "  ".join(held)).rstrip())
+        if columns is None:
+            return "\n".join([self.title, *lines, *notes])
+        title, *told = (textwrap.fill(text, columns, break_on_hyphens=False) for text in (self.title, *notes))
+        return "\n".join([title, *lines, *told])
 
     def html(self) -> str:
         """Return the same as HTML, for a notebook.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 
@@ -24,23 +25,28 @@ COMMANDS: dict[str, str] = {
 
 
 def usage() -> str:
-    """Return the text of `scalesim --help`."""
+    """Return the text of `scalesim --help`, as wide as the terminal, 100 columns at most."""
+    import textwrap
+
+    try:
+        columns = int(os.environ.get("COLUMNS") or 0) or os.get_terminal_size().columns
+    except (OSError, ValueError):
+        columns = 100
+    columns = max(40, min(100, columns))
     width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: scalesim COMMAND [options]",
-            "",
-            "Which transformer shape to build: the cheapest to train and serve at a target loss.",
-            "",
-            *lines,
-            "",
-            "`scalesim COMMAND --help` lists the options, and examples. Every command takes --json: one JSON",
-            "object on standard output. Exit code 0: done; 1: it could not be done; 2: the call was wrong.",
-            "`scalesim --version` prints the version, `scalesim --print-completion bash` (or zsh, fish) what",
-            "that shell needs to complete commands, options and files.",
-        ]
-    )
+    commands = [
+        textwrap.fill(f"  {name:<{width}}  {what}", columns, subsequent_indent=(width + 4) * " ")
+        for name, what in COMMANDS.items()
+    ]
+    texts = [
+        "Which transformer shape to build: the cheapest to train and serve at a target loss.",
+        "`scalesim COMMAND --help` lists the options, and examples. Every command takes --json: one JSON "
+        "object on standard output. Exit code 0: done; 1: it could not be done; 2: the call was wrong; 130: "
+        "it was interrupted. `scalesim --version` prints the version, `scalesim --print-completion bash` (or "
+        "zsh, fish) what that shell needs to complete commands, options and files.",
+    ]
+    first, last = (textwrap.fill(text, columns, break_on_hyphens=False) for text in texts)
+    return "\n".join(["usage: scalesim COMMAND [options]", "", first, "", *commands, "", last])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -82,6 +82,7 @@ def run(args: list[str]) -> int:
     use_compilation_cache()
     from scalesim.hardware import load_hardware
     from scalesim.report.comparison import draw_comparison, print_comparison
+    from scalesim.report.console import print_remarks
     from scalesim.report.figure import save
     from scalesim.units import parse_context
 
@@ -105,9 +106,11 @@ def run(args: list[str]) -> int:
         print_comparison(report)
         without = [design["name"] for design in designs if design["loss"] is None]
         if without:
-            print(
-                f"No loss of {', '.join(without)}: the law is of plain decoders with gated FFNs and the "
-                "heads of its runs, and a trained model's own data decide its loss."
+            print_remarks(
+                [
+                    f"No loss of {', '.join(without)}: the law is of plain decoders with gated FFNs and the "
+                    "heads of its runs, and a trained model's own data decide its loss."
+                ]
             )
     return 0
 

@@ -191,11 +191,13 @@ def run(args: list[str]) -> int:
     if options.json:
         print_json(fit_json(found, table, sizes, [unseen] if unseen else []))
     else:
+        from scalesim.report.console import broken
+
         print_fit(found, table)
         for approach, answer in sizes.items():
-            print(f"{approach}: {answer['said']}")
+            print(broken(f"{approach}: {answer['said']}"))
             for warning in answer.get("warnings", ()):
-                print(f"  {warning}")
+                print(broken(f"  {warning}"))
         print_sizes(sizes)
     if options.save:
         found.save(options.save)

@@ -184,9 +184,11 @@ def run(args: list[str]) -> int:
 
 
 def _print(found: Any) -> None:
-    print(found)
+    from scalesim.report.console import broken, stated_width
+
+    print(found._face().within(stated_width()))
     if found.over_context:
-        print(found.flip_text())
+        print(broken(found.flip_text()))
     for row in found.what_if[1:]:
         if row.get("n_head") is None:
             print(f"  {row['changed']}: nothing will do")

@@ -124,7 +124,9 @@ def profile(fit: Fit, name: str = "E", values: ArrayLike | None = None) -> Profi
 def _default_values(fit: Fit, name: str, best: float) -> np.ndarray:
     if name.rpartition(".")[2] == "E":
         least = fit.setup.runs.loss.min() if fit.setup.points is not None else best + 0.5
-        return np.linspace(max(best - 0.5, 0.01), min(best + 0.5, least - 0.01), 41)
+        below, above = min(0.5, 0.99 * best), min(0.5, 0.98 * max(least - best, 0.0))
+        steps = np.linspace(-1, 1, 41) ** 3  # closest where the objective is least
+        return np.unique(best + np.where(steps < 0, below, above) * steps)
     return best * np.geomspace(1 / 1.5, 1.5, 41)
 
 

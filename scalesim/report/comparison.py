@@ -63,6 +63,16 @@ def print_comparison(report: dict[str, Any]) -> None:
         console.print(line)
 
 
+def _short(name: str, most: int = 60) -> str:
+    """Return a name that a legend has room for.
+
+    >>> _short("a-model-of-a-long-name.json", 15)
+    'a-mode....json'
+    """
+    end = (most - 3) // 2
+    return name if len(name) <= most else f"{name[:end]}...{name[-end:]}"
+
+
 def draw_comparison(report: dict[str, Any]) -> Figure:
     """Draw memory, time per output token and $ a million generated tokens over the context.
 
@@ -88,7 +98,7 @@ def draw_comparison(report: dict[str, Any]) -> Figure:
                     [y for _, y in drawn],
                     marker="o",
                     color=_COLOURS[i % len(_COLOURS)],
-                    label=design["name"].split("/")[-1],
+                    label=_short(design["name"].split("/")[-1]),
                 )
             axis.set_title(title)
             axis.set_xscale("log", base=2)
@@ -103,5 +113,7 @@ def draw_comparison(report: dict[str, Any]) -> Figure:
         for axis in axes:
             drawn_y = [y for line in axis.lines for y in line.get_ydata() if y > 0] or [1.0]
             plain_log_axis(axis, min(drawn_y) / 1.5, max(drawn_y) * 1.5, "y")
-        axes[0].legend(fontsize=7)
+        handles, labels = axes[0].get_legend_handles_labels()
+        columns = max(1, min(4, 160 // max(map(len, labels))))
+        canvas.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=7)
     return canvas

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["print_remarks", "print_rows", "table_console"]
+__all__ = ["broken", "print_remarks", "print_rows", "stated_width", "table_console"]
 
 PIPED = 110
 """Columns where the output is no terminal and COLUMNS says nothing: what our tables need."""
@@ -22,6 +22,26 @@ def table_console() -> Console:
     stated = os.environ.get("COLUMNS", "")
     width = int(stated) if stated.isdigit() and int(stated) > 20 else PIPED
     return Console() if sys.stdout.isatty() else Console(width=width)
+
+
+def stated_width() -> int | None:
+    """Return the terminal's columns, or COLUMNS, or None where the output is piped and nothing says."""
+    stated = os.environ.get("COLUMNS", "")
+    if sys.stdout.isatty() or (stated.isdigit() and int(stated) > 20):
+        return table_console().width
+    return None
+
+
+def broken(text: str) -> str:
+    """Return a line broken where the terminal ends, where that is known; what goes on is set in."""
+    import textwrap
+
+    width = stated_width()
+    return (
+        text
+        if width is None
+        else textwrap.fill(text, width, subsequent_indent="    ", break_on_hyphens=False)
+    )
 
 
 def print_remarks(remarks: Iterable[str]) -> None:

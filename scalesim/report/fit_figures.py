@@ -66,7 +66,7 @@ def draw_fit(fit: Fit, profile: Profile | None = None) -> Figure:
         second.axhline(0, color=FAINT, lw=1)
         second.semilogx(runs[axis], 1e3 * residual, ".", color=INK, ms=4)
         count_axis(second)
-        title = f"rms {1e3 * fit.rms:.1f} millinats"
+        title = f"rms {1e3 * fit.rms:.3g} millinats"
         second.set(xlabel=axis, ylabel="law - measured (millinats)", title=title)
         if profile is not None:
             _profile(axes[2], profile)
@@ -90,7 +90,13 @@ def _profile(axis: Any, profile: Profile) -> None:
     axis.axvline(profile.best, color=BASELINE, lw=1)
     title = f"profile: best {profile.best:.3g}"
     axis.set(xlabel=profile.name, ylabel="rise of the objective (%)", title=title)
-    axis.set_ylim(0, max(5.0, min(100.0, float(np.nanmedian(rise)))))
+    top = max(5.0, min(100.0, float(np.nanmedian(rise))))
+    axis.set_ylim(-0.02 * top, top)
+    near = np.flatnonzero(rise <= top)
+    if len(near):  # what rises beyond the figure is not drawn, but for the next value on either side
+        ends = profile.values[[max(near[0] - 1, 0), min(near[-1] + 1, len(rise) - 1)]]
+        if ends[0] < ends[1]:
+            axis.set_xlim(*ends)
 
 
 def draw_profile(profile: Profile) -> Figure:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +15,10 @@ from scalesim.report.serving_table import format_seconds
 from scalesim.workload import Compute
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from scalesim.cost.passes import Operator
 
 __all__ = ["draw_roofline"]
 
@@ -39,30 +44,48 @@ def draw_roofline(cost: ServingCost, hardware: Hardware, *, compute: Compute = "
             axis.scatter(
                 [o.flops / o.n_bytes for o in shown],
                 [o.flops / o.time_s for o in shown],
-                s=[20 + 400 * o.time_s / whole for o in shown],
+                s=[_area(o.time_s / whole) for o in shown],
                 color=colour,
                 alpha=0.6,
                 label=f"{label}, {format_seconds(whole)}",
                 edgecolors="white",
             )
-            # The three that take longest are named, one below the other: they often lie together.
-            longest = sorted(shown, key=lambda o: -o.time_s)[:3]
-            for i, o in enumerate(longest):
-                axis.annotate(
-                    f"{o.name}, {100 * o.time_s / whole:.0f}%",
-                    (o.flops / o.n_bytes, o.flops / o.time_s),
-                    xytext=(8, -12 - 9 * i),
-                    textcoords="offset points",
-                    fontsize=7,
-                    ha="left" if o.flops / o.n_bytes < 2e3 else "right",
-                )
         axis.set_xscale("log")
         axis.set_yscale("log")
         axis.set_xlim(low, high)
-        axis.set_ylim(top=peak * 2)
+        axis.set_ylim(axis.get_ylim()[0] / 4, peak * 2)
+        for _, operators, _ in phases:
+            _name_longest(axis, operators)
         axis.set_xlabel("FLOPs a byte of memory traffic")
         axis.set_ylabel("FLOP/s")
         axis.set_title(f"Operators on {hardware.name}: area is share of the time")
         for handle in axis.legend(loc="lower right").legend_handles:
             handle.set_sizes([40])
     return canvas
+
+
+def _area(share: float) -> float:
+    """Return the area of a mark, square points."""
+    return 20 + 400 * share
+
+
+def _name_longest(axis: Axes, operators: Sequence[Operator]) -> None:
+    """Name the three operators that take longest, each below the marks at its place and the name above it."""
+    whole = sum(o.time_s for o in operators)
+    shown = sorted((o for o in operators if o.flops > 0 and o.n_bytes > 0), key=lambda o: -o.time_s)[:3]
+    points = [(o.flops / o.n_bytes, o.flops / o.time_s) for o in shown]
+    drawn = axis.transData.transform(points) * 72 / axis.figure.dpi  # in points
+    below = drawn[:, 1] - [math.sqrt(_area(o.time_s / whole)) / 2 for o in shown]
+    side = "left" if all(x < 2e3 for x, _ in points) else "right"
+    last = math.inf
+    for i in np.argsort(-drawn[:, 1]):
+        together = (np.abs(drawn - drawn[i]) < (60, 25)).all(axis=1)
+        last = min(below[together].min() - 7, last - 9)
+        axis.annotate(
+            f"{shown[i].name}, {100 * shown[i].time_s / whole:.0f}%",
+            points[i],
+            (8, last - drawn[i, 1]),
+            textcoords="offset points",
+            fontsize=7,
+            ha=side,
+        )

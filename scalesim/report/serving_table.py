@@ -71,7 +71,9 @@ def serving_json(cost: ServingCost) -> dict[str, Any]:
 def _operators(title: str, operators: tuple[Operator, ...]) -> Table:
     table = Table(title=title, title_justify="left")
     for column in ("", "FLOPs", "bytes", "time", "share", "bound by"):
-        table.add_column(column, justify="right" if column not in ("", "bound by") else "left")
+        table.add_column(
+            column, justify="right" if column not in ("", "bound by") else "left", overflow="fold"
+        )
     whole = sum(operator.time_s for operator in operators)
     for o in operators:
         table.add_row(
@@ -129,7 +131,7 @@ def _block_table(found: Counts) -> Table:
     face = found._face()
     table = Table(title="by kind of layer", title_justify="left")
     for i, column in enumerate(face.columns):
-        table.add_column(column, justify="right" if i > 2 else "left")
+        table.add_column(column, justify="right" if i > 2 else "left", overflow="fold")
     for row in face.rows:
         table.add_row(*map(str, row))
     return table

@@ -130,3 +130,13 @@ def test_other_shells_have_a_script_that_they_can_read(shell, capsys, tmp_path):
 def test_an_empty_argument_is_not_taken_for_none(words, says, capsys):
     assert main(words) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("columns", ["", "60", "80", "9", "x"])
+def test_the_list_of_commands_is_no_wider_than_the_terminal(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    most = int(columns) if columns in ("60", "80") else 40 if columns == "9" else 100
+    assert max(map(len, printed.splitlines())) <= most
+    assert all(f"  {name} " in printed for name in COMMANDS)

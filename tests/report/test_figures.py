@@ -187,3 +187,64 @@ def test_a_table_that_is_too_wide_goes_on_below_and_nothing_is_cut(width, capsys
     assert "…" not in printed
     for word in {*names, *rows[0][1:]}:
         assert word in printed
+
+
+@pytest.mark.parametrize("model", ["gpt2", "llama-3.1-8b", "mixtral-8x7b-v0.1"])
+@pytest.mark.parametrize("context", [1024, 131072])
+def test_names_of_operators_are_apart(model, context):
+    from scalesim.cost.explain import serving_cost
+    from scalesim.report.roofline import draw_roofline
+
+    hardware = ss.load_hardware("h200-sxm")
+    cost = serving_cost(ss.known_model(model).shape, ss.Workload(context_length=context), hardware)
+    drawn = draw_roofline(cost, hardware)
+    drawn.canvas.draw()
+    boxes = [text.get_window_extent() for text in drawn.axes[0].texts]
+    assert len(boxes) >= 5
+    assert not [1 for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]
+
+
+def compared(names, contexts=(8192, 131072)):
+    """Return what `scalesim compare` draws, of made-up numbers."""
+    at = {"memory_bytes": 1e9, "usable_bytes": 7e10, "tpot_s": 0.01}
+    dollars = {"dollars_per_million_tokens": {"generated": {"typical": 2.0}}}
+    rows = [{"context_length": context, **at, **dollars} for context in contexts]
+    return {"designs": [{"name": name, "contexts": rows} for name in names]}
+
+
+@pytest.mark.parametrize("names", [["a"], ["a" * 200, "b"], [f"model {i}" for i in range(9)]])
+def test_the_legend_of_a_comparison_covers_no_line(names):
+    drawn = draw_comparison(compared(names))
+    drawn.canvas.draw()
+    (legend,) = drawn.legends
+    box = legend.get_window_extent()
+    assert not any(axis.get_tightbbox().overlaps(box) for axis in drawn.axes)
+    assert 0 <= box.x0 <= box.x1 <= drawn.bbox.x1
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_a_profile_is_drawn_on_both_sides_of_the_best(scale):
+    n = np.geomspace(1e7, 1e10, 30)
+    noise = 1 + 1e-3 * np.random.default_rng(0).normal(size=30)
+    found = ss.fit("power", ss.RunTable({"n_params": n}, 2.5 + scale * (n / 1e8) ** -0.3 * noise))
+    profile = ss.profile(found, "E")
+    assert profile.values.min() < profile.best < profile.values.max()
+    (axis,) = profile.plot().axes
+    low, high = axis.get_xlim()
+    assert low < profile.best < high
+    assert sum((low < profile.values) & (profile.values < high)) >= 5
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_a_face_is_no_wider_than_asked_and_loses_nothing(columns):
+    from scalesim.faces import Face
+
+    names = ("", *(f"choice {i}" for i in range(6)))
+    rows = [(f"row {r}", *(f"value {r}.{i}" for i in range(6))) for r in range(3)]
+    note = "A sentence of many words that goes on and on, " * 5
+    text = Face(
+        "A title that is rather long for the narrowest of all terminals", names, rows, (note,)
+    ).within(columns)
+    assert max(map(len, text.splitlines())) <= columns
+    assert all(f"value {r}.{i}" in text for r in range(3) for i in range(6))
+    assert text.split()[-9:] == note.split()[-9:]

@@ -27,6 +27,14 @@ def tiny(corpus, folder, tokens):
     return ["train", *sizes, "--tokens", tokens, "--corpus", corpus, "--folder", folder, "--json"]
 
 
+@pytest.fixture(autouse=True)
+def hangups_are_heard():
+    """A terminal's end reaches what a test starts, also where the tests run under nohup, which ignores it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture
 def heeded():
     """Ctrl-C reaches Python, also where the tests run in a shell's background, which ignores it."""

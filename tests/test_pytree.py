@@ -194,7 +194,7 @@ JOB = ss.Workload(context_length=8192)
 
 @pytest.mark.parametrize(
     "objective",
-    [weighted, Weighted(), ss.Measure(function=weighted, name="mine")],
+    [weighted, Weighted(), pytest.param(ss.Measure(function=weighted, name="mine"), marks=pytest.mark.slow)],
     ids=["function", "object", "measure"],
 )
 def test_an_objective_that_reads_what_was_changed_is_searched_anew(objective, monkeypatch):

@@ -102,6 +102,7 @@ def test_a_quantised_config_is_costed_as_it_is_stored(capsys, tmp_path):
     assert full["weight_bytes"] == 2 * 8030261248
 
 
+@pytest.mark.slow
 def test_the_pool_of_an_engine_is_counted_where_asked_for(capsys):
     args = ("cost", "gpt-oss-20b", "--context", "8K", "--batch", "32")
     exact, pool = report(capsys, *args), report(capsys, *args, "--kv-pool")

@@ -38,6 +38,7 @@ def answer(capsys, *args):
     return json.loads(out)
 
 
+@pytest.mark.slow
 def test_the_first_command_of_the_docs(capsys):
     code, out, _ = call(capsys, *FIRST)
     assert code == 0
@@ -50,6 +51,7 @@ def test_the_first_command_of_the_docs(capsys):
     assert len(found["what_if"]) >= 5
 
 
+@pytest.mark.slow
 def test_a_config_a_mixture_of_contexts_and_traffic(capsys, tmp_path: Path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(to_huggingface(known_model("llama-3.2-1b").shape, max_context=131072)))
@@ -62,6 +64,7 @@ def test_a_config_a_mixture_of_contexts_and_traffic(capsys, tmp_path: Path):
     assert (out / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_sizes_alone_are_a_model(capsys):
     """The paper's FFN of 8/3 of the width is no whole size: it is made one."""
     found = answer(
@@ -83,6 +86,7 @@ def test_budgets_in_flops_and_dollars_are_those_in_tokens(capsys):
         assert found["best"]["shape"] == by_tokens["best"]["shape"]
 
 
+@pytest.mark.slow
 def test_equivalent_compute_asks_for_a_lower_loss(capsys):
     found = answer(capsys, *FIRST, "--loss", "1.5x")
     assert found["best"]["loss_percent"] < -0.3

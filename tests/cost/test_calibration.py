@@ -34,6 +34,7 @@ def timings(truth, noise=0.0):
     return cases
 
 
+@pytest.mark.slow
 def test_constants_that_made_the_timings_are_found():
     truth = slower(scale=1.4, group=0.4, sequence_us=100.0)
     found = calibrate(timings(truth), H100, prior=0.001)

@@ -97,6 +97,7 @@ def test_tensor_parallelism_must_divide():
         buildable(4, tensor=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [3e4, 6e4, 2e5])
 def test_the_dual_is_the_least_loss_any_design_of_the_lattice_has_within_the_budget(budget):
     design = least_loss(FIT, LONG, budget)

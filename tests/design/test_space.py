@@ -340,6 +340,7 @@ def test_every_law_of_the_bootstrap_has_a_search_of_its_own():
     assert "The best designs (90%): n_layer" in found.text()
 
 
+@pytest.mark.slow
 def test_a_design_that_no_law_of_the_bootstrap_allows_is_refused():
     """Under a higher floor the design's layers are too few, whatever their d_ff."""
     space = DesignSpace(n_layer=range(12, 29), n_head=(4, 8, 12, 16), n_kv_head=(1, 2, 4))

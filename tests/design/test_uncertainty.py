@@ -56,6 +56,7 @@ def test_savings_and_sizes_have_intervals_about_the_answer(spread):
     assert low < design.best.n_params < high
 
 
+@pytest.mark.slow
 def test_savings_between_forms_are_those_of_searching_under_each_form_alone():
     fit = dataclasses.replace(ss.named_fit("default"), rollout=None)
     design = ss.search(fit, LONG, 2.615, lattice=PAPER)

@@ -98,7 +98,7 @@ def test_intervals_widen_beyond_the_runs_and_only_there(tmp_path):
     assert any("too narrow" in note for note in ss.predict(load_fit(tmp_path / "old.json"), x).notes)
 
 
-@pytest.mark.parametrize("fitted", ["chinchilla", "powerofsum"])
+@pytest.mark.parametrize("fitted", ["chinchilla", pytest.param("powerofsum", marks=pytest.mark.slow)])
 def test_intervals_of_a_wrong_and_of_a_right_law_hold_beyond_the_runs(fitted):
     held, bare = [], []
     x = at([1e22, 1e23])
@@ -141,6 +141,7 @@ def test_compare_picks_the_form_that_made_the_runs():
     assert any("counts parameters in one way only" in note for note in table.notes)
 
 
+@pytest.mark.slow
 def test_compare_tries_every_count_of_parameters():
     # The law holds for parameters without embeddings; the table's own n_params counts them.
     runs = grid(Chinchilla(), noise=0.0005)

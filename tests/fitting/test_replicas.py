@@ -174,6 +174,7 @@ def test_held_out_runs_are_predicted_by_fits_without_them(found):
     assert largest.rms < 0.02
 
 
+@pytest.mark.slow
 def test_the_true_law_wins_the_comparison_where_others_must_bend():
     rng = np.random.default_rng(1)
     truth = Chinchilla()
@@ -225,6 +226,7 @@ def predict_error(fitted):
     return float(said.high[0] - said.low[0])
 
 
+@pytest.mark.slow
 def test_a_long_table_is_fitted_as_a_short_one_written_many_times():
     # Long tables step their starts in turn, and not all at once: the same optimum, and the same resamples.
     rng = np.random.default_rng(0)

@@ -22,6 +22,7 @@ def grouped():
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_default_law_is_resampled_with_its_curves_and_choices():
     found = ss.named_fit("paper")
     assert np.sqrt(np.mean(found.residuals() ** 2)) == pytest.approx(found.rms, rel=1e-9)
@@ -99,7 +100,9 @@ def affine():
     return Curves(x, 0.5 * heads**-0.2 + 2.5, sigma=0.1, weight=2, free="affine")
 
 
-@pytest.mark.parametrize("other", [drawn_curves, affine], ids=["curves", "affine"])
+@pytest.mark.parametrize(
+    "other", [pytest.param(drawn_curves, marks=pytest.mark.slow), affine], ids=["curves", "affine"]
+)
 def test_a_fit_with_curves_is_resampled(other):
     found = ss.fit("head", [paper_points(), other()], fixed={"E": 1.97, "k": None, "g": None}, starts=8)
     spread = ss.bootstrap(found, 6, kind="cluster", starts=4)

@@ -86,6 +86,7 @@ def test_a_finished_run_is_not_trained_again(whole, tmp_path):
     np.testing.assert_array_equal(again.losses, whole.losses)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_cut_short_gives_way_to_the_one_before(whole, tmp_path, monkeypatch, caplog):
     interrupted(tmp_path, monkeypatch, 20)
     steps = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())

@@ -43,6 +43,7 @@ def test_only_matrices_decay():
     assert float(update["q_proj"].max()) == 0.5
 
 
+@pytest.mark.slow
 def test_adamw_is_that_of_optax():
     import optax
 

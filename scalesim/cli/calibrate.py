@@ -161,8 +161,14 @@ def _score(options: Options, kernels: str) -> int:
     if options.json:
         print_json(out)
     else:
-        print("\n".join(text))
+        _print(text)
     return 0
+
+
+def _print(lines: list[str]) -> None:
+    from scalesim.report.console import print_lines
+
+    print_lines(lines)
 
 
 def _tell(options: Options, hardware: Hardware, status: str, errors: dict[str, Any]) -> int:
@@ -173,9 +179,8 @@ def _tell(options: Options, hardware: Hardware, status: str, errors: dict[str, A
     if options.json:
         print_json({**errors, "status": status, "hardware": hardware.to_dict()})
     else:
-        print(status)
-        for name, value in hardware.to_dict()["efficiency"]["engine"].items():
-            print(f"  {name:<12} {value:.4g}")
+        constants = hardware.to_dict()["efficiency"]["engine"]
+        _print([status, *(f"  {name:<12} {value:.4g}" for name, value in constants.items())])
     return 0
 
 

@@ -36,7 +36,7 @@ class Options:
 
 def run(args: list[str]) -> int:
     """Run the command."""
-    options = parse(Options, "explore", args)
+    options = parse(Options, "explore", args, examples=EXAMPLES)
     use_compilation_cache()
     from scalesim.app.start import serve
     from scalesim.app.view import View, read_config_text

@@ -134,7 +134,7 @@ class Options(Question, Serving, Cost, Evidence, Output):
 
 def run(args: list[str]) -> int:
     """Run the command."""
-    options = parse(Options, "redesign", args, repeats=("--context", "--mixers", "--free-kv-bits"))
+    options = parse(Options, "redesign", args, ("--context", "--mixers", "--free-kv-bits"), EXAMPLES)
     use_compilation_cache()
     from scalesim.fitting import named_fit
     from scalesim.redesigns import redesign

@@ -3,6 +3,7 @@ from importlib.resources import files
 
 import pytest
 
+import scalesim as ss
 from scalesim.cli import COMMANDS, main
 
 ASKED = ["design", "--context", "128K", "--target-loss", "2.615"]
@@ -76,8 +77,11 @@ def test_hardware_is_an_objective(capsys, objective):
     at = ["--objective", objective, "--hardware", "h100-sxm", "--batch-size", "8", "--generated", "1K"]
     answer = run_json(capsys, *ASKED, *at)
     assert answer["cost"]["objective"] < answer["baseline"]["cost"]["objective"]
-    z = run_json(capsys, *ASKED, "--baseline", "16x2048x32x8", "--batch-size", "8")
-    assert answer["cost"]["memory_bytes"] != z["cost"]["memory_bytes"]
+    sizes = {name: answer["shape"][name] for name in ("n_layer", "d_model", "n_head", "n_kv_head", "d_ff")}
+    shape, hardware = ss.Shape(head_dim=64, **sizes), ss.load_hardware("h100-sxm")
+    job = ss.Workload(context_length=131072, batch_size=8, generated_length=1024)
+    measured = ss.named_measure(objective, hardware=hardware)(shape, job)
+    assert answer["cost"]["objective"] == pytest.approx(float(measured), rel=1e-9)
 
 
 def test_a_mix_of_contexts_is_between_its_ends(capsys):

@@ -40,6 +40,12 @@ def test_help_shows_the_options_by_group_and_ends_in_examples(command, capsys):
     assert examples.count(f"  scalesim {command} ") >= 2
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_ends_in_examples(command, capsys):
+    _, examples = help_of(command, capsys).split("\nExamples:\n")
+    assert examples.count("\n  scalesim ") + 1 == len(module(command).EXAMPLES) >= 2
+
+
 @pytest.mark.parametrize("command", GROUPED)
 def test_every_option_is_in_one_group(command):
     options = module(command).Options

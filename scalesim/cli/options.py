@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import functools
 import inspect
 import itertools
 import textwrap
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import tyro
 
@@ -93,42 +91,10 @@ def _unbroken(group: type, with_helps: bool) -> type:
     holder: Any = Annotated
     for field in dataclasses.fields(group):
         said = tyro.conf.arg(help=helps.get(field.name, ""))
-        hint, default = _checked_fast(hints[field.name], field.default)
-        fields.append((field.name, holder[hint, said], dataclasses.field(default=default)))
+        fields.append((field.name, holder[hints[field.name], said], dataclasses.field(default=field.default)))
     found = dataclasses.make_dataclass(group.__name__, fields, frozen=True, kw_only=True)
     found.__doc__ = group.__doc__
     return found
-
-
-class _Several(tuple[Any, ...]):
-    """Values of an option that takes any number of them."""
-
-    __slots__ = ()
-
-
-def _several(kind: type) -> Any:
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs="*",
-        metavar="[{0} [{0} ...]]".format(kind.__name__.upper()),
-        instance_from_str=lambda words: _Several(map(kind, words)),
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=lambda values: list(map(str, values)),
-    )
-
-
-def _checked_fast(hint: Any, default: Any) -> tuple[Any, Any]:
-    """Return a type and a default of which tyro sees at once that they fit.
-
-    Of `X | None` and `tuple[X, ...]` it asks typeguard, whose import takes a tenth of a short command.
-    """
-    others: tuple[Any, ...] = ()
-    if get_origin(hint) is Annotated:
-        hint, *others = get_args(hint)  # type: ignore[assignment]
-    if get_origin(hint) is UnionType:
-        hint = Union[get_args(hint)]  # noqa: UP007
-    elif get_origin(hint) is tuple and isinstance(default, tuple):
-        hint, default, others = _Several, _Several(default), (_several(get_args(hint)[0]), *others)
-    return (functools.reduce(lambda found, part: Annotated[found, part], others, hint)), default
 
 
 def flat(options: type, read: Any) -> Any:

@@ -146,16 +146,3 @@ def test_the_list_of_commands_is_no_wider_than_the_terminal(columns, capsys, mon
     most = int(columns) if columns in ("60", "80") else 40 if columns == "9" else 100
     assert max(map(len, printed.splitlines())) <= most
     assert all(f"  {name} " in printed for name in COMMANDS)
-
-
-@pytest.mark.parametrize("command", ["cost", "design", "fit", "redesign", "sweep"])
-def test_options_are_read_without_a_checker_of_types(command):
-    first = {"fit": ["paper"], "cost": ["llama-3-8b"], "redesign": ["llama-3-8b"]}.get(command, [])
-    read = f"""
-import importlib, sys
-from scalesim.cli.common import parse
-options = importlib.import_module("scalesim.cli.{command}").Options
-read = parse(options, "{command}", {first!r})
-assert "typeguard" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", read], check=True)

@@ -166,9 +166,9 @@ def _score(options: Options, kernels: str) -> int:
 
 
 def _print(lines: list[str]) -> None:
-    from scalesim.report.console import print_lines
+    from scalesim.report.console import broken
 
-    print_lines(lines)
+    print("\n".join(map(broken, lines)))
 
 
 def _tell(options: Options, hardware: Hardware, status: str, errors: dict[str, Any]) -> int:

@@ -270,9 +270,8 @@ def distribution(
         costs = asked.designs.cost[:count]
         saved = _savings(query, asked, design)
         savings = {name: values[:count] for name, values in saved.items()}
-        n_params = np.broadcast_to(count_params(asked.designs.shape, "paper"), asked.designs.cost.shape)[
-            :count
-        ]
+        sizes = np.broadcast_to(count_params(asked.designs.shape, "paper"), asked.designs.cost.shape)
+        n_params = sizes[:count]
     # Under a law whose floor is above the target nothing reaches it, and there is nothing to compare.
     reached = np.isfinite(costs.min(axis=1))
     if not reached.any():

@@ -44,16 +44,11 @@ def broken(text: str) -> str:
     )
 
 
-def print_lines(lines: Iterable[str]) -> None:
-    """Print lines of text, broken where the console ends."""
-    console = table_console()
-    for line in lines:
-        console.print(Text(line), highlight=False)
-
-
 def print_remarks(remarks: Iterable[str]) -> None:
-    """Print what is to be said below a table, a remark a line."""
-    print_lines(f"• {remark}" for remark in remarks)
+    """Print what is to be said below a table, a remark a line, broken where the console ends."""
+    console = table_console()
+    for remark in remarks:
+        console.print(Text("• " + remark), highlight=False)
 
 
 def print_rows(console: Console, title: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from scalesim.errors import InvalidInput
 from scalesim.report.comparison import draw_comparison
 from scalesim.report.console import print_rows
 from scalesim.report.design_figure import draw_designs
-from scalesim.report.figure import figure, save
+from scalesim.report.figure import figure, plain_log_axis, save
+from scalesim.units import format_count
 
 FIT = ss.named_fit("paper")
 LONG = ss.Workload(context_length=131072.0)
@@ -165,6 +167,56 @@ def test_every_axis_has_numbers_and_none_covers_another(what):
             assert len(ticks) >= (1 if lone else 2), (axes.get_title(), side)
             ends = sorted((getattr(box, f"{side}0"), getattr(box, f"{side}1")) for _, box in ticks)
             assert all(a[1] < b[0] for a, b in itertools.pairwise(ends)), (axes.get_title(), side)
+
+
+def test_numbers_of_narrow_axes_differ_and_stand_apart():
+    """Counts, dollars and FLOPs of any size and span, on panels as narrow as a figure's are."""
+    spans = [
+        (text, low, low * ratio)
+        for text in (format_count, lambda v: f"{v:,.10g}")
+        for low, ratio in ((1.0, 1.001), (2.3e6, 1.7), (6.1e6, 16), (2.3e9, 50), (2.3e3, 1e14))
+    ]
+    with figure(2, 5, (12.0, 4.0)) as (canvas, axes):
+        for axis, (text, low, high) in zip(axes.flat, spans, strict=True):
+            plain_log_axis(axis, low, high, text=text)
+    canvas.canvas.draw()
+    for axis, span in zip(axes.flat, spans, strict=True):
+        shown = [
+            t for t in axis.get_xticklabels() if span[1] * 0.999 <= t.get_position()[0] <= span[2] * 1.001
+        ]
+        ends = sorted((t.get_window_extent().x0, t.get_window_extent().x1) for t in shown)
+        assert len({t.get_text() for t in shown}) == len(shown) >= 1, span
+        assert all(a[1] < b[0] for a, b in itertools.pairwise(ends)), span
+
+
+def test_each_of_several_answers_bears_its_own_heads(design):
+    other = ss.search(FIT, ss.Workload(context_length=4096.0), 2.615, lattice=ss.PAPER)
+    drawn = draw_designs([[design], [other]])
+    for axis, answer in zip(drawn.axes[::3], (design, other), strict=True):
+        heads = f"{answer.best.shape.n_head:g} query, {answer.best.shape.n_kv_head:g} KV heads"
+        assert heads in axis.get_title(loc="left")
+    assert not [text for text in drawn.legends[0].get_texts() if "query" in text.get_text()]
+
+
+@pytest.mark.parametrize("contexts", [(8192,), (8192, 8200, 8300), (1024, 1048576)])
+def test_contexts_that_have_no_room_are_not_named(contexts):
+    drawn = draw_comparison(compared(["a"], contexts))
+    drawn.canvas.draw()
+    for axis in drawn.axes:
+        ends = [(t.get_window_extent().x0, t.get_window_extent().x1) for t in axis.get_xticklabels()]
+        assert ends
+        assert all(a[1] < b[0] for a, b in itertools.pairwise(ends))
+
+
+def test_a_profile_that_finds_less_than_the_fit_says_so():
+    law = ss.fit("power", ss.load_runs("paper"), fixed={"E": 1.97}, starts=8)
+    found = ss.profile(law, "b", values=[0.19, 0.2])
+    assert found.below == ""
+    less = replace(found, best_objective=2 * found.objective.min())
+    assert "50.00% less than the fit's" in less.below
+    assert less.below in str(less)
+    (axis,) = less.plot().axes
+    assert axis.get_ylim()[0] < -50
 
 
 @pytest.mark.parametrize(

@@ -152,22 +152,24 @@ def _contrasts(fit: Fit, options: Options) -> int:
         report = {"law": type(fit.law).__name__, "level": options.level, "contrasts": found.to_json()}
         print_json(plain(report))
         return 0
-    from rich.console import Console
     from rich.table import Table
+
+    from scalesim.report.console import TableConsole
 
     shown = Table("comparison", "measured", "predicted", f"{options.level:.0%} interval", "source", box=None)
     for line in found.to_json():
         interval = f"{line['low']:+.2f} .. {line['high']:+.2f}"
         numbers = (f"{line['measured']:+.2f}", f"{line['percent']:+.2f}", interval)
         shown.add_row(line["name"], *numbers, line["source"].split(",")[0])
-    Console().print("100 log(loss of b / loss of a), in percent, on a corpus that the law has not seen:")
-    Console().print(shown)
+    TableConsole().print("100 log(loss of b / loss of a), in percent, on a corpus that the law has not seen:")
+    TableConsole().print(shown)
     return 0
 
 
 def _print(lines: list[dict[str, Any]], level: float) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from scalesim.report.console import TableConsole
 
     results = ("loss", "loss_interval", "run_interval", "extrapolation", "extrapolation_error")
     fields = [k for k in lines[0] if k not in results]
@@ -181,4 +183,4 @@ def _print(lines: list[dict[str, Any]], level: float) -> None:
             *("" if p is None else f"{p[0]:.4f} .. {p[1]:.4f}" for p in pairs),
             ", ".join(beyond),
         )
-    Console().print(table)
+    TableConsole().print(table)

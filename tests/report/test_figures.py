@@ -10,7 +10,7 @@ import pytest
 import scalesim as ss
 from scalesim.errors import InvalidInput
 from scalesim.report.comparison import draw_comparison
-from scalesim.report.console import print_rows
+from scalesim.report.console import TableConsole, print_rows
 from scalesim.report.design_figure import draw_designs
 from scalesim.report.figure import figure, plain_log_axis, save
 from scalesim.units import format_count
@@ -229,16 +229,30 @@ def test_a_figure_that_cannot_be_saved_says_why(path, says):
 
 @pytest.mark.parametrize("width", [50, 80, 200])
 def test_a_table_that_is_too_wide_goes_on_below_and_nothing_is_cut(width, capsys):
-    from rich.console import Console
-
     names = ["", "loss", "FLOPs/token", "memory", "$/M generated"]
     rows = [[f"a model of {i}", "2.677", "1.62 GFLOPs", "16.7 GiB", "does not fit"] for i in range(3)]
-    print_rows(Console(width=width), "at 8K", names, rows)
+    print_rows(TableConsole(width=width), "at 8K", names, rows)
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= width
     assert "…" not in printed
     for word in {*names, *rows[0][1:]}:
         assert word in printed
+
+
+@pytest.mark.parametrize("width", [24, 40, 80])
+def test_a_word_that_is_wider_than_its_column_goes_on_below(width, capsys):
+    from rich.table import Table
+
+    table = Table("a long name of a column", "n_params", "PFLOPs", box=None)
+    table.add_row("Chinchilla, read again", "20.3 PFLOPs", "parameters")
+    TableConsole(width=width).print(table)
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= width
+    assert "…" not in printed
+    letters = "".join(printed.split())
+    assert sorted(letters) == sorted(
+        "alongnameofacolumnn_paramsPFLOPsChinchilla,readagain20.3PFLOPsparameters"
+    )
 
 
 @pytest.mark.parametrize("model", ["gpt2", "llama-3.1-8b", "mixtral-8x7b-v0.1"])

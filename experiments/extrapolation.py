@@ -215,7 +215,7 @@ def outcome(fitted: Fit, table: ss.RunTable, kept: np.ndarray) -> Row:
             **in_law(said, large.loss, compute),
         }
         found |= {f"{name}{rule}": value for name, value in own.items()}
-    error = np.abs(np.asarray(fitted.law.loss(x)) / large.loss - 1)
+    error = np.abs(said.loss / large.loss - 1)
     return {
         "kept": int(kept.sum()),
         "held_out": len(large),

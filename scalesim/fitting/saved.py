@@ -149,8 +149,8 @@ def _check_agreement(held: Mapping[str, Any], name: str) -> None:
     from scalesim.fitting.coordinates import coefficients
 
     known, stated = coefficients(held["law"]), held.get("coefficients")
-    for key, value in known.items() if isinstance(stated, Mapping) else ():
-        other = stated.get(key, value)
+    for key, value in known.items():
+        other = stated.get(key, value) if isinstance(stated, Mapping) else value
         if np.shape(other) != np.shape(value) or not np.allclose(other, value, rtol=1e-6):
             raise InvalidInput(
                 f"{name}.coefficients.{key} is {shown(other)}, and its law.{key} {shown(value)}: they are "

@@ -108,12 +108,15 @@ _FIT = {
     "status": one_of("converged", "few_starts_agree", "unidentified", "not_converged"),
     "message": text,
     "standard_errors": mapping(_errors),
+    "coefficients": mapping(_errors),
     "unidentified": items(text),
     "provenance": fields({"evidence": items(_evidence)}, ["evidence"], others=anything),
     "rollout_errors": maybe(fields(_ROLLOUT, others=anything)),
     "asked": fields({"fixed": items(text), "z": array(1)}, ["fixed", "z"], others=anything),
     "bootstrap": maybe(fields(_BOOTSTRAP, ["units", "freedom"], others=anything)),
 }
+_OLDER = ("version", "bootstrap", "asked", "rollout_errors", "coefficients")
+"""What older files may lack."""
 
 
 def read_fit(path: str | Path) -> dict[str, Any]:
@@ -132,7 +135,9 @@ def read_fit(path: str | Path) -> dict[str, Any]:
         raise InvalidInput(
             f"{name} is not a saved fit: it has no field 'law'; `scalesim fit --save` writes one."
         )
-    held = fields(_FIT, ["version", "bootstrap", "asked", "rollout_errors"], others=anything)(raw, name)
+    held = fields(_FIT, ["version", "bootstrap", "asked", "rollout_errors", "coefficients"], others=anything)(
+        raw, name
+    )
     held["law"] = checked_law(held["law"], f"{name}.law")
     spread = held.get("bootstrap")
     if spread is not None:
@@ -148,9 +153,9 @@ def _check_agreement(held: Mapping[str, Any], name: str) -> None:
     """Refuse what says one thing in two places, as of a file of which one was changed by hand."""
     from scalesim.fitting.coordinates import coefficients
 
-    known, stated = coefficients(held["law"]), held.get("coefficients")
+    known, stated = coefficients(held["law"]), held.get("coefficients", {})
     for key, value in known.items():
-        other = stated.get(key, value) if isinstance(stated, Mapping) else value
+        other = stated.get(key, value)
         if np.shape(other) != np.shape(value) or not np.allclose(other, value, rtol=1e-6):
             raise InvalidInput(
                 f"{name}.coefficients.{key} is {shown(other)}, and its law.{key} {shown(value)}: they are "

@@ -105,6 +105,11 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
             shutdown_timeout_seconds=20,
         )
     except (RuntimeError, ValueError) as error:
+        if coordinator is None:
+            raise Unreachable(
+                "no cluster started this process: Slurm, Open MPI, Kubernetes and TPU pods say who is who; "
+                f"--coordinator, --processes and --process do elsewhere ({str(error).splitlines()[0][:200]})"
+            ) from error
         raise Unreachable(
             f"process {process} of {processes} cannot join at {coordinator}: "
             f"{str(error).splitlines()[0][:200]}"

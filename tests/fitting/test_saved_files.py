@@ -44,6 +44,8 @@ def changed(path, value, *keys):
         (("rms",), -1.0, "rms must be a finite number at least 0"),
         (("rollout_errors", "scatter"), -1.0, "scatter must be a finite number at least 0"),
         (("law", "E"), 2.5, "coefficients.E is 1.97, and its law.E 2.5: they are one number"),
+        (("coefficients",), {"E": [[1], []]}, r"coefficients.E\[0\] must be a finite number"),
+        (("coefficients",), {"E": None}, "coefficients.E is nan, and its law.E 1.97"),
         (("coefficients",), {"E": 2.5}, "coefficients.E is 2.5, and its law.E 1.97: they are one number"),
         (("bootstrap", "samples", "E"), 2.5, "samples.E are of another law: they are from 2.5 to 2.5"),
         (("bootstrap", "freedom"), 10, "freedom must be at most units"),

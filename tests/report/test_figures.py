@@ -87,6 +87,25 @@ def test_a_frontier_and_its_picks(design):
     assert knee.rule in "".join(text.get_text() for text in axis.texts)
 
 
+def test_names_of_a_coarse_map_lie_in_their_cells():
+    """Few contexts and losses: a cell is whole, also at the edge of the map; borders run between cells."""
+    found = ss.design_map(FIT, LONG, [8192.0, 32768.0, 131072.0], [2.5, 2.6, 2.7])
+    drawn = found.plot()
+    drawn.canvas.draw()
+    (axis,) = drawn.axes
+    inside = axis.get_window_extent()
+    boxes = [text.get_window_extent() for text in axis.texts]
+    assert len(boxes) == len(found.regions)
+    assert all(inside.x0 < box.x0 and box.x1 < inside.x1 for box in boxes)
+    assert all(inside.y0 < box.y0 and box.y1 < inside.y1 for box in boxes)
+    index = found.index
+    borders = np.sum(index[:, 1:] != index[:, :-1]) + np.sum(index[1:] != index[:-1])
+    assert (
+        sum(len(lines.get_segments()) for lines in axis.collections if lines.get_linewidth() == 0.9)
+        == borders
+    )
+
+
 def test_a_map_names_its_regions():
     found = ss.design_map(FIT, LONG, np.geomspace(4096, 2**20, 9), np.linspace(2.5, 2.9, 7))
     (axis,) = found.plot().axes

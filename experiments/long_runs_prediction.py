@@ -3,11 +3,12 @@
 `python -m experiments.long_runs_prediction` writes long_runs_predicted.csv: for each size of long_runs.toml
 and each of its head configurations beside 8 query heads and 1 KV head, 100 log(loss / loss of 8:1) by the
 shipped law, with the 90% interval for a measurement on another corpus. The law sees no context: one row
-serves all. `--grid gpu_runs` does so for the third grid. `--sizes` adds to long_runs_sizes.csv: the loss of 8:1 at each size that is not trained yet, from
-the sizes that are (`ss.own_runs("long")`). Two sizes do not tell the floor: it is held at 0.3 to 1.2 nats.
-`--contexts` adds to long_runs_contexts.csv the loss of 8:1 at each size and longer context that is not
-trained yet: that at 256 times what the next smaller size lost by the context, taken to go with the log of
-the context. The interval reaches from no loss at all to twice that. What these two files hold, stays.
+serves all; `--grid gpu_runs` does so for the third grid. `--sizes` adds to long_runs_sizes.csv: the loss of
+8:1 at each size that is not trained yet, from the sizes that are (`ss.own_runs("long")`). Two sizes do not
+tell the floor: it is held at 0.3 to 1.2 nats. `--contexts` adds to long_runs_contexts.csv the loss of 8:1 at
+each size and longer context that is not trained yet: that at 256 times what the next smaller size lost by the
+context, taken to go with the log of the context. The interval reaches from no loss at all to twice that. What
+these two files hold, stays.
 """
 
 from __future__ import annotations

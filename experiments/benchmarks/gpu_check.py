@@ -250,7 +250,7 @@ def searches(small: bool, folder: Path) -> Iterator[Row]:
 
 
 Step = Callable[[bool, Path], Iterable[Row]]
-STEPS: Sequence[Step] = (mfu, parts, constants, models, searches)
+STEPS: Sequence[Step] = (mfu, parts, searches, constants, models)
 
 
 def check(small: bool, path: Path, steps: Sequence[Step] = STEPS) -> list[Row]:
@@ -262,6 +262,7 @@ def check(small: bool, path: Path, steps: Sequence[Step] = STEPS) -> list[Row]:
         try:
             for row in step(small, path.parent):
                 rows.append({**row, "device": device, "at_s": round(time.perf_counter() - began, 1)})
+                print(*(value for value in rows[-1].values() if value is not device), sep="; ", flush=True)
                 write_csv(path, rows)
         except Exception as error:  # a step that this device cannot take must not keep the others from theirs
             reason = f"{type(error).__name__}: {str(error)[:300]}"
@@ -275,11 +276,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--small", action="store_true", help="sizes for a processor")
+    parser.add_argument("--steps", nargs="+", choices=[step.__name__ for step in STEPS], help="some of them")
     parser.add_argument("--out", type=Path, default=Path("out/gpu_check.csv"))
     options = parser.parse_args()
     if jax.default_backend() == "cpu" and not options.small:
         parser.error("JAX sees no accelerator here: --small takes the same steps at sizes for a processor.")
-    rows = check(options.small, options.out)
+    chosen = [step for step in STEPS if options.steps is None or step.__name__ in options.steps]
+    rows = check(options.small, options.out, chosen)
     print_rows(f"{jax.devices()[0].device_kind}, {machine_load()}", rows)
 
 

@@ -52,9 +52,9 @@ def loop_timer(
 ) -> Timer:
     """Return what times one body(state, operands) inside a compiled loop, each on the result of the last.
 
-    Compiled when this returns; the arrays are made when it is called, which gives seconds. Inside one program
-    no dispatch is counted. The number of turns is known to the compiler, or else accelerators would ask the
-    host after each.
+    All is compiled when this returns; the arrays are made when it is called, which gives seconds. Inside one
+    program no dispatch is counted. The number of turns is known to the compiler, or else accelerators would
+    ask the  host after each.
 
     Args:
         body: returns a state of the same shapes.
@@ -69,12 +69,14 @@ def loop_timer(
 
         return jax.jit(loop, donate_argnums=0).lower(*jax.eval_shape(make)).compile()
 
+    made = jax.jit(make).lower().compile()
+
     # A program's memory is new to it, and its first turn pays for that: it is left out where turns are few.
     few = turns < _MANY
     several, once = compiled(turns), compiled(1) if few else None
 
     def seconds() -> float:
-        state, operands = jax.jit(make)()
+        state, operands = made()
         held = [state]
         del state
 

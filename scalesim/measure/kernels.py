@@ -117,20 +117,16 @@ CASES: dict[str, Callable[[np.random.Generator, Limits], Iterator[Case]]] = {
 }
 """For each kind of kernel, an endless draw of sizes within limits."""
 
-_NOISE = 65_537  # values, after which they come again
-
 
 def _values(*sizes: int, dtype: str, scale: float = 1.0) -> jax.Array:
-    """Return an array of noise: constants would let a GPU draw less power than it does at work.
+    """Return an array of waves: constants would let a GPU draw less power than it does at work.
 
     It is made where it is needed: a cache of some GB would take long to be sent there.
     """
-    noise = scale * jax.random.normal(jax.random.key(0), (_NOISE,))
-    place, stride = jnp.zeros(sizes, jnp.int32), 1
-    for axis in reversed(range(len(sizes))):
-        place = (place + jax.lax.broadcasted_iota(jnp.int32, sizes, axis) % _NOISE * (stride % 127)) % _NOISE
-        stride *= sizes[axis]
-    return noise[place].astype(dtype)
+    phase = sum(
+        (axis + 1.3) * jax.lax.broadcasted_iota(jnp.float32, sizes, axis) for axis in range(len(sizes))
+    )
+    return (2**0.5 * scale * jnp.sin(phase)).astype(dtype)
 
 
 def _time_gemm(limits: Limits, dtype: str, *, m: int, n: int, k: int) -> Timer:

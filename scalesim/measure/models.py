@@ -31,8 +31,13 @@ _ENOUGH = 20e-3  # seconds of decoding that tell a step's time
 _FEW, _MOST = 4, 64  # tokens of the two timings whose difference is a step's time
 
 
-def _params(shape: Shape, options: ModelOptions) -> ServingParams:
-    return jax.jit(lambda key: serving_params(init_params(shape, key), shape, options))(jax.random.key(0))
+def _params(shape: Shape, options: ModelOptions) -> Any:
+    """Return the compiled program that makes a model's tensors."""
+
+    def make() -> ServingParams:
+        return serving_params(init_params(shape, jax.random.key(0)), shape, options)
+
+    return jax.jit(make).lower().compile()
 
 
 def prefill_seconds(
@@ -52,10 +57,11 @@ def _prefill_timer(shape: Shape, context: int, options: ModelOptions, batch_size
         return extend(params, empty_cache(shape, context, batch_size, options), 0, prompt, shape, options)
 
     sizes = jax.ShapeDtypeStruct((batch_size, context), jnp.int32)
-    compiled = jax.jit(prefill).lower(jax.eval_shape(partial(_params, shape, options)), sizes).compile()
+    made = _params(shape, options)
+    compiled = jax.jit(prefill).lower(made.out_info, sizes).compile()
 
     def seconds() -> float:
-        params, prompt = _params(shape, options), jnp.zeros(sizes.shape, sizes.dtype)
+        params, prompt = made(), jnp.zeros(sizes.shape, sizes.dtype)
         return best_of(lambda: compiled(params, prompt), longest=2.0)
 
     return seconds
@@ -93,14 +99,15 @@ def _decode_timer(shape: Shape, context: int, options: ModelOptions, batch_size:
 
         cache = jax.eval_shape(partial(empty_cache, shape, context, batch_size, options))
         logits = jax.ShapeDtypeStruct((batch_size, shape.vocab_size), jnp.float32)
-        return run.lower(jax.eval_shape(partial(_params, shape, options)), cache, logits).compile()
+        return run.lower(made.out_info, cache, logits).compile()
 
+    made = _params(shape, options)
     few = several(_FEW)
     # On an accelerator a step takes far less than a program's compilation, and all is compiled ahead.
     most = several(min(_MOST + _FEW, context)) if jax.default_backend() != "cpu" else None
 
     def seconds() -> float:
-        params, cache = _params(shape, options), [empty_cache(shape, context, batch_size, options)]
+        params, cache = made(), [empty_cache(shape, context, batch_size, options)]
         logits = jnp.zeros((batch_size, shape.vocab_size), jnp.float32)
 
         def best(program: Any) -> float:
@@ -121,7 +128,7 @@ def _decode_timer(shape: Shape, context: int, options: ModelOptions, batch_size:
 def call_seconds(dtype: str) -> float:
     """Return the seconds of calling a compiled program with a small model's tensors doing next to nothing."""
     shape = Shape(n_layer=4, d_model=8, n_head=1, n_kv_head=1, head_dim=8, d_ff=8, vocab_size=8)
-    params = _params(shape, ModelOptions(dtype=dtype))  # type: ignore[arg-type]
+    params = _params(shape, ModelOptions(dtype=dtype))()  # type: ignore[arg-type]
     compiled = jax.jit(lambda params: jax.tree.map(lambda x: x.reshape(-1)[:1], params))
     return best_of(lambda: compiled(params))
 

@@ -252,7 +252,7 @@ _COLUMNS = {
 @functools.cache
 def hardware_catalogue() -> Mapping[str, Hardware]:
     """Return every accelerator of the catalogue, by lower-case name."""
-    table = (importlib.resources.files("scalesim.data") / "hardware.csv").read_text(encoding="utf-8")
+    table = (importlib.resources.files("scalesim") / "data" / "hardware.csv").read_text(encoding="utf-8")
     rows = csv.DictReader(table.splitlines())
     return Catalogue({row["name"].lower(): functools.partial(_read, row) for row in rows})
 

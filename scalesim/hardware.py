@@ -295,7 +295,7 @@ def hardware_catalogue() -> Mapping[str, Hardware]:
 
 
 def _rows() -> Iterator[dict[str, str]]:
-    table = (importlib.resources.files("scalesim.data") / "hardware.csv").read_text(encoding="utf-8")
+    table = (importlib.resources.files("scalesim") / "data" / "hardware.csv").read_text(encoding="utf-8")
     return csv.DictReader(table.splitlines())
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from scalesim.constants import CONSTANTS, DecodeConstants, GemmConstants, PrefillConstants, kind_class
 from scalesim.errors import InvalidInput, choose
-from scalesim.pytree import register, static
+from scalesim.pytree import label, named, register, static
 from scalesim.schema import anything, array, mapping, maybe, number, text
 from scalesim.types import Num
 
@@ -73,7 +73,6 @@ class Efficiency:
         gemm, decode, prefill: of products and attention in BF16 (or in whatever a machine was measured).
         engine: of what lies between the kernels.
         others: of further kernels and formats, by kind and format ("gemm fp8", "experts bf16"): see `of`.
-            Part of the structure, not leaves: nothing is differentiated with respect to them.
         source: where they come from.
         error: the mean absolute relative error of "gemm", "decode", "prefill" and "model" on measurements
             held out of the fit ("decode": the median's); empty where nothing was measured.
@@ -88,11 +87,11 @@ class Efficiency:
     decode: DecodeConstants
     prefill: PrefillConstants
     engine: EngineConstants
-    others: tuple[tuple[str, Any], ...] = static(())
-    source: str = static("")
-    error: tuple[tuple[str, float], ...] = static(())
-    spread: tuple[tuple[str, tuple[float, ...]], ...] = static(())
-    status: str = static("stated")
+    others: tuple[tuple[str, Any], ...] = named(())
+    source: str = label("")
+    error: tuple[tuple[str, float], ...] = label(())
+    spread: tuple[tuple[str, tuple[float, ...]], ...] = label(())
+    status: str = label("stated")
 
     def of(self, kind: str, *formats: str) -> Any:
         """Return the constants of a kind of kernel in the first of some formats that they are known for.

@@ -21,7 +21,7 @@ from scalesim.efficiency import Efficiency, measured_efficiency
 from scalesim.errors import InvalidInput, check_number, choose, shown
 from scalesim.faces import Face, Shown
 from scalesim.files import read_json, write_json
-from scalesim.pytree import register, static
+from scalesim.pytree import label, register
 from scalesim.schema import text
 from scalesim.types import Num
 from scalesim.workload import COMPUTE, Compute
@@ -58,7 +58,7 @@ class Hardware(Shown):
         InvalidInput: a figure given as a Python number that is not positive.
     """
 
-    name: str = static("custom")
+    name: str = label("custom")
     bf16_tflops: Num
     fp8_tflops: Num | None = None
     int8_tops: Num | None = None
@@ -75,9 +75,9 @@ class Hardware(Shown):
     price_typical: Num | None = None
     price_high: Num | None = None
     efficiency: Efficiency
-    generation: str = static("")
-    memory: str = static("")
-    source: str = static("")
+    generation: str = label("")
+    memory: str = label("")
+    source: str = label("")
 
     def __post_init__(self) -> None:
         for name in _FIGURES:

@@ -30,6 +30,7 @@ import numpy as np
 from scalesim.caching import fingerprint
 from scalesim.errors import InvalidInput, Unreachable
 from scalesim.files import write_whole
+from scalesim.pytree import fields_of
 from scalesim.skeleton import NotKept, filled, skeleton_of
 
 __all__ = ["always", "beside", "compiler_options", "keep_programs", "kept_jit", "programs_folder"]
@@ -308,7 +309,9 @@ def _described(value: Any) -> Any:
     if isinstance(value, type | FunctionType) and _is_ours(value):
         return ("named", f"{value.__module__}:{value.__qualname__}")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts = [_described(getattr(value, field.name, None)) for field in dataclasses.fields(value)]
+        labels = fields_of(type(value), "label")
+        names = [field.name for field in dataclasses.fields(value) if field.name not in labels]
+        parts = [_described(getattr(value, name, None)) for name in names]
         return ("dataclass", _described(type(value)), parts)
     return ("other", fingerprint(value))
 

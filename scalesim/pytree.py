@@ -1,4 +1,4 @@
-"""Dataclasses as pytrees: which fields are leaves, which are part of the type, and that types differ."""
+"""Dataclasses as pytrees: fields that are leaves, part of the type, or names; and that types differ."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 
 from scalesim.caching import definition
 
-__all__ = ["noted", "register", "static"]
+__all__ = ["fields_of", "label", "named", "noted", "register", "static"]
 
 _T = TypeVar("_T", bound=type)
 _V = TypeVar("_V")
@@ -19,6 +19,51 @@ _now: dict[type, tuple[type, str]] = {}  # a user's classes, and what defined th
 def static(default: Any = dataclasses.MISSING) -> Any:
     """Declare a dataclass field that is part of a pytree's structure: hashable, never traced."""
     return dataclasses.field(default=default, metadata={"static": True})
+
+
+def label(default: Any) -> Any:
+    """Declare a dataclass field that says where a value comes from and is no part of what is computed.
+
+    It stays with the value and is left out of the pytree's structure: two accelerators that differ in their
+    names alone share every program. So no program may read it, and none may return it: an output has the
+    labels that the program was traced with.
+    """
+    return dataclasses.field(default=default, metadata={"label": True})
+
+
+def named(default: Any) -> Any:
+    """Declare a dataclass field of pairs (name, value): the names are structure, the values' leaves leaves."""
+    return dataclasses.field(default=default, metadata={"named": True})
+
+
+def fields_of(cls: type, kind: str) -> tuple[str, ...]:
+    """Return the names of a dataclass's fields of a kind: "static", "label", "named" or "leaf".
+
+    >>> from scalesim.efficiency import Efficiency
+    >>> fields_of(Efficiency, "named"), fields_of(Efficiency, "leaf")
+    (('others',), ('gemm', 'decode', 'prefill', 'engine'))
+    """
+    kinds = ("static", "label", "named")
+    found = {f.name: next((k for k in kinds if f.metadata.get(k)), "leaf") for f in dataclasses.fields(cls)}
+    return tuple(name for name, of in found.items() if of == kind)
+
+
+class _Structure:
+    """What a value of a class with labels is, beside its leaves: equal whatever its labels say."""
+
+    __slots__ = ("fixed", "labels")
+
+    def __init__(self, fixed: tuple[Any, ...], labels: tuple[Any, ...]) -> None:
+        self.fixed, self.labels = fixed, labels
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Structure) and self.fixed == other.fixed
+
+    def __hash__(self) -> int:
+        return hash(self.fixed)
+
+    def __repr__(self) -> str:
+        return repr(self.fixed)
 
 
 def register(cls: _T) -> _T:
@@ -40,24 +85,32 @@ def register(cls: _T) -> _T:
     >>> jax.tree.map(lambda leaf: 2 * leaf, Box(1.5))
     Box(size=3.0, name='box')
     """
-    fields = dataclasses.fields(cls)
-    metas = tuple(f.name for f in fields if f.metadata.get("static", False))
-    leaves = tuple(f.name for f in fields if f.name not in metas)
+    metas, labels, pairs = (fields_of(cls, kind) for kind in ("static", "label", "named"))
+    leaves = tuple(f.name for f in dataclasses.fields(cls) if f.name not in (*metas, *labels))
     keys = tuple(jax.tree_util.GetAttrKey(name) for name in leaves)
 
-    def flatten(value: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        kind = _now.get(cls, cls)
-        return tuple(getattr(value, name) for name in leaves), (kind, *(getattr(value, n) for n in metas))
+    def flatten(value: Any) -> tuple[tuple[Any, ...], Any]:
+        fixed = (_now.get(cls, cls), *(getattr(value, n) for n in metas))
+        children = tuple(
+            dict(getattr(value, name)) if name in pairs else getattr(value, name) for name in leaves
+        )
+        return children, _Structure(fixed, tuple(getattr(value, n) for n in labels)) if labels else fixed
 
-    def flatten_with_keys(value: Any) -> tuple[tuple[tuple[Any, Any], ...], tuple[Any, ...]]:
+    def flatten_with_keys(value: Any) -> tuple[tuple[tuple[Any, Any], ...], Any]:
         children, structure = flatten(value)
         return tuple(zip(keys, children, strict=True)), structure
 
-    def unflatten(structure: tuple[Any, ...], children: Any) -> Any:
+    def unflatten(structure: Any, children: Any) -> Any:
         value: Any = object.__new__(cls)
         # Past the dataclass's freezing, and quickly: a thousand answers are forty thousand of these.
         held = value.__dict__
         held.update(zip(leaves, children, strict=True))
+        for name in pairs:
+            if isinstance(held[name], dict):  # transformations put other things in a child's place
+                held[name] = tuple(held[name].items())
+        if labels:
+            held.update(zip(labels, structure.labels, strict=True))
+            structure = structure.fixed
         held.update(zip(metas, structure[1:], strict=True))
         return value
 

@@ -8,6 +8,7 @@ import importlib
 from typing import Any
 
 from scalesim.errors import InvalidInput
+from scalesim.pytree import fields_of
 
 __all__ = ["NotKept", "filled", "skeleton_of"]
 
@@ -40,6 +41,8 @@ def skeleton_of(value: Any) -> Any:
 
 def _of_dataclass(value: Any) -> Any:
     cls = type(value)
+    if any(fields_of(cls, kind) for kind in ("label", "named")):
+        raise NotKept  # no program returns what has a name of its own
     parts, held = {}, {}
     for field in dataclasses.fields(cls):
         of = getattr(value, field.name)

@@ -24,7 +24,7 @@ from scalesim.schema import text
 from scalesim.types import Num
 from scalesim.workload import COMPUTE, Compute
 
-__all__ = ["Hardware", "hardware_catalogue", "load_hardware", "save_hardware"]
+__all__ = ["Hardware", "hardware_catalogue", "load_hardware", "save_hardware", "sheet_of"]
 
 
 @register
@@ -190,7 +190,7 @@ class Hardware(Shown):
             efficiency = Efficiency.from_dict(efficiency)
         made = cls(**{**figures, "efficiency": efficiency})
         if figures.get("efficiency") is None:
-            return replace(made, efficiency=borrow(_sheet(figures)))
+            return replace(made, efficiency=borrow(sheet_of(figures)))
         return made
 
     def to_dict(self) -> dict[str, Any]:
@@ -216,7 +216,7 @@ _LEAST = 1e-9
 _SLIPS = " (tera- and gigaunits, as its name says: 3350 GB/s, not 3.35e12 bytes/s)"
 
 
-def _sheet(figures: Mapping[str, Any], last_cache_mb: float | None = None) -> Sheet:
+def sheet_of(figures: Mapping[str, Any], last_cache_mb: float | None = None) -> Sheet:
     """What of a data sheet tells whose constants an accelerator may borrow."""
     link = figures.get("interconnect_gbs")
     peak, bandwidth = (float(figures[name]) for name in ("bf16_tflops", "bandwidth_gbs"))
@@ -265,7 +265,7 @@ def _read(row: Mapping[str, str]) -> Hardware:
     name = row["name"]
     own = _MEASURED.get(name)
     cache = float(row["last_cache_mb"]) if row["last_cache_mb"] else None
-    efficiency = borrow(_sheet(figures, cache)) if own is None else measured_efficiency(own)
+    efficiency = borrow(sheet_of(figures, cache)) if own is None else measured_efficiency(own)
     # The table's sources joined: what the figures rest on travels with them.
     source = "; ".join(filter(None, (row["spec_source"], row["price_source"], row["caveats"])))
     return Hardware(name=name, efficiency=efficiency, source=source, **figures)

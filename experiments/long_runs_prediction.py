@@ -3,11 +3,12 @@
 `python -m experiments.long_runs_prediction` writes long_runs_predicted.csv: for each size of long_runs.toml
 and each of its head configurations beside 8 query heads and 1 KV head, 100 log(loss / loss of 8:1) by the
 shipped law, with the 90% interval for a measurement on another corpus. The law sees no context: one row
-serves all. `--sizes` adds to long_runs_sizes.csv: the loss of 8:1 at each size that is not trained yet, from
-the sizes that are (`ss.own_runs("long")`). Two sizes do not tell the floor: it is held at 0.3 to 1.2 nats.
-`--contexts` adds to long_runs_contexts.csv the loss of 8:1 at each size and longer context that is not
-trained yet: that at 256 times what the next smaller size lost by the context, taken to go with the log of
-the context. The interval reaches from no loss at all to twice that. What these two files hold, stays.
+serves all; `--grid gpu_runs` does so for the third grid. `--sizes` adds to long_runs_sizes.csv: the loss of
+8:1 at each size that is not trained yet, from the sizes that are (`ss.own_runs("long")`). Two sizes do not
+tell the floor: it is held at 0.3 to 1.2 nats. `--contexts` adds to long_runs_contexts.csv the loss of 8:1 at
+each size and longer context that is not trained yet: that at 256 times what the next smaller size lost by the
+context, taken to go with the log of the context. The interval reaches from no loss at all to twice that. What
+these two files hold, stays.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ FLOORS = np.linspace(0.3, 1.2, 7)
 FIELDS = ("n_head", "n_kv_head", "head_dim", "n_layer", "d_model")
 
 
-def pairs() -> list[tuple[Shape, Shape]]:
+def pairs(grid: Path = GRID) -> list[tuple[Shape, Shape]]:
     """Return the base and each other model of its size, size by size."""
     shapes = sorted(
-        {run.shape for run in load_grid(GRID).runs}, key=lambda s: (s.d_model, s.n_head, s.n_kv_head)
+        {run.shape for run in load_grid(grid).runs}, key=lambda s: (s.d_model, s.n_head, s.n_kv_head)
     )
     base = {s.d_model: s for s in shapes if (s.n_head, s.n_kv_head) == BASE}
     return [(base[s.d_model], s) for s in shapes if s is not base[s.d_model]]
@@ -58,9 +59,9 @@ def contrasts(found: list[tuple[Shape, Shape]]) -> ContrastPrediction:
     return predict_contrasts(ss.named_fit("default"), table)
 
 
-def predicted() -> list[Row]:
+def predicted(grid: Path = GRID) -> list[Row]:
     """Return a row a pair: sizes, heads, the log ratio of losses in percent, and its interval."""
-    found = pairs()
+    found = pairs(grid)
     said = contrasts(found)
     return [
         {
@@ -153,6 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", action="store_true", help="the losses of larger sizes")
     parser.add_argument("--contexts", action="store_true", help="the losses at longer contexts")
+    parser.add_argument("--grid", default=GRID.stem, help="whose pairs (gpu_runs: the third grid's)")
     options = parser.parse_args()
     if options.sizes:
         name, rows = "long_runs_sizes.csv", sizes()
@@ -161,7 +163,8 @@ def main() -> None:
         name, rows = "long_runs_contexts.csv", contexts()
         rows = added(name, rows, ("d_model", "context_length", "from_width"))
     else:
-        name, rows = "long_runs_predicted.csv", predicted()
+        grid = GRID.with_stem(options.grid)
+        name, rows = f"{grid.stem}_predicted.csv", predicted(grid)
     print_rows(name, rows)
     write_csv(RESULTS / name, rows)
 

@@ -3,11 +3,12 @@
 `python -m experiments.recall_corpus` writes out/recall.npy, the tokens that grids/recall.toml trains on. Each
 window of 64 is strings of 8 to 12 of 16 tokens; a string is new with probability 1/2, else any of those
 before it in the window. (Of 64 tokens in windows of 256 a model of 38 thousand parameters learns nothing in a
-million.)
+million.) `--window 256` writes out/recall_256.npy, for grids/recall_long.toml.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +38,12 @@ def recall_text(n_tokens: int, window: int, seed: int = 0) -> np.ndarray:
 
 
 def main(folder: Path = Path("out")) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--window", type=int, default=WINDOW, help="tokens in which strings come again")
+    window = parser.parse_args().window
     folder.mkdir(exist_ok=True)
-    np.save(folder / "recall.npy", recall_text(TOKENS, WINDOW))
+    name = "recall.npy" if window == WINDOW else f"recall_{window}.npy"
+    np.save(folder / name, recall_text(TOKENS, window))
 
 
 if __name__ == "__main__":

@@ -211,17 +211,17 @@ def test_the_page_says_of_coverage_what_is_committed():
 
 
 def test_the_gpu_suite_keeps_each_steps_rows_and_goes_on_where_one_fails(tmp_path):
-    def fails(small):
+    def fails(small, folder):
         yield {"what": "begun", "case": "", "measured": 1.0}
         raise RuntimeError("no such kernel")
 
     with jax.enable_x64(False):
         rows = gpu_check.check(True, tmp_path / "rows.csv", (fails, gpu_check.mfu))
-    assert [row["what"] for row in rows] == ["begun", "fails", "MFU"]
+    assert [row["what"] for row in rows] == ["begun", "fails", "compiling, s", "MFU"]
     assert "no such kernel" in rows[1]["note"]
-    assert rows[2]["measured"] > 0
+    assert rows[3]["measured"] > 0
     with (tmp_path / "rows.csv").open() as file:
-        assert [row["what"] for row in csv.DictReader(file)] == ["begun", "fails", "MFU"]
+        assert [row["what"] for row in csv.DictReader(file)] == ["begun", "fails", "compiling, s", "MFU"]
 
 
 @pytest.mark.slow

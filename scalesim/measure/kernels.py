@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scalesim.measure.clock import loop_seconds
+from scalesim.measure.clock import Timer, loop_timer
 from scalesim.model import ModelOptions, attend_cached
 from scalesim.model.attention import EVERYWHERE, attend, rope, rope_tables
 from scalesim.model.mixing import Projected, rms_norm
 
-__all__ = ["CASES", "RUNS", "Limits", "read_seconds"]
+__all__ = ["CASES", "TIMERS", "Limits", "read_timer"]
 
 Case = dict[str, int]
 
@@ -117,23 +117,30 @@ CASES: dict[str, Callable[[np.random.Generator, Limits], Iterator[Case]]] = {
 }
 """For each kind of kernel, an endless draw of sizes within limits."""
 
-_NOISE = np.random.default_rng(0).standard_normal(65_537).astype(np.float32)
-
 
 def _values(*sizes: int, dtype: str, scale: float = 1.0) -> jax.Array:
-    """Return an array of noise: constants would let a GPU draw less power than it does at work."""
-    return jnp.asarray(np.resize(_NOISE, sizes) * scale, dtype)
+    """Return an array of waves: constants would let a GPU draw less power than it does at work.
+
+    It is made where it is needed: a cache of some GB would take long to be sent there.
+    """
+    phase = sum(
+        (axis + 1.3) * jax.lax.broadcasted_iota(jnp.float32, sizes, axis) for axis in range(len(sizes))
+    )
+    return (2**0.5 * scale * jnp.sin(phase)).astype(dtype)
 
 
-def _run_gemm(limits: Limits, dtype: str, *, m: int, n: int, k: int) -> float:
+def _time_gemm(limits: Limits, dtype: str, *, m: int, n: int, k: int) -> Timer:
     """A pair, [m, k] x [k, n] and its result x [n, k]: the second turns the first's result back."""
-    pair = _values(k, n, dtype=dtype, scale=k**-0.5), _values(n, k, dtype=dtype, scale=n**-0.5)
+
+    def make() -> Any:
+        pair = _values(k, n, dtype=dtype, scale=k**-0.5), _values(n, k, dtype=dtype, scale=n**-0.5)
+        return _values(m, k, dtype=dtype), pair
+
     estimate = limits.estimate(4.0 * m * n * k, 2.0 * n * k)
-    x = _values(m, k, dtype=dtype)
-    return loop_seconds(lambda x, pair: (x @ pair[0]) @ pair[1], x, pair, estimate=estimate)
+    return loop_timer(lambda x, pair: (x @ pair[0]) @ pair[1], make, estimate=estimate)
 
 
-def _run_decode(
+def _time_decode(
     limits: Limits,
     dtype: str,
     *,
@@ -143,15 +150,17 @@ def _run_decode(
     n_head: int,
     n_kv_head: int,
     head_dim: int,
-) -> float:
+) -> Timer:
     """One token's attention in one layer as the model has it, the writing of its key and value included.
 
     With several layers, each has its own cache: together they may leave the processor's, as a model's do.
     """
     options = ModelOptions(dtype=dtype)  # type: ignore[arg-type]
     sizes = (batch, length, n_kv_head, head_dim)
-    caches = [(_values(*sizes, dtype=dtype), _values(*sizes, dtype=dtype)) for _ in range(layers)]
-    q = _values(batch, 1, n_head, head_dim, dtype=dtype)
+
+    def make() -> Any:
+        caches = [(_values(*sizes, dtype=dtype), _values(*sizes, dtype=dtype)) for _ in range(layers)]
+        return (_values(batch, 1, n_head, head_dim, dtype=dtype), caches), jnp.asarray(length - 1)
 
     def body(state: Any, past: Any) -> Any:
         q, caches = state
@@ -163,24 +172,27 @@ def _run_decode(
         return q, kept
 
     estimate = layers * limits.estimate(*_decode_work(batch, length, n_head, n_kv_head, head_dim))
-    return loop_seconds(body, (q, caches), jnp.asarray(length - 1), estimate=estimate) / layers
+    timer = loop_timer(body, make, estimate=estimate)
+    return lambda: timer() / layers
 
 
-def _run_prefill(
+def _time_prefill(
     limits: Limits, dtype: str, *, batch: int, new: int, n_head: int, n_kv_head: int, head_dim: int
-) -> float:
+) -> Timer:
     options = ModelOptions(dtype=dtype)  # type: ignore[arg-type]
-    q = _values(batch, new, n_head, head_dim, dtype=dtype)
-    kv = [_values(batch, new, n_kv_head, head_dim, dtype=dtype) for _ in range(2)]
+
+    def make() -> Any:
+        kv = [_values(batch, new, n_kv_head, head_dim, dtype=dtype) for _ in range(2)]
+        return _values(batch, new, n_head, head_dim, dtype=dtype), kv
 
     def body(q: Any, kv: Any) -> Any:
         return attend(q, kv[0], kv[1], EVERYWHERE, options)
 
     estimate = limits.estimate(_prefill_flops(batch, new, n_head, n_kv_head, head_dim), 0.0)
-    return loop_seconds(body, q, kv, estimate=estimate)
+    return loop_timer(body, make, estimate=estimate)
 
 
-def _run_layer(
+def _time_layer(
     limits: Limits,
     dtype: str,
     *,
@@ -190,17 +202,19 @@ def _run_layer(
     n_head: int,
     n_kv_head: int,
     head_dim: int,
-) -> float:
+) -> Timer:
     """Norms, rotations, the gate and the residuals of one layer."""
     options = ModelOptions(dtype=dtype)  # type: ignore[arg-type]
-    tables = rope_tables(jnp.arange(tokens), head_dim, options.rope_theta)
-    state = (
-        _values(1, tokens, d_model, dtype=dtype),
-        _values(1, tokens, n_head, head_dim, dtype=dtype),
-        _values(1, tokens, n_kv_head, head_dim, dtype=dtype),
-        _values(1, tokens, d_ff, dtype=dtype),
-    )
-    operands = tables, _values(d_model, dtype=dtype), _values(1, tokens, d_ff, dtype=dtype)
+
+    def make() -> Any:
+        tables = rope_tables(jnp.arange(tokens), head_dim, options.rope_theta)
+        state = (
+            _values(1, tokens, d_model, dtype=dtype),
+            _values(1, tokens, n_head, head_dim, dtype=dtype),
+            _values(1, tokens, n_kv_head, head_dim, dtype=dtype),
+            _values(1, tokens, d_ff, dtype=dtype),
+        )
+        return state, (tables, _values(d_model, dtype=dtype), _values(1, tokens, d_ff, dtype=dtype))
 
     def body(state: Any, operands: Any) -> Any:
         (x, q, k, gate), (tables, weight, up) = state, operands
@@ -210,18 +224,18 @@ def _run_layer(
         return x + rms_norm(x, weight, options), rope(q, tables), rope(k, tables), gate
 
     estimate = limits.estimate(0.0, 16.0 * tokens * d_model)
-    return loop_seconds(body, state, operands, estimate=estimate)
+    return loop_timer(body, make, estimate=estimate)
 
 
-RUNS: dict[str, Callable[..., float]] = {
-    "gemm": _run_gemm,
-    "decode": _run_decode,
-    "prefill": _run_prefill,
-    "layer": _run_layer,
+TIMERS: dict[str, Callable[..., Timer]] = {
+    "gemm": _time_gemm,
+    "decode": _time_decode,
+    "prefill": _time_prefill,
+    "layer": _time_layer,
 }
-"""For each kind of kernel, RUN(limits, dtype, **case): the seconds of one."""
+"""For each kind of kernel, TIMER(limits, dtype, **case): what gives the seconds of one."""
 
 
-def read_seconds(limits: Limits, dtype: str, width: int) -> float:
-    """Return the seconds in which two square matrices of `width` are read: one row times each, in turn."""
-    return _run_gemm(limits, dtype, m=1, n=width, k=width)
+def read_timer(limits: Limits, dtype: str, width: int) -> Timer:
+    """Return what times the reading of two square matrices of `width`: one row times each, in turn."""
+    return _time_gemm(limits, dtype, m=1, n=width, k=width)

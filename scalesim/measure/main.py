@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import tee
 from typing import Any
 
 import jax
@@ -20,7 +22,8 @@ from scalesim.cost.operators import elementwise_values
 from scalesim.efficiency import Efficiency, EngineConstants
 from scalesim.errors import InvalidInput, Unreachable, choose
 from scalesim.hardware import Hardware
-from scalesim.measure.kernels import CASES, RUNS, Limits, read_seconds
+from scalesim.measure.clock import ahead
+from scalesim.measure.kernels import CASES, TIMERS, Limits, read_timer
 from scalesim.measure.models import call_seconds, time_models
 from scalesim.measure.peak import measured_peak
 from scalesim.shape import Shape
@@ -153,12 +156,13 @@ def _memory(limits: Limits, dtype: str) -> dict[str, float | None]:
     `Hardware.bandwidth_at` comes closest to those rates.
     """
     read: list[tuple[float, float]] = []
-    for power in range(10, 28):  # 8 KB to 4 GB
-        width = 8 * round(2 ** (power / 2) / 4)
-        seconds = read_seconds(limits, dtype, width)
-        read.append((2 * limits.value_bytes * width**2, seconds))
-        if len(read) > 2 and seconds > _LONG_READ:
-            break
+    widths = [8 * round(2 ** (power / 2) / 4) for power in range(10, 28)]  # 8 KB to 4 GB
+    with closing(ahead(partial(read_timer, limits, dtype, width) for width in widths)) as compiled:
+        for width, timer in zip(widths, compiled, strict=True):
+            seconds = timer()()
+            read.append((2 * limits.value_bytes * width**2, seconds))
+            if len(read) > 2 and seconds > _LONG_READ:
+                break
     n_bytes, rates = np.asarray([(b, b / s / 1e9) for b, s in read]).T
     top = int(np.argmax(rates))
     last = float(np.median(rates[-3:]))
@@ -181,20 +185,23 @@ def _table(
 ) -> Table:
     """Time drawn kernels of one kind until the time is over, but for those that memory is too small for."""
     random = np.random.default_rng([seed, list(CASES).index(kind)])
+    drawn, timers = tee(CASES[kind](random, limits))
     rows: list[dict[str, float]] = []
     began, failure, failed = time.monotonic(), "", 0
-    for case in CASES[kind](random, limits):
-        if len(rows) >= _LEAST[kind] and time.monotonic() - began > seconds:
-            break
-        tell(f"{kind} {len(rows) + 1}")
-        try:
-            rows.append({**case, "seconds": RUNS[kind](limits, dtype, **case)})
-        except jax.errors.JaxRuntimeError as problem:
-            failure, failed = str(problem).splitlines()[0], failed + 1
-            if failed > 5 + len(rows):
-                raise Unreachable(
-                    f"No {kind} kernel can be timed on {jax.devices()[0].device_kind}: {failure}"
-                ) from None
+    compiled = ahead(partial(TIMERS[kind], limits, dtype, **case) for case in timers)
+    with closing(compiled):
+        for case, timer in zip(drawn, compiled, strict=False):
+            if len(rows) >= _LEAST[kind] and time.monotonic() - began > seconds:
+                break
+            tell(f"{kind} {len(rows) + 1}")
+            try:
+                rows.append({**case, "seconds": timer()()})
+            except jax.errors.JaxRuntimeError as problem:
+                failure, failed = str(problem).splitlines()[0], failed + 1
+                if failed > 5 + len(rows):
+                    raise Unreachable(
+                        f"No {kind} kernel can be timed on {jax.devices()[0].device_kind}: {failure}"
+                    ) from None
     return {name: np.asarray([row[name] for row in rows], float) for name in rows[0]}
 
 

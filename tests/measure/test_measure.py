@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ from scalesim.errors import InvalidInput, Unreachable
 from scalesim.hardware import Hardware, load_hardware, save_hardware
 from scalesim.measure import clock, measure_hardware
 from scalesim.measure import main as measuring
-from scalesim.measure.kernels import CASES, RUNS, Limits
+from scalesim.measure.kernels import CASES, TIMERS, Limits
 from scalesim.shape import Shape
 from scalesim.workload import Workload
 
@@ -112,7 +113,7 @@ def fake(monkeypatch, box=BOX, engine=ENGINE):
                 return 1e-6 * engine.layer_us + float(n_bytes / (engine.stream * box.bandwidth_at(n_bytes)))
             return float(kernel_seconds(FORMS[kind], table, MACHINE, TRUTH[kind])[0])
 
-        return seconds
+        return lambda limits, dtype, **case: partial(seconds, limits, dtype, **case)
 
     truth = replace(box, efficiency=replace(box.efficiency, **TRUTH, engine=engine))
 
@@ -126,15 +127,15 @@ def fake(monkeypatch, box=BOX, engine=ENGINE):
 
     def read(limits, dtype, width):
         n_bytes = 2 * 4.0 * width**2
-        return float(n_bytes / box.bandwidth_at(n_bytes))
+        return lambda: float(n_bytes / box.bandwidth_at(n_bytes))
 
-    for kind in RUNS:
-        monkeypatch.setitem(RUNS, kind, run(kind))
+    for kind in TIMERS:
+        monkeypatch.setitem(TIMERS, kind, run(kind))
     monkeypatch.setattr(measuring, "time_models", models)
-    monkeypatch.setattr(measuring, "read_seconds", read)
+    monkeypatch.setattr(measuring, "read_timer", read)
     monkeypatch.setattr(measuring, "measured_peak", lambda dtype: box.peak_flops("bf16"))
     monkeypatch.setattr(measuring, "call_seconds", lambda dtype: 1e-6 * engine.prompt_us)
-    monkeypatch.setattr(measuring, "_LEAST", dict.fromkeys(RUNS, 40))
+    monkeypatch.setattr(measuring, "_LEAST", dict.fromkeys(TIMERS, 40))
     return truth
 
 
@@ -179,7 +180,7 @@ def test_a_machine_whose_reads_are_all_alike_has_no_cache(monkeypatch):
 
 def test_kernels_that_memory_is_too_small_for_are_left_out(monkeypatch):
     fake(monkeypatch)
-    run, calls = RUNS["gemm"], []
+    run, calls = TIMERS["gemm"], []
 
     def now_and_then(limits, dtype, **case):
         calls.append(case)
@@ -187,14 +188,14 @@ def test_kernels_that_memory_is_too_small_for_are_left_out(monkeypatch):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory\nmore")
         return run(limits, dtype, **case)
 
-    monkeypatch.setitem(RUNS, "gemm", now_and_then)
+    monkeypatch.setitem(TIMERS, "gemm", now_and_then)
     table = measuring._table("gemm", LIMITS, "float32", 0.0, 0, lambda note: None)
     assert len(table["seconds"]) == 40 < len(calls)
 
     def never(limits, dtype, **case):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory\nmore")
 
-    monkeypatch.setitem(RUNS, "decode", never)
+    monkeypatch.setitem(TIMERS, "decode", never)
     with pytest.raises(Unreachable, match=r"No decode kernel can be timed on .*: RESOURCE_EXHAUSTED"):
         measure_hardware(seconds=1e-3)
 
@@ -242,7 +243,7 @@ def test_the_best_of_runs_is_of_as_many_as_were_asked_for():
 
 @pytest.mark.slow
 def test_this_machine_on_the_command_line(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(measuring, "_LEAST", dict.fromkeys(RUNS, 4))
+    monkeypatch.setattr(measuring, "_LEAST", dict.fromkeys(TIMERS, 4))
     monkeypatch.setattr(measuring, "REFERENCE_CONTEXTS", (16,))
     monkeypatch.setattr(
         measure_hardware, "__kwdefaults__", {**measure_hardware.__kwdefaults__, "references": (SMALL,)}
@@ -271,3 +272,21 @@ def test_the_command_says_what_is_wrong(capsys, args, says):
     captured = capsys.readouterr()
     assert says in captured.err
     assert captured.out == ""
+
+
+def test_programs_are_compiled_ahead_where_the_host_is_not_what_is_timed(monkeypatch):
+    done = []
+    works = [lambda i=i: done.append(i) or 10 * i for i in range(20)]
+    assert [result() for result in clock.ahead(works)] == list(range(0, 200, 10))
+    assert done == list(range(20))  # on a CPU each when it is asked for
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert [result() for result in clock.ahead(works)] == list(range(0, 200, 10))
+
+    def fails():
+        raise ValueError("no")
+
+    endless = iter(lambda: fails, None)
+    compiled = clock.ahead(endless)
+    with pytest.raises(ValueError, match="no"):
+        next(compiled)()
+    compiled.close()

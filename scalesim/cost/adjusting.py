@@ -3,7 +3,7 @@
 Constants have, before the rows are seen, a normal density about where they stand, in their logarithms (their
 logits, where they are shares). What moves is what differs between accelerators: each share of a peak by
 itself, all fixed times together, all serial ones together, how much the last cache saves and whether a
-window is masked head by head; and each constant but exponents by itself, by a little. How far, s, grows with
+window is masked head by head; and each constant but exponents and widths by itself. How far, s, grows with
 how unlike the accelerators are whose constants these are: log s is normal about log(0.25 d^1.5), d their
 distance in doublings of the data sheet. A row's log(measured / predicted) has Student's t density, its scale
 that of the stated interval: forms miss some kernels by far. For each of a few s the constants that are most
@@ -31,7 +31,7 @@ from scalesim.numerics.least_squares import Rows, march
 
 __all__ = ["OWN", "adjust_kernel", "adjuster"]
 
-OWN = 1.0
+OWN = 0.8
 """Doublings that an accelerator is from itself: another driver, clock or power limit than those measured."""
 
 _SPREADS = np.array([0.1, 0.4, 1.0, 2.0, 4.0])  # s
@@ -45,8 +45,8 @@ _PEAK, _FIXED, _SLOW, _REST = (
     0.1,
     0.1,
 )  # of a peak, of all fixed times, ...
-_DEGREES = 2.0  # of freedom of Student's t
-_WORSE = 1.5  # times the error of rows left out, from which on nothing is moved
+_DEGREES = 3.0  # of freedom of Student's t
+_WORSE = 1.1  # times the error of rows left out, from which on nothing is moved
 _STEPS = 30
 _FOLDS = 10
 
@@ -56,9 +56,9 @@ def adjust_kernel(
 ) -> tuple[Any, float, float]:
     """Return constants moved to a few measured kernels, and the mean relative error before and after.
 
-    After is the error of rows predicted from the others (each by itself, of ten at most). Where that is half
-    as large again as before, the start itself is returned; a stricter rule loses more than it saves, for of
-    a few rows that error is uncertain itself.
+    After is the error of rows predicted from the others (each by itself, of ten at most). Where that is a
+    tenth worse than before, the start itself is returned; a stricter rule loses more than it saves, for of a
+    few rows that error is uncertain itself.
 
     Args:
         kind, table, machine: as `kernel_seconds` takes them; the table with `seconds`.
@@ -121,8 +121,8 @@ def _directions(start: Any, names: Sequence[str]) -> np.ndarray:
     alone = [_PEAK / (1 - min(getattr(start, n), 0.97)) if n in _PEAKS else _ALONE.get(n, 0.0) for n in names]
     serial = np.isin(names, _SERIAL)
     fixed = np.array([n.endswith("_us") for n in names]) & ~serial
-    # Exponents are of a form, not of an accelerator: the time of a long kernel hangs on them.
-    rest = [0.0 if n.endswith("exponent") else _REST for n in names]
+    # Exponents and widths are of a form, not of an accelerator: the time of a large kernel hangs on them.
+    rest = [0.0 if n.endswith(("exponent", "width")) else _REST for n in names]
     each = [np.diag(alone), np.stack([_FIXED * fixed, _SLOW * serial]), np.diag(rest)]
     spread = np.concatenate(each)
     return np.asarray(spread[np.any(spread != 0, axis=1)])

@@ -36,22 +36,30 @@ def others(module: str) -> list[str]:
     """Return where a public module's names are defined that are not public names themselves.
 
     >>> others("numerics")[:2]
-    ['scalesim.numerics.least_squares.Rows', 'scalesim.numerics.descent.descend']
+    ['scalesim.numerics.descent.descend', 'scalesim.numerics.descent.newton']
     """
-    tree = ast.parse((ROOT / "scalesim" / module / "__init__.py").read_text(encoding="utf-8"))
-    lists = [
+    tree = ast.parse(_source(ROOT / "scalesim" / module).read_text(encoding="utf-8"))
+    listed = [
         ast.literal_eval(node.value)
         for node in tree.body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
     ]
-    return [_defined(f"scalesim.{module}", name) for name in lists[0] if name not in public()]
+    names = listed[0] if listed else list(_names(f"scalesim.{module}")[1])
+    return [_defined(f"scalesim.{module}", name) for name in names if name not in public()]
+
+
+def _source(path: Path) -> Path:
+    """Return what lists a module's names: its stub, if it has one."""
+    if not path.is_dir():
+        return path.with_suffix(".py")
+    stub = path / "__init__.pyi"
+    return stub if stub.exists() else path / "__init__.py"
 
 
 @cache
 def _names(module: str) -> tuple[frozenset[str], dict[str, tuple[str, str]]]:
     """Return what a module defines, and what it imports from where."""
-    path = ROOT / module.replace(".", "/")
-    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    source = _source(ROOT / module.replace(".", "/"))
     own: set[str] = set()
     imported: dict[str, tuple[str, str]] = {}
     for node in ast.parse(source.read_text(encoding="utf-8")).body:

@@ -189,7 +189,7 @@ def shipped_constants() -> dict[str, Any]:
     intervals grow with each doubling between the data sheets of two accelerators, one of which lends its
     constants to the other.
     """
-    held = (importlib.resources.files("scalesim.data") / "efficiency.json").read_text(encoding="utf-8")
+    held = (importlib.resources.files("scalesim") / "data" / "efficiency.json").read_text(encoding="utf-8")
     table: dict[str, Any] = json.loads(held)
     return table
 

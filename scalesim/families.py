@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from scalesim.errors import InvalidInput, check_number, choose
-from scalesim.numerics.roots import newton_root
 from scalesim.shape import Shape
 from scalesim.types import Num
 
@@ -137,6 +136,8 @@ class ShapeFamily:
         >>> round(float(shape.n_layer), 3), round(float(shape.d_model), 1)
         (16.0, 2048.0)
         """
+        from scalesim.numerics.roots import newton_root  # not what a shape in sizes needs
+
         aspect = self.aspect(n_params) if aspect is None else aspect
         head_dim = self.head_dim if head_dim is None else head_dim
         ratio = self.ffn_ratio if ffn_ratio is None else ffn_ratio

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import functools
 import importlib.resources
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -189,6 +191,7 @@ class Hardware(Shown):
         elif isinstance(efficiency, Mapping):
             efficiency = Efficiency.from_dict(efficiency)
         made = cls(**{**figures, "efficiency": efficiency})
+        _check_sheet(made)
         if figures.get("efficiency") is None:
             return replace(made, efficiency=borrow(sheet_of(figures)))
         return made
@@ -214,6 +217,42 @@ _MOST: dict[str, float] = {
 """What no accelerator has: a figure beyond is in another unit."""
 _LEAST = 1e-9
 _SLIPS = " (tera- and gigaunits, as its name says: 3350 GB/s, not 3.35e12 bytes/s)"
+
+
+_MOST_RATIO = 2e4
+"""FLOPs a byte of bandwidth: data sheets have 0.1 to 1,500."""
+
+
+@functools.cache
+def _known(column: str) -> tuple[str, ...]:
+    """Return what the catalogue has in a column of words."""
+    return tuple(sorted({row[column] for row in _rows()}))
+
+
+def _check_sheet(made: Hardware) -> None:
+    """Refuse figures that are plausible one by one, and not together."""
+    name = made.name
+    if not all(isinstance(getattr(made, figure), int | float | None) for figure in _FIGURES):
+        return  # being differentiated
+    if 1e3 * made.bf16_tflops / made.bandwidth_gbs > _MOST_RATIO:
+        raise InvalidInput(
+            f"bandwidth_gbs of {name} is {shown(made.bandwidth_gbs)} beside a bf16_tflops of "
+            f"{shown(made.bf16_tflops)}: one of the two is in another unit{_SLIPS}."
+        )
+    prices = [(n, getattr(made, n)) for n in ("price_low", "price_typical", "price_high")]
+    stated = [(n, value) for n, value in prices if value is not None]
+    for (low, less), (high, more) in itertools.pairwise(stated):
+        if less > more:
+            raise InvalidInput(f"{low} of {name} must be at most {high}, but they are {less} and {more}.")
+    if made.scaleup_size is not None and made.scaleup_size != int(made.scaleup_size):
+        raise InvalidInput(f"scaleup_size of {name} must be a whole number, but is {made.scaleup_size}.")
+    if (made.cache_mb is None) != (made.cache_gbs is None):
+        raise InvalidInput(f"cache_mb and cache_gbs of {name} tell of one cache: give both, or neither.")
+    for field in ("generation", "memory"):
+        given = getattr(made, field)
+        near = difflib.get_close_matches(given.lower(), _known(field), n=1, cutoff=0.6)
+        if given and near and given != near[0]:
+            raise InvalidInput(f"{field} {given!r} of {name} is not known; did you mean {near[0]!r}?")
 
 
 def sheet_of(figures: Mapping[str, Any], last_cache_mb: float | None = None) -> Sheet:
@@ -252,9 +291,12 @@ _COLUMNS = {
 @functools.cache
 def hardware_catalogue() -> Mapping[str, Hardware]:
     """Return every accelerator of the catalogue, by lower-case name."""
-    table = (importlib.resources.files("scalesim.data") / "hardware.csv").read_text(encoding="utf-8")
-    rows = csv.DictReader(table.splitlines())
-    return Catalogue({row["name"].lower(): functools.partial(_read, row) for row in rows})
+    return Catalogue({row["name"].lower(): functools.partial(_read, row) for row in _rows()})
+
+
+def _rows() -> Iterator[dict[str, str]]:
+    table = (importlib.resources.files("scalesim") / "data" / "hardware.csv").read_text(encoding="utf-8")
+    return csv.DictReader(table.splitlines())
 
 
 def _read(row: Mapping[str, str]) -> Hardware:

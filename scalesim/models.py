@@ -72,7 +72,7 @@ def known_model(name: str) -> KnownModel:
 @functools.cache
 def known_models() -> Mapping[str, KnownModel]:
     """Return every known model, by its short name."""
-    data = importlib.resources.files("scalesim.data")
+    data = importlib.resources.files("scalesim") / "data"
     table = csv.DictReader((data / "models.csv").read_text(encoding="utf-8").splitlines())
     configs = (data / "model_configs.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [(row, _read) for row in table] + [(json.loads(line), _imported) for line in configs]

@@ -69,7 +69,11 @@ class Kept(Protocol):
 
 
 def kept_jit(
-    function: Callable[..., Any], *, heavy: Callable[..., bool] = lambda *_: False, **options: Any
+    function: Callable[..., Any],
+    *,
+    heavy: Callable[..., bool] = lambda *_: False,
+    most: int | None = None,
+    **options: Any,
 ) -> Kept:
     """Return `jax.jit(function, **options)`, whose programs are kept where `keep_programs` says.
 
@@ -77,6 +81,7 @@ def kept_jit(
         function: of pytrees; its result is made of tuples, lists, mappings and this package's dataclasses.
         heavy: whether arguments are so many that the program's speed is what is waited for. Otherwise it is
             compiled without LLVM's optimisation, in half of the time.
+        most: programs that a process keeps of it (`MOST_PROGRAMS`): fewer of one whose programs are large.
         options: of `jax.jit`; static arguments by `static_argnums`.
 
     >>> float(kept_jit(lambda x: x + 1)(1.0))
@@ -106,7 +111,7 @@ def kept_jit(
         kinds = tuple(map(_kind, leaves))
         if None in kinds:  # part of a program that is being traced
             return jitted(None)(*args)
-        if n_programs() > MOST_PROGRAMS:
+        if n_programs() > (most or MOST_PROGRAMS):
             ready.clear()
             for made in plain.values():
                 made.clear_cache()

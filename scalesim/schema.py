@@ -45,7 +45,7 @@ def number(low: float = -math.inf, high: float = math.inf, *, above: float | Non
     0.5
     """
     bounds = [f"above {above:g}"] if above is not None else []
-    bounds += [f"at least {low:g}"] if low > -math.inf else []
+    bounds += [f"at least {low:g}"] if low > (-math.inf if above is None else above) else []
     bounds += [f"at most {high:g}"] if high < math.inf else []
     wanted = " ".join(["a finite number", " and ".join(bounds)]).strip()
 

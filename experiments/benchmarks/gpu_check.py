@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from itertools import chain
 from pathlib import Path
@@ -26,6 +26,8 @@ import optax
 
 import scalesim as ss
 from experiments.common import Row, machine_load, print_rows, write_csv
+from scalesim.cost.fitting import kernel_errors
+from scalesim.cost.kernel_forms import Machine, Table
 from scalesim.hardware import Hardware
 from scalesim.measure import Measured, measured_peak, time_models
 from scalesim.measure.clock import ahead, best_of
@@ -199,16 +201,35 @@ def constants(small: bool, folder: Path) -> Iterator[Row]:
     """Yield what was measured of the device beside what ships for it; keep it, and the kernels' times."""
     found, known = measured(small).hardware, sheet()
     ss.save_hardware(found, folder / "gpu_check_hardware.json")
-    for kind, table in measured(small).tables.items():
-        write_csv(
-            folder / f"gpu_check_{kind}.csv",
-            [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)],
-        )
+    tables = measured(small).tables
+    kernels = [
+        {"kind": kind, **dict(zip(table, row, strict=True))}
+        for kind, table in tables.items()
+        for row in zip(*table.values(), strict=True)
+    ]
+    write_csv(folder / "gpu_check_kernels.csv", kernels)
     for name in ("bf16_tflops", "bandwidth_gbs"):
         shipped = float("nan") if known is None else float(getattr(known, name))
         yield {"what": name, "case": found.name, "measured": float(getattr(found, name)), "expected": shipped}
     for kind, error in found.efficiency.error:
         yield {"what": f"error of {kind}", "case": "held out", "measured": error, "expected": DECODE}
+    if known is not None:
+        yield from shipped_errors(tables, known, 4.0 if small else 2.0)
+
+
+def shipped_errors(tables: Mapping[str, Table], known: Hardware, value_bytes: float) -> Iterator[Row]:
+    """Yield the mean relative error of a card's shipped constants on kernels timed here."""
+    machine = Machine(peak=known.peak_flops("bf16"), bandwidth=known.bandwidth_at, value_bytes=value_bytes)
+    for kind, form in (("gemm", "gemm pair"), ("decode", "decode"), ("prefill", "prefill")):
+        with jax.enable_x64(True):
+            errors = kernel_errors(form, tables[kind], machine, getattr(known.efficiency, kind))
+        yield {
+            "what": f"error of {kind}",
+            "case": f"constants shipped for {known.name}",
+            "measured": float(errors.mean()),
+            "expected": DECODE,
+            "note": f"median {np.median(errors):.1%} of {len(errors)} kernels",
+        }
 
 
 def models(small: bool, folder: Path) -> Iterator[Row]:

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
 
 from scalesim.errors import InvalidInput
 from scalesim.interrupts import end_process
@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 
 _THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+(\.\d+)?[KMBGTkmbgt]?")
+_GROUPED = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")
 _DOUBTFUL = re.compile(r"(^|,)\d{1,3},\d{3}(,|[KMBGTkmbgt]|$)")
 _DECIMAL = re.compile(r"\d,\d+")
 _NATS = ("--target-loss",)
@@ -143,6 +144,7 @@ def parse(
             raise InvalidInput(f"{option} is given without a value.")
         if option is not None and arg.strip() == "":
             raise InvalidInput("An argument is empty, as of a name that the shell does not know.")
+    args = _as_numbers(args, config)
     read: Any
     try:
         read = tyro.cli(
@@ -156,6 +158,30 @@ def parse(
             print(examples_text(examples))
         raise
     return flat(config, read)
+
+
+def _as_numbers(args: Sequence[str], config: type) -> list[str]:
+    """Return the arguments with one name for each option, and 1,024 as 1024 where an option is a number."""
+    names: dict[str, str] = {}
+    numeric: set[str] = set()
+    for name, hint in get_type_hints(config, include_extras=True).items():
+        option = "--" + name.replace("_", "-")
+        bare, *extras = get_args(hint) if hasattr(hint, "__metadata__") else (hint,)
+        names |= {alias: option for extra in extras for alias in getattr(extra, "aliases", None) or ()}
+        if set(get_args(bare) or (bare,)) <= {int, float, type(None)}:
+            numeric.add(option)
+    found: list[str] = []
+    for arg in args:
+        name, equals, value = arg.partition("=")
+        if arg.startswith("--"):
+            plain = name.replace("_", "-")
+            name = names.get(plain, name)
+        elif found and found[-1].replace("_", "-") in numeric and _GROUPED.fullmatch(arg):
+            name = arg.replace(",", "")
+        if equals and name.replace("_", "-") in numeric and _GROUPED.fullmatch(value):
+            value = value.replace(",", "")
+        found.append(f"{name}{equals}{value}")
+    return found
 
 
 def examples_text(examples: Sequence[tuple[str, str]]) -> str:

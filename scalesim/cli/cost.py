@@ -203,11 +203,12 @@ def _given(options: Options) -> Given:
     ]
     if len(stated) > 1:
         raise InvalidInput("only one of --shape, --model and --config can be given, or a design by itself.")
-    from scalesim.interop.huggingface import find_config
-
     own = options.config
-    if own is not None and not own.endswith(".json") and find_config(own) is None:
-        raise InvalidInput(f"config {own!r} must be a .json file, its folder, or a hub id in your cache.")
+    if own is not None and not own.endswith(".json"):
+        from scalesim.interop.huggingface import find_config
+
+        if find_config(own) is None:
+            raise InvalidInput(f"config {own!r} must be a .json file, its folder, or a hub id in your cache.")
     return given_shape(stated[0] if stated else "16x2048x32x8")
 
 

@@ -365,3 +365,5 @@ def _plot(found: Fit, options: Options) -> None:
     held = {s.name for s in found.setup.layout.slots if not s.free or s.size}
     drawn = profile(found, name) if name and name not in held else None
     plot_fit(found, options.plot or "", drawn)
+    if drawn is not None and drawn.below:
+        print(f"scalesim: {drawn.below}", file=sys.stderr)

@@ -73,12 +73,12 @@ def fit_json(
 
 def print_fit(found: Fit, table: Comparison | None) -> None:
     """Print coefficients with their uncertainty, what the data tell and do not, and laws compared."""
-    from rich.console import Console
     from rich.table import Table
 
     from scalesim.fitting.diagnosis import identification
+    from scalesim.report.console import TableConsole
 
-    console = Console()
+    console = TableConsole()
     shown = Table("coefficient", "value", "standard error", "90% interval", box=None, header_style="bold")
     intervals, errors = found.intervals, found.standard_errors
     for name, value in found.coefficients.items():
@@ -148,9 +148,9 @@ def _of_interval(intervals: dict[str, Any], name: str, label: str, i: int) -> li
 
 def print_sizes(sizes: dict[str, Any]) -> None:
     """Print what each approach wants of each budget."""
-    from rich.console import Console
     from rich.table import Table
 
+    from scalesim.report.console import TableConsole
     from scalesim.units import format_count
 
     lines = [(name, line) for name, answer in sizes.items() for line in answer.get("budgets", ())]
@@ -164,4 +164,4 @@ def print_sizes(sizes: dict[str, Any]) -> None:
             ranged += [format_count(line[k]), f"{format_count(low, 2)} .. {format_count(high, 2)}"]
         beyond = f"{line['extrapolation']:.3g}x" if line["extrapolation"] > 1 else ""
         shown.add_row(f"{line['flops']:.3g}", name.removeprefix("approach "), *ranged, beyond)
-    Console().print(shown)
+    TableConsole().print(shown)

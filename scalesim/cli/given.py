@@ -47,6 +47,8 @@ def given_shape(text: str) -> Given:
     Raises:
         InvalidInput: none of these.
     """
+    if re.fullmatch(r"[\d,]+(x[\d,]+)+", text):  # 2,048 is 2048
+        text = re.sub(r"(?<![\d,])\d{1,3}(,\d{3})+(?![\d,])", lambda found: found[0].replace(",", ""), text)
     if re.fullmatch(r"\d+(x\d+)+", text):
         from scalesim.families import named_baseline
         from scalesim.shape import Shape
@@ -54,6 +56,8 @@ def given_shape(text: str) -> Given:
         shape = named_baseline(text)
         assert isinstance(shape, Shape)
         return Given(text, shape, None)
+    if re.fullmatch(r"[\d.,]+\w*(x[\d.,_+-]+\w*)+", text):
+        raise InvalidInput(f"shape {text!r}: its sizes must be plain whole numbers, as in 16x2048x32x8.")
     from scalesim.models import known_model, known_models
 
     kind = kind_of(text)

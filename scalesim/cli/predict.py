@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from scalesim.cli.common import parse, print_json
+from scalesim.cli.common import pairs, parse, print_json
 from scalesim.cli.options import Contexts, Entries, File, Flag
 from scalesim.compilation import use_compilation_cache
 from scalesim.errors import InvalidInput
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXAMPLES", "Options", "run"]
 
+_WHOLE = ("n_layer", "d_model", "n_head", "n_kv_head", "head_dim", "d_ff", "vocab_size", "context_length")
 _REPEATS = ("--n-params", "--n-tokens", "--context", "--set")
 
 
@@ -89,17 +90,22 @@ def run(args: list[str]) -> int:
     if options.contrasts is not None:
         return _contrasts(fit, options)
     x: dict[str, Any] = {}
-    for entry in options.set:
-        name, equals, value = entry.partition("=")
-        if not equals:
-            raise InvalidInput(f"set {entry!r} is not NAME=VALUE.")
+    for name, value in pairs(options.set, "set").items():
         x[name] = [float(parse_count(value, name))]
-    if options.n_params:
-        x["n_params"] = [parse_count(v, "n_params") for v in options.n_params]
-    if options.n_tokens:
-        x["n_tokens"] = [parse_count(v, "n_tokens") for v in options.n_tokens]
-    if options.context:
-        x["context_length"] = [float(parse_context(v)) for v in options.context]
+        if name in _WHOLE and not x[name][0].is_integer():
+            raise InvalidInput(f"{name} must be a whole number, but is {value}.")
+    own: dict[str, list[Any]] = {
+        "n_params": [parse_count(v, "n_params") for v in options.n_params],
+        "n_tokens": [parse_count(v, "n_tokens") for v in options.n_tokens],
+        "context_length": [float(parse_context(v)) for v in options.context],
+    }
+    for name, values in own.items():
+        if values and name in x:
+            raise InvalidInput(f"{name} is given twice: by --set, and by its own option.")
+    x |= {name: values for name, values in own.items() if values}
+    heads, kv_heads = x.get("n_head", [1])[0], x.get("n_kv_head", [1])[0]
+    if "n_head" in x and heads % kv_heads:
+        raise InvalidInput(f"n_kv_head must divide n_head = {heads:g}, but is {kv_heads:g}.")
     unused = [name for name in x if name not in fit.law.fields]
     if unused:
         raise InvalidInput(
@@ -152,22 +158,24 @@ def _contrasts(fit: Fit, options: Options) -> int:
         report = {"law": type(fit.law).__name__, "level": options.level, "contrasts": found.to_json()}
         print_json(plain(report))
         return 0
-    from rich.console import Console
     from rich.table import Table
+
+    from scalesim.report.console import TableConsole
 
     shown = Table("comparison", "measured", "predicted", f"{options.level:.0%} interval", "source", box=None)
     for line in found.to_json():
         interval = f"{line['low']:+.2f} .. {line['high']:+.2f}"
         numbers = (f"{line['measured']:+.2f}", f"{line['percent']:+.2f}", interval)
         shown.add_row(line["name"], *numbers, line["source"].split(",")[0])
-    Console().print("100 log(loss of b / loss of a), in percent, on a corpus that the law has not seen:")
-    Console().print(shown)
+    TableConsole().print("100 log(loss of b / loss of a), in percent, on a corpus that the law has not seen:")
+    TableConsole().print(shown)
     return 0
 
 
 def _print(lines: list[dict[str, Any]], level: float) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from scalesim.report.console import TableConsole
 
     results = ("loss", "loss_interval", "run_interval", "extrapolation", "extrapolation_error")
     fields = [k for k in lines[0] if k not in results]
@@ -181,4 +189,4 @@ def _print(lines: list[dict[str, Any]], level: float) -> None:
             *("" if p is None else f"{p[0]:.4f} .. {p[1]:.4f}" for p in pairs),
             ", ".join(beyond),
         )
-    Console().print(table)
+    TableConsole().print(table)

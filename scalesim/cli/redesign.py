@@ -191,10 +191,10 @@ def _print(found: Any) -> None:
         print(broken(found.flip_text()))
     for row in found.what_if[1:]:
         if row.get("n_head") is None:
-            print(f"  {row['changed']}: nothing will do")
+            print(broken(f"  {row['changed']}: nothing will do"))
         elif row.get("saved") is not None:
             saved = f"{row['saved']:.0%} saved ({row['low']:.0%} .. {row['high']:.0%})"
-            print(f"  {row['changed']}: {row['heads']}, {saved}")
+            print(broken(f"  {row['changed']}: {row['heads']}, {saved}"))
 
 
 def _plan(options: Options, given: Given) -> TrainingPlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -191,6 +192,10 @@ def _one(options: Options) -> int:
     for note in (*corpus.notes, corpus):
         print(f"scalesim: {note}", file=sys.stderr)
     print(f"scalesim: {config.shape.n_params_total:,} parameters, {config.n_steps} steps", file=sys.stderr)
+    trained = config.n_steps * config.batch_tokens
+    if trained > 1.05 * config.n_tokens:
+        said = f"{trained:,} tokens will be trained on, not {config.n_tokens:,}"
+        print(f"scalesim: A step takes {config.batch_tokens:,}: {said}.", file=sys.stderr)
     mesh, leave = _mesh(options)
     try:
         code = _trained(options, config, corpus, folder, mesh)
@@ -227,10 +232,14 @@ def _trained(
     if not options.json:
         print(
             f"{result.message} Validation loss {result.loss:.4f} nats a token, training "
-            f"{result.train_loss:.4f}; {result.tokens_per_second:,.0f} tokens/s. "
+            f"{result.train_loss:.4f}{_speed(result.tokens_per_second)}. "
             f"Table: {folder / 'runs.csv'}"
         )
     return 0
+
+
+def _speed(rate: float) -> str:
+    return f"; {rate:,.0f} tokens/s" if math.isfinite(rate) else ""
 
 
 def _mesh(options: Options) -> tuple[jax.sharding.Mesh | None, Callable[[], None] | None]:
@@ -287,11 +296,10 @@ def _teller(show: Callable[[float, str, str], None]) -> Callable[[Any], None]:
         loss = "".join(f"loss {x:.3f}, " for x in p.loss[:1]) or ""
         if len(p.loss) > 1:
             loss = f"losses {' '.join(f'{x:.3f}' for x in p.loss)}, "
-        mfu = p.flops_per_second / measured_peak()
-        show(
-            p.step / p.n_steps,
-            f"{p.step} of {p.n_steps}",
-            f"{loss}{p.tokens_per_second:,.0f} tokens/s, MFU {mfu:.0%}",
-        )
+        speed = ""
+        if math.isfinite(p.tokens_per_second):  # none before the second step
+            mfu = p.flops_per_second / measured_peak()
+            speed = f"{p.tokens_per_second:,.0f} tokens/s, MFU {mfu:.0%}"
+        show(p.step / p.n_steps, f"{p.step} of {p.n_steps}", f"{loss}{speed}".removesuffix(", "))
 
     return tell

@@ -15,7 +15,6 @@ from scalesim.cost.latency import generation_time, prefill_time, step_time
 from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.errors import InvalidInput, check_number, choose
 from scalesim.hardware import Hardware
-from scalesim.numerics.least_squares import Rows, march
 from scalesim.shape import Shape
 from scalesim.workload import Workload
 
@@ -39,6 +38,8 @@ def _least_squares(
 
     One compiled program for all data of one shape: calibration solves one problem a measurement left out.
     """
+
+    from scalesim.numerics.least_squares import Rows, march  # not what pricing alone needs
 
     def rows(z: jax.Array, data: Any) -> Rows:
         r = residuals(z, data)

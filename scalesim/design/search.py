@@ -196,7 +196,7 @@ def _are_many(queries: Query) -> bool:
     return len(queries.target_loss) > 16
 
 
-@partial(kept_jit, static_argnums=(2, 3, 5, 6), heavy=lambda _, queries, *rest: _are_many(queries))
+@partial(kept_jit, static_argnums=(2, 3, 5, 6), heavy=lambda _, queries, *rest: _are_many(queries), most=8)
 def _solved(
     problem: Problem,
     queries: Query,

@@ -66,7 +66,8 @@ class Bootstrap(Shown):
     @property
     def standard_errors(self) -> dict[str, Any]:
         """The standard deviation of each coefficient over the resamples."""
-        return {k: np.std(v, axis=0, ddof=1).tolist() for k, v in self.coefficients.items()}
+        with np.errstate(over="ignore"):  # of a coefficient that resamples leave open, there is none
+            return {k: np.std(v, axis=0, ddof=1).tolist() for k, v in self.coefficients.items()}
 
     def tail(self, level: float = 0.9) -> float:
         """Return the share of the resamples that an interval leaves out on either side.

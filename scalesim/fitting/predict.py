@@ -151,8 +151,7 @@ def extrapolation_error(fit: Any, x: Mapping[str, Any]) -> np.ndarray:
     """
     known = getattr(fit, "rollout", None)
     if known is not None:
-        away = known.distance({name: values for name, values in x.items() if name != GROUP})
-        return np.where(away > 0, known.growth, 0.0) * np.sqrt(away)
+        return known.spread({name: values for name, values in x.items() if name != GROUP})
     far = list(beyond(fit, x).values())
     shape = np.broadcast_shapes(*(np.shape(v) for v in x.values()))
     return np.where(np.max(far, axis=0) > 1, np.nan, 0.0) + np.zeros(shape) if far else np.full(shape, np.nan)

@@ -87,8 +87,12 @@ class Rollout(Shown):
         return _distance(x, self.ranges)
 
     def spread(self, x: Mapping[str, Any]) -> np.ndarray:
-        """Return the standard deviation of the law's relative error at x, growth * sqrt(distance)."""
-        return self.growth * np.sqrt(self.distance(x))
+        """Return the standard deviation of the law's relative error at x, growth * sqrt(distance).
+
+        0 inside the runs; nan beyond them where there are no folds.
+        """
+        away = self.distance(x)
+        return np.where(away > 0, self.growth, 0.0) * np.sqrt(away)
 
     def _face(self) -> Face:
         rows = [(f.cut, f.kept, f.held_out, f.distance, 1e3 * f.nats) for f in self.folds]

@@ -49,6 +49,11 @@ ARCHIVE_VERSION = 1
 _ARCHIVE = ("z", "objective", "gradient_norm")
 
 _lossy = maybe(number(), np.nan)  # a number that was not finite is written as null
+_error = maybe(number(0.0, 1e3), np.nan)  # of a loss, nats or a share of it
+_SPANS = 10
+"""A law lies within so many spans of its resamples of each coefficient; those of another law do not."""
+_FEW = 16
+"""Resamples whose span says too little."""
 
 
 def _errors(value: Any, name: str) -> Any:
@@ -83,32 +88,35 @@ _BOOTSTRAP = {
 }
 _fold = fields(
     {
-        **dict.fromkeys(("share", "cut", "distance"), number()),
+        **dict.fromkeys(("share", "cut", "distance"), number(0.0)),
         **dict.fromkeys(("kept", "held_out"), whole()),
-        **dict.fromkeys(("rms", "nats"), _lossy),
+        **dict.fromkeys(("rms", "nats"), _error),
     }
 )
-_ROLLOUT = {"by": text, "folds": items(_fold), "scatter": _lossy, "ranges": mapping(_range)}
+_ROLLOUT = {"by": text, "folds": items(_fold), "scatter": _error, "ranges": mapping(_range)}
 _optimum = fields({"objective": _lossy, "starts": whole(), "coefficients": mapping(anything)})
 _FIT = {
     "law": mapping(anything),
     "version": whole(0),
     "objective": _lossy,
     "gradient_norm": _lossy,
-    "rms": _lossy,
+    "rms": _error,
     "condition": _lossy,
     "starts_agreeing": whole(),
     "starts_polished": whole(),
     "optima": items(_optimum),
-    "status": text,
+    "status": one_of("converged", "few_starts_agree", "unidentified", "not_converged"),
     "message": text,
     "standard_errors": mapping(_errors),
+    "coefficients": mapping(_errors),
     "unidentified": items(text),
     "provenance": fields({"evidence": items(_evidence)}, ["evidence"], others=anything),
     "rollout_errors": maybe(fields(_ROLLOUT, others=anything)),
     "asked": fields({"fixed": items(text), "z": array(1)}, ["fixed", "z"], others=anything),
     "bootstrap": maybe(fields(_BOOTSTRAP, ["units", "freedom"], others=anything)),
 }
+_OLDER = ("version", "bootstrap", "asked", "rollout_errors", "coefficients")
+"""What older files may lack."""
 
 
 def read_fit(path: str | Path) -> dict[str, Any]:
@@ -127,7 +135,9 @@ def read_fit(path: str | Path) -> dict[str, Any]:
         raise InvalidInput(
             f"{name} is not a saved fit: it has no field 'law'; `scalesim fit --save` writes one."
         )
-    held = fields(_FIT, ["version", "bootstrap", "asked", "rollout_errors"], others=anything)(raw, name)
+    held = fields(_FIT, ["version", "bootstrap", "asked", "rollout_errors", "coefficients"], others=anything)(
+        raw, name
+    )
     held["law"] = checked_law(held["law"], f"{name}.law")
     spread = held.get("bootstrap")
     if spread is not None:
@@ -135,7 +145,42 @@ def read_fit(path: str | Path) -> dict[str, Any]:
         if count < 2:
             raise InvalidInput(f"{name}.bootstrap.objectives must hold 2 values or more, but holds {count}.")
         spread["samples"] = _named(held["law"], spread["samples"], count, f"{name}.bootstrap.samples")
+    _check_agreement(held, name)
     return held
+
+
+def _check_agreement(held: Mapping[str, Any], name: str) -> None:
+    """Refuse what says one thing in two places, as of a file of which one was changed by hand."""
+    from scalesim.fitting.coordinates import coefficients
+
+    known, stated = coefficients(held["law"]), held.get("coefficients", {})
+    for key, value in known.items():
+        other = stated.get(key, value)
+        if np.shape(other) != np.shape(value) or not np.allclose(other, value, rtol=1e-6):
+            raise InvalidInput(
+                f"{name}.coefficients.{key} is {shown(other)}, and its law.{key} {shown(value)}: they are "
+                "one number. `scalesim fit`, or with_coefficients, makes a law of others."
+            )
+    spread = held.get("bootstrap")
+    if spread is None:
+        return
+    units, freedom, count = spread.get("units", 0), spread.get("freedom", 0), len(spread["objectives"])
+    if freedom > units or (freedom == 0) != (units == 0):
+        raise InvalidInput(
+            f"{name}.bootstrap.freedom must be at most units, or both 0, but are {freedom} and {units}."
+        )
+    if spread.get("resamples", count) != count:
+        raise InvalidInput(
+            f"{name}.bootstrap.resamples is {shown(spread['resamples'])}, but its objectives are {count}."
+        )
+    for key, value in known.items() if count >= _FEW else ():
+        low, high = np.min(spread["samples"][key], axis=0), np.max(spread["samples"][key], axis=0)
+        room = _SPANS * (high - low) + 1e-6 * np.abs(value)
+        if np.any(value < low - room) or np.any(value > high + room):
+            raise InvalidInput(
+                f"{name}.bootstrap.samples.{key} are of another law: they are from {np.min(low):.6g} to "
+                f"{np.max(high):.6g}, and the law has {key} = {shown(value)}."
+            )
 
 
 def _named(law: Law, samples: Mapping[str, Any], count: int, name: str) -> dict[str, Any]:

@@ -62,6 +62,20 @@ class Profile(Shown):
         inside = np.append(inside, self.best)
         return float(inside.min()), float(inside.max())
 
+    @property
+    def below(self) -> str:
+        """Where the objective is less than the fit's by over 0.1%, a sentence; else empty."""
+        with np.errstate(invalid="ignore"):
+            less = np.nan_to_num(1 - self.objective / self.best_objective)
+        at = int(np.argmax(less))
+        if less[at] <= 1e-3:
+            return ""
+        return (
+            f"Held at {self.name} = {self.values[at]:.4g} the objective is {less[at]:.2%} less than the "
+            "fit's, which has not found its least: its coefficients and their errors are one set of several "
+            "that the evidence allows. More starts, or a law that sees what varies, would do."
+        )
+
     def _face(self) -> Face:
         rows = [(f"{rise:.0%}", *self.interval(rise)) for rise in (0.01, 0.02, 0.05, 0.1)]
         return Face(
@@ -69,6 +83,7 @@ class Profile(Shown):
             f"from {self.values.min():.4g} to {self.values.max():.4g}",
             ("rise of the objective", "from", "to"),
             rows,
+            (self.below,) if self.below else (),
         )
 
     def plot(self) -> Figure:

@@ -194,7 +194,9 @@ def _read_as(kind: str, config: Mapping[str, Any]) -> tuple[str, Shape, Fields]:
     """Return the known family whose fields a config has: the one its architecture names, or the first."""
     if config.get("is_encoder_decoder"):
         raise InvalidInput(f"model_type {kind!r} has an encoder; models of a decoder alone are read.")
-    named = str((config.get("architectures") or [""])[0]).split("For")[0].lower()
+    stated = config.get("architectures")
+    first = stated[0] if isinstance(stated, list) and stated else stated
+    named = str(first or "").split("For")[0].lower()
     order = sorted(FAMILIES, key=lambda name: name.replace("_", "") != named)
     if order[0].replace("_", "") != named and (unclear := _unclear(config)):
         raise InvalidInput(

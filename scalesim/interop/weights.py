@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from scalesim.errors import InvalidInput, shown
+from scalesim.errors import InvalidInput, check_kind, shown
 from scalesim.files import decoded, json_text, read_json, write_json, write_whole
 from scalesim.interop.export import to_huggingface
 from scalesim.interop.huggingface import from_huggingface
@@ -68,6 +68,9 @@ def save_weights(
 
     from scalesim.model import ModelOptions
 
+    check_kind("params", params, Mapping, "a mapping of tensors by name")
+    check_kind("shape", shape, Shape, "a Shape")
+    check_kind("folder", folder, (str, Path), "a path")
     options = options or ModelOptions()
     if options.logit_scale != 1.0:
         raise InvalidInput(f"logit_scale must be 1 in a Llama, but is {options.logit_scale}.")
@@ -123,11 +126,26 @@ def load_weights(folder: str | Path) -> Loaded:
     return Loaded(params, shape, options)
 
 
+_NEUTRAL = {
+    **dict.fromkeys(("partial_rotary_factor", "embedding_multiplier", "residual_multiplier"), 1.0),
+    **dict.fromkeys(("logits_scaling", "logit_scale"), 1.0),
+    **dict.fromkeys(("final_logit_softcapping", "attn_logit_softcapping", "attention_multiplier"), None),
+    "clip_qkv": None,
+}
+"""Fields that change what a model computes, with the value that changes nothing."""
+
+
 def _check_computed(config: Mapping[str, Any]) -> None:
     """Refuse what the model does not compute as the checkpoint's own code does."""
     act = config.get("hidden_act", "silu")
     if act not in ("silu", "swish"):
         raise InvalidInput(f"hidden_act {act!r} is not one that the model computes; silu is.")
+    rope = config.get("rope_parameters")
+    for name, plain in _NEUTRAL.items():
+        value = config.get(name, rope.get(name) if isinstance(rope, Mapping) else None)
+        if value is not None and value != plain:
+            only = "none is" if plain is None else f"{plain:g} is"
+            raise InvalidInput(f"{name} {shown(value)} is not one that the model computes; {only}.")
     if config.get("quantization_config"):
         raise InvalidInput(
             "quantization_config is given: the weights are quantised, which are not read; the original are."

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from scalesim.errors import InvalidInput
 from scalesim.model.attention import EVERYWHERE, attend, rope_tables
 from scalesim.model.initial import initial_value
-from scalesim.model.mixing import attention_inputs, contract, layers_of, rms_norm, rotary_size
+from scalesim.model.mixing import attention_inputs, biased, contract, layers_of, rms_norm, rotary_size
 from scalesim.model.options import ModelOptions
 from scalesim.shape import Attention, Block, Dense, LatentAttention, Shape, parameter_table
 
@@ -160,8 +160,12 @@ def _unroll(shape: Shape, options: ModelOptions) -> int:
 
 
 def embed(params: Params, tokens: Array, options: ModelOptions) -> Array:
-    """Look the tokens' embeddings up, (B, T, D)."""
-    return params["embedding"].astype(options.dtype)[tokens]
+    """Look the tokens' embeddings up, (B, T, D).
+
+    Cast after, not before: the gradient sums each token's over all places where it stands, and a sum in
+    bfloat16 stops growing after some hundreds.
+    """
+    return params["embedding"][tokens].astype(options.dtype)
 
 
 def unembed(params: Params, x_BxTxD: Array, shape: Shape, options: ModelOptions) -> Array:
@@ -178,7 +182,7 @@ def after_attention(
     """Return the residual stream after one layer's output projection and FFN."""
     out = contract(mixed_BxTxHxh, layer["o_proj"].astype(x_BxTxD.dtype), 2)
     if getattr(block.mixer, "output_bias", False):
-        out = out + layer["o_bias"].astype(out.dtype)[None, None]
+        out = biased(out, layer["o_bias"])
     if block.norms == 4:
         out = rms_norm(out, layer["attention_post_norm"], options)
     x = x_BxTxD + out
@@ -194,7 +198,7 @@ def _ffn(y_BxTxD: Array, layer: Params, ffn: Dense) -> Array:
 
     def project(name: str, x: Array) -> Array:
         out = contract(x, layer[f"{name}_proj"].astype(x.dtype))
-        return out + layer[f"{name}_bias"].astype(x.dtype)[None, None] if ffn.bias else out
+        return biased(out, layer[f"{name}_bias"]) if ffn.bias else out
 
     up = project("up", y_BxTxD)
     inner = jax.nn.silu(project("gate", y_BxTxD)) * up if ffn.gated else jax.nn.silu(up)

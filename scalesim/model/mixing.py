@@ -24,6 +24,7 @@ __all__ = [
     "Layer",
     "Projected",
     "attention_inputs",
+    "biased",
     "contract",
     "expanded",
     "folded",
@@ -119,7 +120,7 @@ def attention_inputs(
     names = "qkv" if shared is None else "q"
     found = {name: contract(y, layer[f"{name}_proj"].astype(y.dtype)) for name in names}
     if mixer.qkv_bias:
-        found = {n: x + layer[f"{n}_bias"].astype(x.dtype)[None, None] for n, x in found.items()}
+        found = {n: biased(x, layer[f"{n}_bias"]) for n, x in found.items()}
     if mixer.qk_norm != "none":
         axes = (-2, -1) if mixer.qk_norm == "projection" else (-1,)
         found |= {n: rms_norm(found[n], layer[f"{n}_norm"], options, axes) for n in names[:2]}
@@ -167,11 +168,15 @@ def folded(inputs: Latent, layer: Tensors) -> tuple[Array, Array]:
 
 
 def rms_norm(x: Array, weight: Array, options: ModelOptions, axes: tuple[int, ...] = (-1,)) -> Array:
-    """x / sqrt(mean(x^2) + eps) * weight, the mean in float32 (arXiv 1910.07467)."""
+    """x / sqrt(mean(x^2) + eps) * weight, in float32 (arXiv 1910.07467)."""
     wide = x.astype(jnp.float32)
     scale = jax.lax.rsqrt(jnp.mean(wide * wide, axis=axes, keepdims=True) + options.norm_eps)
-    weight = weight.reshape((1,) * (x.ndim - weight.ndim) + weight.shape)
-    return (wide * scale).astype(x.dtype) * weight.astype(x.dtype)
+    return (wide * scale * jnp.expand_dims(weight, range(x.ndim - weight.ndim))).astype(x.dtype)
+
+
+def biased(x: Array, bias: Array) -> Array:
+    """x + bias over the last axes, in float32: the bias's gradient is a sum over tokens."""
+    return (x.astype(jnp.float32) + jnp.expand_dims(bias, range(x.ndim - bias.ndim))).astype(x.dtype)
 
 
 def contract(x: Array, w: Array, n: int = 1) -> Array:

@@ -2,20 +2,6 @@
 
 from __future__ import annotations
 
-from scalesim.numerics.descent import descend, newton
-from scalesim.numerics.least_squares import Rows, levenberg_marquardt
-from scalesim.numerics.pareto import non_dominated
-from scalesim.numerics.penalty import minimise, penalty_newton
-from scalesim.numerics.roots import newton_root, newton_system
+from scalesim.lazily import public_names
 
-__all__ = [
-    "Rows",
-    "descend",
-    "levenberg_marquardt",
-    "minimise",
-    "newton",
-    "newton_root",
-    "newton_system",
-    "non_dominated",
-    "penalty_newton",
-]
+__getattr__, __dir__ = public_names(__name__, __file__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from scalesim.report.console import print_rows, table_console
-from scalesim.report.figure import figure, plain_log_axis
+from scalesim.report.figure import figure, named_axis, plain_log_axis
 from scalesim.report.serving_table import format_seconds
 from scalesim.units import format_bytes, format_context, format_count, format_flops
 
@@ -105,11 +105,9 @@ def draw_comparison(report: dict[str, Any]) -> Figure:
             axis.set_xlabel("context, tokens")
             contexts = sorted({at["context_length"] for d in report["designs"] for at in d["contexts"]})
             axis.set_xlim(contexts[0] / 1.5, contexts[-1] * 1.5)
-            axis.set_xticks(contexts)
-            axis.minorticks_off()
-            axis.xaxis.set_major_formatter(lambda x, _: format_context(x))
+            named_axis(axis, contexts, format_context)
         usable = report["designs"][0]["contexts"][0]["usable_bytes"] / 2**30
-        axes[0].axhline(usable, color="#c3ccd4", ls=":", lw=1)
+        axes[0].axhline(usable, color="#8896a1", ls=":", lw=1, label="usable memory")
         for axis in axes:
             drawn_y = [y for line in axis.lines for y in line.get_ydata() if y > 0] or [1.0]
             plain_log_axis(axis, min(drawn_y) / 1.5, max(drawn_y) * 1.5, "y")

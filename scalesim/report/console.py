@@ -5,23 +5,34 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["broken", "print_remarks", "print_rows", "stated_width", "table_console"]
+__all__ = ["TableConsole", "broken", "print_remarks", "print_rows", "stated_width", "table_console"]
 
 PIPED = 110
 """Columns where the output is no terminal and COLUMNS says nothing: what our tables need."""
+
+
+class TableConsole(Console):
+    """A console whose tables are whole: a word wider than its column goes on below, where rich cuts it."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does, but cut nothing."""
+        for column in (c for table in objects if isinstance(table, Table) for c in table.columns):
+            column.overflow = "fold"
+        super().print(*objects, **options)
 
 
 def table_console() -> Console:
     """Return a console on standard output: the terminal's width, else COLUMNS, else what our tables need."""
     stated = os.environ.get("COLUMNS", "")
     width = int(stated) if stated.isdigit() and int(stated) > 20 else PIPED
-    return Console() if sys.stdout.isatty() else Console(width=width)
+    return TableConsole() if sys.stdout.isatty() else TableConsole(width=width)
 
 
 def stated_width() -> int | None:
@@ -65,11 +76,9 @@ def print_rows(console: Console, title: str, names: Sequence[str], rows: Sequenc
         parts[-1].append(i)
     for number, part in enumerate(parts):
         table = Table(title=None if number else title, title_justify="left")
-        table.add_column(names[0], overflow="fold")
+        table.add_column(names[0])
         for i in part:
-            table.add_column(
-                names[i], justify="right", overflow="fold", no_wrap=widths[0] + widths[i] <= room
-            )
+            table.add_column(names[i], justify="right", no_wrap=widths[0] + widths[i] <= room)
         for row in rows:
             table.add_row(row[0], *(row[i] for i in part))
         console.print(table)

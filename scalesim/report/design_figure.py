@@ -68,9 +68,13 @@ def draw_designs(answers: Sequence[Sequence[Design]]) -> Figure:
         figure(len(answers), 3, size, squeeze=False, sharey="row") as (canvas, axes),
     ):
         for row, answer in zip(axes, answers, strict=True):
-            _draw_row(row, answer)
             first = answer[0]
-            row[0].set_title(f"{format_context(first.context_length)} context, loss {first.target_loss:g}")
+            title = f"{format_context(first.context_length)} context, loss {first.target_loss:g}"
+            if len(answers) > 1:  # each has its own heads, and the legend is everybody's
+                found = "; ".join(_heads(design.best) for design in answer)
+                title += f": {found} (baseline: {_heads(first.baseline)})"
+            _draw_row(row, answer, alone=len(answers) == 1)
+            row[0].set_title(title)
             row[0].set_ylabel("predicted loss (nats a token)")
             labels = ("memory (GiB)", "FLOPs (10¹⁵)", axis_of(first.query.objective)[1])
             for axis, label in zip(row, labels, strict=True):
@@ -80,8 +84,12 @@ def draw_designs(answers: Sequence[Sequence[Design]]) -> Figure:
     return canvas
 
 
-def _draw_row(row: Any, answer: Sequence[Design]) -> None:
+def _draw_row(row: Any, answer: Sequence[Design], alone: bool) -> None:
     first = answer[0]
+
+    def named(what: str, candidate: Candidate) -> str:
+        return f"{what}: {_heads(candidate)}" if alone else what
+
     unit = axis_of(first.query.objective)[0]
     sizes = [first.best.n_params, first.baseline.n_params]
     log_n = np.linspace(np.log(min(sizes) / 6), np.log(max(sizes) * 4), POINTS)
@@ -101,11 +109,11 @@ def _draw_row(row: Any, answer: Sequence[Design]) -> None:
     if first.rule is not None:
         line(len(heads), color=BASELINE, lw=1.6, zorder=2, label=f"rule {first.rule.name}")
     for axis, value in zip(row, _values(first.baseline, unit), strict=True):
-        label = f"baseline: {_heads(first.baseline)}"
+        label = named("baseline", first.baseline)
         axis.plot(value, first.baseline.loss, "s", color=BASELINE, ms=8, mec="white", zorder=4, label=label)
     for i, (design, marker, size) in enumerate(zip(answer, "*do^", (14, 7, 6, 6), strict=False)):
         line(len(PAPER.heads) + i, color=BEST, lw=1.6, zorder=3)
-        label = f"best, {design.lattice.name}: {_heads(design.best)}"
+        label = named(f"best, {design.lattice.name}", design.best)
         style = {"color": BEST, "mec": "white", "ms": size, "ls": "none", "zorder": 5}
         for axis, value in zip(row, _values(design.best, unit), strict=True):
             axis.plot(value, design.best.loss, marker, label=label, **style)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ __all__ = [
     "axis_of",
     "count_axis",
     "figure",
+    "named_axis",
     "paler",
     "plain_log_axis",
     "save",
@@ -83,16 +84,28 @@ def plain_log_axis(
     text: Callable[[float], str] = lambda value: f"{value:,.10g}",
 ) -> None:
     """Make an axis logarithmic, with a few plain numbers on it: 1, 2 and 5 times powers of ten or so."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    from scalesim.report.ticks import PlainLogLocator
 
     getattr(axis, f"set_{which}scale")("log")
     getattr(axis, f"set_{which}lim")(low, high)
-    subs = (1.0,) if high / low > 200 else (1.0, 2.0, 5.0) if high / low > 8 else (1.0, 2.0, 3.0, 5.0, 7.0)
     ticks = getattr(axis, f"{which}axis")
-    few = high / low < 1.6  # there may be no such number between them
-    ticks.set_major_locator(MaxNLocator(4) if few else LogLocator(subs=subs))
+    ticks.set_major_locator(PlainLogLocator(text))
     ticks.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
     ticks.set_minor_formatter(NullFormatter())
+
+
+def named_axis(axis: Any, values: Sequence[float], text: Callable[[float], str], which: str = "x") -> None:
+    """Name a few values of a logarithmic axis, those that have room, and no others."""
+    from matplotlib.ticker import FuncFormatter
+
+    from scalesim.report.ticks import PlainLogLocator
+
+    ticks = getattr(axis, f"{which}axis")
+    axis.minorticks_off()
+    ticks.set_major_locator(PlainLogLocator(text, values))
+    ticks.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
 
 
 def count_axis(axis: Any, which: str = "x") -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from scalesim.errors import InvalidInput
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, count_axis, figure, save, shades
+from scalesim.units import format_count
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,7 +92,8 @@ def _profile(axis: Any, profile: Profile) -> None:
     title = f"profile: best {profile.best:.3g}"
     axis.set(xlabel=profile.name, ylabel="rise of the objective (%)", title=title)
     top = max(5.0, min(100.0, float(np.nanmedian(rise))))
-    axis.set_ylim(-0.02 * top, top)
+    least = float(np.nanmin(rise))
+    axis.set_ylim(min(-0.02 * top, 1.05 * least), top)
     near = np.flatnonzero(rise <= top)
     if len(near):  # what rises beyond the figure is not drawn, but for the next value on either side
         ends = profile.values[[max(near[0] - 1, 0), min(near[-1] + 1, len(rise) - 1)]]
@@ -133,15 +135,21 @@ def draw_prediction(found: Prediction) -> Figure:
     name = max(spans, key=lambda n: spans[n], default=None)
     at = np.arange(len(found.loss)) if name is None else found.x[name]
     order = np.argsort(at, kind="stable")
+    alone = len(found.loss) == 1
     with figure(1, 1, (5.0, 3.4)) as (drawn, axis):
         for low, high, alpha, label in (
             (found.run_low, found.run_high, 0.15, "a run"),
             (found.low, found.high, 0.35, "the law"),
         ):
-            if np.isfinite(low).all():
+            if alone and np.isfinite(low).all():
+                axis.vlines(at, low, high, color=BEST, alpha=alpha, lw=14, label=label)
+            elif np.isfinite(low).all():
                 axis.fill_between(at[order], low[order], high[order], color=BEST, alpha=alpha, label=label)
         axis.plot(at[order], found.loss[order], "o-", color=INK, ms=3, lw=1)
-        if name is not None and spans[name] > 8:
+        if alone:
+            axis.set_xlim(0.9 * at[0], 1.1 * at[0] + (name is None))
+            axis.set_xticks(at, [f"{at[0]:.4g}" if at[0] < 1000 else format_count(at[0])])
+        elif name is not None and (spans[name] > 8 or at[0] >= 1000):
             axis.set_xscale("log")
             count_axis(axis)
         axis.set(xlabel=name or "prediction", ylabel="loss (nats)", title=f"{found.level:.0%} intervals")
@@ -204,12 +212,13 @@ def draw_isoflop(found: IsoFlop) -> Figure:
         for profile, colour in zip(found.profiles, shades(len(found.profiles)), strict=True):
             axes[0].semilogx(profile.n_params, profile.loss, ".", color=colour, ms=4)
             sizes = np.geomspace(profile.n_params.min(), profile.n_params.max(), 60)
-            axes[0].plot(sizes, profile.at(sizes), color=colour, lw=1)
+            axes[0].plot(sizes, profile.at(sizes), color=colour, lw=1, label=f"{profile.budget:.2g}")
             if profile.bracketed:
                 axes[0].plot(profile.best_n_params, profile.best_loss, "o", mfc="white", mec=BASELINE, ms=4)
         if found.profiles:
             count_axis(axes[0])
             axes[0].set(xlabel="n_params", ylabel="loss (nats)", title="profiles")
+            drawn.legend(loc="outside lower center", ncols=8, fontsize=7, title="FLOPs", title_fontsize=7)
         ends = [p for p in found.profiles if not p.bracketed]
         wide = np.geomspace(found.budgets.min(), 10 * max([*found.budgets, *(p.budget for p in ends)]), 40)
         sized = found.at(wide)

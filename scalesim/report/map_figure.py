@@ -36,12 +36,12 @@ def draw_map(found: DesignMap) -> Figure:
         axis.grid(False)
         axis.set_facecolor("#eef0f2")
         x, y = np.log2(found.contexts), found.losses
+        left, below = _edges(x), _edges(y)
         axis.pcolormesh(
-            x, y, cells, cmap=ListedColormap(colours), vmin=-0.5, vmax=len(colours) - 0.5, shading="nearest",
+            left, below, cells, cmap=ListedColormap(colours), vmin=-0.5, vmax=len(colours) - 0.5,
             rasterized=True,
         )  # fmt: skip
-        for i in order:
-            axis.contour(x, y, found.index == i, levels=[0.5], colors="white", linewidths=0.9)
+        _borders(axis, left, below, found.index)
         handles = _uncertainty(axis, x, y, found)
         least = SMALLEST if len(regions) <= MANY else LARGE
         for i, place in order.items():
@@ -53,11 +53,29 @@ def draw_map(found: DesignMap) -> Figure:
         ticks = np.arange(np.ceil(x[0]), np.floor(x[-1]) + 1)
         axis.set_xticks(ticks, [format_context(2**tick) for tick in ticks])
         axis.set(xlabel="context length (tokens)", ylabel="target loss (nats a token)")
-        axis.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+        axis.set(xlim=(left[0], left[-1]), ylim=(below[0], below[-1]))
         axis.set_title(f"Least {found.query.objective.label}, query : KV heads")
         if handles:
             canvas.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
     return canvas
+
+
+def _edges(values: np.ndarray) -> np.ndarray:
+    """Return the ends of the cells about some values: halfway between them, and as far beyond the last."""
+    halves = (values[:-1] + values[1:]) / 2
+    return np.concatenate([[2 * values[0] - halves[0]], halves, [2 * values[-1] - halves[-1]]])
+
+
+def _borders(axis: Any, x: np.ndarray, y: np.ndarray, index: np.ndarray) -> None:
+    """Draw a line between any two cells that are of other regions; x and y are the cells' edges."""
+    from matplotlib.collections import LineCollection
+
+    lines: list[Any] = []
+    for row, column in zip(*np.nonzero(index[:, 1:] != index[:, :-1]), strict=True):
+        lines.append(((x[column + 1], y[row]), (x[column + 1], y[row + 1])))
+    for row, column in zip(*np.nonzero(index[1:] != index[:-1]), strict=True):
+        lines.append(((x[column], y[row + 1]), (x[column + 1], y[row + 1])))
+    axis.add_collection(LineCollection(lines, colors="white", linewidths=0.9, capstyle="round"))
 
 
 def _colours(heads: list[tuple[int, int]]) -> list[Any]:

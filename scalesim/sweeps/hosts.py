@@ -105,6 +105,11 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
             shutdown_timeout_seconds=20,
         )
     except (RuntimeError, ValueError) as error:
+        if coordinator is None:
+            raise Unreachable(
+                "no cluster started this process: Slurm, Open MPI, Kubernetes and TPU pods say who is who; "
+                f"--coordinator, --processes and --process do elsewhere ({str(error).splitlines()[0][:200]})"
+            ) from error
         raise Unreachable(
             f"process {process} of {processes} cannot join at {coordinator}: "
             f"{str(error).splitlines()[0][:200]}"
@@ -112,9 +117,17 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     # JAX takes SIGTERM for a warning that the machine will be taken away, and goes on.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminating or signal.SIG_DFL)
+    if meeting is not None:
+        meeting.watch(lambda other: _end(f"process {other} of {processes} has ended. {AGAIN}"))
+    try:
+        jax.local_devices()  # here their collectives meet, and one may have ended since it joined
+    except RuntimeError as error:
+        detail = str(error).splitlines()[0][:120]
+        raise Unreachable(
+            f"process {process or 0} of {processes or 'several'} stops: {GONE} ({detail})"
+        ) from error
     if meeting is None:
         return jax.distributed.shutdown
-    meeting.watch(lambda other: _end(f"process {other} of {processes} has ended. {AGAIN}"))
 
     def leave() -> None:
         meeting.leave()

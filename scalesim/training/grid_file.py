@@ -79,6 +79,10 @@ def load_grid(path: str | Path) -> Grid:
     held = fields(_FILE, list(_FILE))(text, name)
     defaults, blocks = held.get("defaults", {}), held.get("runs", [])
     runs = [run for i, block in enumerate(blocks) for run in _multiplied({**defaults, **block}, f"runs[{i}]")]
+    for i, block in enumerate(blocks):
+        empty = next((key for key, value in {**defaults, **block}.items() if value == []), None)
+        if empty is not None:
+            raise InvalidInput(f"runs[{i}].{empty} is an empty list: no run is made of it.")
     if not runs:
         raise InvalidInput(f"{name} has no [[runs]].")
     folder = Path(held.get("folder", path.with_suffix("")))

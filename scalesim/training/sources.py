@@ -202,6 +202,8 @@ _MOST_TOKENS = 1 << 24
 def _token_file(data: bytes, name: str) -> Tokens:
     """Return token numbers as nanoGPT's and llm.c's preparation writes them: 16 or 32 bits each, no header.
 
+    Numbers of 64 bits (every other word of 32 is 0), and of 16 with the high byte first (read otherwise they
+    are larger by far), are read as such; real numbers are none.
     (llm.c's begins with 256 words, the first of them 20240520.)
     """
     kind = format_of(data)
@@ -213,11 +215,34 @@ def _token_file(data: bytes, name: str) -> Tokens:
     else:
         pairs = np.frombuffer(data[: len(data) // 4 * 4][: 1 << 20], "<u2")
         wide = len(pairs) > 0 and bool(np.mean(pairs[1::2] < 16) > 0.99) and not bool(np.all(pairs[::2] < 16))
-    size = 4 if wide else 2
-    if len(data) % size:
+    kind = "<u4" if wide else "<u2"
+    if len(data) % np.dtype(kind).itemsize:
         raise InvalidInput(f"{name} is binary data of {len(data):,} bytes: neither text nor whole tokens.")
-    numbers = np.frombuffer(data, "<u4" if wide else "<u2")
-    return Tokens(checked_tokens(numbers, name), [f"It was read as token numbers of {8 * size} bits."])
+    if len(data) >= _ENOUGH:
+        kind = _likelier(data, kind, name)
+    said = f"It was read as token numbers of {8 * np.dtype(kind).itemsize} bits"
+    said += ", the high byte first." if kind.startswith(">") else "."
+    return Tokens(checked_tokens(np.frombuffer(data, kind), name), [said])
+
+
+_ENOUGH = 1000
+"""Bytes by which numbers tell how they are written."""
+
+
+def _likelier(data: bytes, kind: str, name: str) -> str:
+    """Return how token numbers are written that look to be of a kind, but may be of another.
+
+    Raises:
+        InvalidInput: they are real numbers.
+    """
+    first = data[: 1 << 20]
+    real = np.abs(np.frombuffer(first[: len(first) // 4 * 4], "<f4"))
+    if np.all((real == 0) | ((real > 1e-6) & (real < 1e6))) and np.mean(real > 0) > 0.5:
+        raise InvalidInput(f"{name} holds real numbers (float32), no token numbers.")
+    numbers = np.frombuffer(first, kind)
+    if kind == "<u4":
+        return "<u8" if len(data) % 8 == 0 and numbers[::2].any() and not numbers[1::2].any() else kind
+    return ">u2" if 1.2 * float(numbers.byteswap().max()) < float(numbers.max()) else kind
 
 
 def _folder(root: Path, documents: Documents) -> Text:

@@ -57,7 +57,7 @@ def row_of(result: TrainResult) -> dict[str, Any]:
         "status": result.status,
         "flops": c.flops,
         "seconds": round(result.seconds, 1),
-        "tokens_per_second": round(result.tokens_per_second, 1),
+        "tokens_per_second": round(rate, 1) if math.isfinite(rate := result.tokens_per_second) else None,
         "device": f"{device.device_kind} x{jax.device_count()}, {platform.machine()}, jax {jax.__version__}",
         "corpus": corpus.name,
         "corpus_hash": corpus.hash,

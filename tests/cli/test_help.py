@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 import shlex
 import shutil
 import subprocess
@@ -131,11 +132,32 @@ def test_other_shells_have_a_script_that_they_can_read(shell, capsys, tmp_path):
         (["train", " "], "An argument is empty"),
         (["sweep", "--save-all", ""], "--save-all is given without a value"),
         (["design", "--law="], "--law is given without a value"),
+        (["cost", "llama-3-8b", "--batch", "1", "--batch-size", "2"], "--batch-size is given twice"),
+        (["cost", "--shape", "16x2.5x8x1"], "its sizes must be plain whole numbers"),
+        (["predict", "points", "--n-params", "1B", "--set", "n_head=8", "n_head=4"], "n_head twice: 8 and 4"),
+        (["predict", "points", "--n-params", "1B", "--set", "n_params=2B"], "n_params is given twice"),
+        (["predict", "points", "--set", "n_head=7.5"], "n_head must be a whole number, but is 7.5"),
+        (["predict", "points", "--set", "n_head=4", "n_kv_head=8"], "n_kv_head must divide n_head = 4"),
     ],
 )
-def test_an_empty_argument_is_not_taken_for_none(words, says, capsys):
+def test_what_is_empty_twice_or_no_size_is_refused(words, says, capsys):
     assert main(words) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "value"),
+    [
+        (["cost", "16x2,048x8x1"], "d_model", 2048),
+        (["cost", "16x2048x8x1", "--batch", "1,024"], "batch_size", 1024),
+        (["cost", "16x2048x8x1", "--batch-size=1,024"], "batch_size", 1024),
+        (["cost", "16x2048x8x1", "--context", "131,072"], "context_length", 131072),
+    ],
+)
+def test_a_number_with_thousands_is_one_number_everywhere(words, key, value, capsys):
+    assert main([*words, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {**said, **said["shape"]}[key] == value
 
 
 @pytest.mark.parametrize("columns", ["", "60", "80", "9", "x"])

@@ -47,6 +47,15 @@ def test_one_model_to_a_table_and_to_transformers_format(capsys, tmp_path, corpu
     code, out, _ = call(capsys, *args)
     assert code == 0
     assert f"{row['loss']:.4f}" in out
+    assert "nan" not in out + (tmp_path / "run" / "runs.csv").read_text()
+
+
+@pytest.mark.slow
+def test_fewer_tokens_than_a_step_are_said(capsys, tmp_path, corpus):
+    code, out, err = call(capsys, *TINY, "--tokens", "20", "--corpus", corpus, "--folder", str(tmp_path))
+    assert code == 0
+    assert "A step takes 256: 256 tokens will be trained on, not 20." in err
+    assert "nan" not in out
 
 
 @pytest.mark.slow

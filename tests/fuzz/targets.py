@@ -178,7 +178,7 @@ def _law() -> bytes:
     raw = json.loads((DATA / "law_points.json").read_text())
     spread = raw["bootstrap"]
     spread["samples"] = {k: v[:6] if isinstance(v, list) else v for k, v in spread["samples"].items()}
-    spread["objectives"] = spread["objectives"][:6]
+    spread["objectives"], spread["resamples"] = spread["objectives"][:6], 6
     return json.dumps(raw).encode()
 
 

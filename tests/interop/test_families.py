@@ -383,6 +383,10 @@ def test_an_unknown_type_with_known_fields_is_read_as_that_and_said():
             {**TOTALS["falcon-h1-0.5b"][1], "mamba_d_ssm": 1000},
             "mamba_d_ssm must be mamba_n_heads mamba_d_head = 1536, but is 1000",
         ),
+        *(
+            ({**LLAMA, "model_type": "mine", "hidden_act": "relu2", "architectures": odd}, "leave open which")
+            for odd in (1, {}, {"a": 1}, [], [None], "Mine")
+        ),
         ({**LLAMA, "model_type": "mine", "hidden_act": "relu2"}, "leave open which tensors it has"),
         ({**LLAMA, "model_type": "mine", "layer_norm_eps": 1e-5}, "leave open which tensors it has"),
         ({**LLAMA, "model_type": "t5", "is_encoder_decoder": True}, "model_type 't5' has an encoder"),

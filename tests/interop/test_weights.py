@@ -81,6 +81,10 @@ def spoil(folder, change):
         (lambda t, c: t.update(extra=np.zeros(1)), "not known: extra"),
         (lambda t, c: t.update({"lm_head.weight": np.zeros((3, 24), np.float32)}), r"of shape \(48, 24\)"),
         (lambda t, c: c.update(model_type="gpt2"), "model_type 'gpt2'"),
+        (lambda t, c: c.update(partial_rotary_factor=0.5), "partial_rotary_factor 0.5 is not .* 1 is"),
+        (lambda t, c: c.update(rope_parameters={"partial_rotary_factor": 0.5}), "partial_rotary_factor 0.5"),
+        (lambda t, c: c.update(final_logit_softcapping=30.0), "softcapping 30.0 is not .* none is"),
+        (lambda t, c: c.update(embedding_multiplier=12.0), "embedding_multiplier 12.0 is not"),
         (lambda t, c: c.update(rope_parameters={"rope_type": "llama3", "rope_theta": 1.0}), "type 'llama3'"),
     ],
 )

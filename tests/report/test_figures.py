@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ import pytest
 import scalesim as ss
 from scalesim.errors import InvalidInput
 from scalesim.report.comparison import draw_comparison
-from scalesim.report.console import print_rows
+from scalesim.report.console import TableConsole, print_rows
 from scalesim.report.design_figure import draw_designs
-from scalesim.report.figure import figure, save
+from scalesim.report.figure import figure, plain_log_axis, save
+from scalesim.units import format_count
 
 FIT = ss.named_fit("paper")
 LONG = ss.Workload(context_length=131072.0)
@@ -83,6 +85,25 @@ def test_a_frontier_and_its_picks(design):
     at = [knee.values["memory"] / 2**30, knee.values["loss"]]
     assert any(np.allclose(line.get_xydata(), [at]) for line in axis.lines)
     assert knee.rule in "".join(text.get_text() for text in axis.texts)
+
+
+def test_names_of_a_coarse_map_lie_in_their_cells():
+    """Few contexts and losses: a cell is whole, also at the edge of the map; borders run between cells."""
+    found = ss.design_map(FIT, LONG, [8192.0, 32768.0, 131072.0], [2.5, 2.6, 2.7])
+    drawn = found.plot()
+    drawn.canvas.draw()
+    (axis,) = drawn.axes
+    inside = axis.get_window_extent()
+    boxes = [text.get_window_extent() for text in axis.texts]
+    assert len(boxes) == len(found.regions)
+    assert all(inside.x0 < box.x0 and box.x1 < inside.x1 for box in boxes)
+    assert all(inside.y0 < box.y0 and box.y1 < inside.y1 for box in boxes)
+    index = found.index
+    borders = np.sum(index[:, 1:] != index[:, :-1]) + np.sum(index[1:] != index[:-1])
+    assert (
+        sum(len(lines.get_segments()) for lines in axis.collections if lines.get_linewidth() == 0.9)
+        == borders
+    )
 
 
 def test_a_map_names_its_regions():
@@ -167,6 +188,56 @@ def test_every_axis_has_numbers_and_none_covers_another(what):
             assert all(a[1] < b[0] for a, b in itertools.pairwise(ends)), (axes.get_title(), side)
 
 
+def test_numbers_of_narrow_axes_differ_and_stand_apart():
+    """Counts, dollars and FLOPs of any size and span, on panels as narrow as a figure's are."""
+    spans = [
+        (text, low, low * ratio)
+        for text in (format_count, lambda v: f"{v:,.10g}")
+        for low, ratio in ((1.0, 1.001), (2.3e6, 1.7), (6.1e6, 16), (2.3e9, 50), (2.3e3, 1e14))
+    ]
+    with figure(2, 5, (12.0, 4.0)) as (canvas, axes):
+        for axis, (text, low, high) in zip(axes.flat, spans, strict=True):
+            plain_log_axis(axis, low, high, text=text)
+    canvas.canvas.draw()
+    for axis, span in zip(axes.flat, spans, strict=True):
+        shown = [
+            t for t in axis.get_xticklabels() if span[1] * 0.999 <= t.get_position()[0] <= span[2] * 1.001
+        ]
+        ends = sorted((t.get_window_extent().x0, t.get_window_extent().x1) for t in shown)
+        assert len({t.get_text() for t in shown}) == len(shown) >= 1, span
+        assert all(a[1] < b[0] for a, b in itertools.pairwise(ends)), span
+
+
+def test_each_of_several_answers_bears_its_own_heads(design):
+    other = ss.search(FIT, ss.Workload(context_length=4096.0), 2.615, lattice=ss.PAPER)
+    drawn = draw_designs([[design], [other]])
+    for axis, answer in zip(drawn.axes[::3], (design, other), strict=True):
+        heads = f"{answer.best.shape.n_head:g} query, {answer.best.shape.n_kv_head:g} KV heads"
+        assert heads in axis.get_title(loc="left")
+    assert not [text for text in drawn.legends[0].get_texts() if "query" in text.get_text()]
+
+
+@pytest.mark.parametrize("contexts", [(8192,), (8192, 8200, 8300), (1024, 1048576)])
+def test_contexts_that_have_no_room_are_not_named(contexts):
+    drawn = draw_comparison(compared(["a"], contexts))
+    drawn.canvas.draw()
+    for axis in drawn.axes:
+        ends = [(t.get_window_extent().x0, t.get_window_extent().x1) for t in axis.get_xticklabels()]
+        assert ends
+        assert all(a[1] < b[0] for a, b in itertools.pairwise(ends))
+
+
+def test_a_profile_that_finds_less_than_the_fit_says_so():
+    law = ss.fit("power", ss.load_runs("paper"), fixed={"E": 1.97}, starts=8)
+    found = ss.profile(law, "b", values=[0.19, 0.2])
+    assert found.below == ""
+    less = replace(found, best_objective=2 * found.objective.min())
+    assert "50.00% less than the fit's" in less.below
+    assert less.below in str(less)
+    (axis,) = less.plot().axes
+    assert axis.get_ylim()[0] < -50
+
+
 @pytest.mark.parametrize(
     ("path", "says"), [("a.tiff2", "has no known format"), ("/dev/null/a.png", "cannot be written")]
 )
@@ -177,16 +248,30 @@ def test_a_figure_that_cannot_be_saved_says_why(path, says):
 
 @pytest.mark.parametrize("width", [50, 80, 200])
 def test_a_table_that_is_too_wide_goes_on_below_and_nothing_is_cut(width, capsys):
-    from rich.console import Console
-
     names = ["", "loss", "FLOPs/token", "memory", "$/M generated"]
     rows = [[f"a model of {i}", "2.677", "1.62 GFLOPs", "16.7 GiB", "does not fit"] for i in range(3)]
-    print_rows(Console(width=width), "at 8K", names, rows)
+    print_rows(TableConsole(width=width), "at 8K", names, rows)
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= width
     assert "…" not in printed
     for word in {*names, *rows[0][1:]}:
         assert word in printed
+
+
+@pytest.mark.parametrize("width", [24, 40, 80])
+def test_a_word_that_is_wider_than_its_column_goes_on_below(width, capsys):
+    from rich.table import Table
+
+    table = Table("a long name of a column", "n_params", "PFLOPs", box=None)
+    table.add_row("Chinchilla, read again", "20.3 PFLOPs", "parameters")
+    TableConsole(width=width).print(table)
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= width
+    assert "…" not in printed
+    letters = sorted("".join(printed.split()))
+    assert sorted(letters) == sorted(
+        "alongnameofacolumnn_paramsPFLOPsChinchilla,readagain20.3PFLOPsparameters"
+    )
 
 
 @pytest.mark.parametrize("model", ["gpt2", "llama-3.1-8b", "mixtral-8x7b-v0.1"])

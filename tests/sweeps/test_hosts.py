@@ -95,6 +95,22 @@ def test_processes_that_were_asked_different_questions_are_refused():
         two.agree(asked)
 
 
+def test_a_process_that_ends_between_joining_and_the_first_collective_is_a_sentence(monkeypatch):
+    """Devices are found by a collective of their own, which failed with a traceback on a busy machine."""
+    import jax
+
+    from scalesim.sweeps import hosts
+
+    def gone():
+        raise RuntimeError("Unable to initialize backend 'cpu': Gloo context initialization failed")
+
+    monkeypatch.setattr(hosts, "_on_abort", lambda message: None)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **options: None)
+    monkeypatch.setattr(jax, "local_devices", gone)
+    with pytest.raises(ss.Unreachable, match=r"stops: another process has ended .*Gloo context"):
+        hosts.join(None, None, None)
+
+
 @pytest.mark.slow
 def test_two_processes_asked_differently_both_end_with_a_sentence(tmp_path):
     address = f"127.0.0.1:{free_port()}"

@@ -169,6 +169,7 @@ def test_a_worker_that_is_killed_is_a_sentence_and_the_rest_goes_on(tmp_path):
             "pack must be",
         ),
         ("corpus = \n", "is no TOML"),
+        ("[[runs]]\nseed = []\n", r"runs\[0\].seed is an empty list"),
         ("[[runs]]\nn_layer = 1\n", "lacks d_model"),
         (
             "[[runs]]\nn_layer=1\nd_model=8\nheads=[[4,1]]\nd_ff=8\ncontext_length=8\nn_tokens=9\n"

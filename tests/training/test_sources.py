@@ -67,7 +67,15 @@ def test_one_long_text_and_one_document_a_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "file"), [("<u2", "t.bin"), ("<u4", "t.bin"), ("<u2", "t.npy"), ("<i8", "t.npy")]
+    ("kind", "file"),
+    [
+        ("<u2", "t.bin"),
+        ("<u4", "t.bin"),
+        ("<u8", "t.bin"),
+        (">u2", "t.bin"),
+        ("<u2", "t.npy"),
+        ("<i8", "t.npy"),
+    ],
 )
 def test_token_numbers(tmp_path, kind, file):
     tokens = (np.arange(5000) * 7919 + 50256) % 50257
@@ -114,6 +122,7 @@ def test_tokens_with_a_header_of_256_words(tmp_path):
         ("a.npy", b"", "it is cut short"),
         ("a.npy", b"PK\x03\x04 rubbish", "does not begin as one"),
         ("a.bin", b"\0\1\2", "neither text nor whole tokens"),
+        ("a.bin", np.linspace(0.5, 9, 999, dtype="<f4").tobytes(), "holds real numbers"),
     ],
 )
 def test_what_is_no_text_is_refused(tmp_path, file, content, says):

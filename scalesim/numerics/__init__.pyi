@@ -1,0 +1,9 @@
+from scalesim.numerics.descent import descend as descend
+from scalesim.numerics.descent import newton as newton
+from scalesim.numerics.least_squares import Rows as Rows
+from scalesim.numerics.least_squares import levenberg_marquardt as levenberg_marquardt
+from scalesim.numerics.pareto import non_dominated as non_dominated
+from scalesim.numerics.penalty import minimise as minimise
+from scalesim.numerics.penalty import penalty_newton as penalty_newton
+from scalesim.numerics.roots import newton_root as newton_root
+from scalesim.numerics.roots import newton_system as newton_system

@@ -26,7 +26,7 @@ from scalesim.schema import text
 from scalesim.types import Num
 from scalesim.workload import COMPUTE, Compute
 
-__all__ = ["Hardware", "hardware_catalogue", "load_hardware", "save_hardware"]
+__all__ = ["Hardware", "hardware_catalogue", "load_hardware", "save_hardware", "sheet_of"]
 
 
 @register
@@ -193,7 +193,7 @@ class Hardware(Shown):
         made = cls(**{**figures, "efficiency": efficiency})
         _check_sheet(made)
         if figures.get("efficiency") is None:
-            return replace(made, efficiency=borrow(_sheet(figures)))
+            return replace(made, efficiency=borrow(sheet_of(figures)))
         return made
 
     def to_dict(self) -> dict[str, Any]:
@@ -255,7 +255,7 @@ def _check_sheet(made: Hardware) -> None:
             raise InvalidInput(f"{field} {given!r} of {name} is not known; did you mean {near[0]!r}?")
 
 
-def _sheet(figures: Mapping[str, Any], last_cache_mb: float | None = None) -> Sheet:
+def sheet_of(figures: Mapping[str, Any], last_cache_mb: float | None = None) -> Sheet:
     """What of a data sheet tells whose constants an accelerator may borrow."""
     link = figures.get("interconnect_gbs")
     peak, bandwidth = (float(figures[name]) for name in ("bf16_tflops", "bandwidth_gbs"))
@@ -307,7 +307,7 @@ def _read(row: Mapping[str, str]) -> Hardware:
     name = row["name"]
     own = _MEASURED.get(name)
     cache = float(row["last_cache_mb"]) if row["last_cache_mb"] else None
-    efficiency = borrow(_sheet(figures, cache)) if own is None else measured_efficiency(own)
+    efficiency = borrow(sheet_of(figures, cache)) if own is None else measured_efficiency(own)
     # The table's sources joined: what the figures rest on travels with them.
     source = "; ".join(filter(None, (row["spec_source"], row["price_source"], row["caveats"])))
     return Hardware(name=name, efficiency=efficiency, source=source, **figures)

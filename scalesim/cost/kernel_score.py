@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from scalesim.borrowing import measured_cards
-from scalesim.cost.adjusting import adjust_kernel
+from scalesim.borrowing import distance, measured_cards
+from scalesim.constants import kind_class
+from scalesim.cost.adjusting import OWN, adjust_kernel
 from scalesim.cost.calibration import ask_about_units
 from scalesim.cost.chosen import ALIKE
 from scalesim.cost.kernel_forms import kernel_seconds, machine_of
@@ -18,7 +19,7 @@ from scalesim.cost.kernel_tables import KernelRows, read_kernel_table
 from scalesim.cost.spread import half_width
 from scalesim.efficiency import Efficiency
 from scalesim.errors import InvalidInput
-from scalesim.hardware import Hardware
+from scalesim.hardware import Hardware, sheet_of
 
 __all__ = ["KernelScore", "adjust_kernels", "constants_of", "score_kernels"]
 
@@ -136,10 +137,8 @@ def adjust_kernels(path: str, hardware: Hardware) -> tuple[Hardware, str]:
             predicted = np.asarray(kernel_seconds(group.kind, group.table, machine, constants))
             ask_about_units(predicted, group.table["seconds"], f"latency of {name}", "milliseconds")
             noise = noise_of(group.kind, group.format, predicted)
-            cards = [constants_of(one, group.kind, group.format) for _, one in measured_cards().values()]
-            # Of constants that were fitted on this accelerator itself the others say nothing.
-            known = [c for c in cards if c is not None and efficiency.status != "fitted"]
-            found, before, after = adjust_kernel(group.kind, group.table, machine, constants, noise, known)
+            away = _doublings(hardware, group.kind)
+            found, before, after = adjust_kernel(group.kind, group.table, machine, constants, noise, away)
             efficiency = _with(efficiency, group.kind, group.format, found)
             rows = len(group.table["seconds"])
             moved = (
@@ -159,6 +158,14 @@ def noise_of(
     cards = [one for _, one in measured_cards().values()] if among is None else among
     widths = [half_width(one, kind, format, seconds) for one in cards]
     return np.asarray(np.mean(widths, axis=0) / _NORMAL)
+
+
+def _doublings(hardware: Hardware, kind: str) -> float:
+    """How unlike the measured accelerator is whose constants of a kind hardware has."""
+    if hardware.efficiency.status == "fitted":
+        return OWN
+    known = (one for one, _ in measured_cards().values())
+    return min(distance(sheet_of(vars(hardware)), one, kind_class(kind)) for one in known)
 
 
 _NORMAL = 1.645  # an interval of 90% reaches so many standard deviations

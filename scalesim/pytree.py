@@ -32,7 +32,7 @@ def label(default: Any) -> Any:
 
 
 def named(default: Any) -> Any:
-    """Declare a dataclass field of pairs (name, value): the names are structure, the values' leaves leaves."""
+    """Declare a dataclass field of pairs (name, value): names are structure, the leaves of values leaves."""
     return dataclasses.field(default=default, metadata={"named": True})
 
 

@@ -1,14 +1,21 @@
 """The catalogue, plain dictionaries, and what is refused."""
 
 import json
+from dataclasses import replace
 
+import jax
 import pytest
 
+import scalesim as ss
+from scalesim.cost.capacity import check_fits
 from scalesim.cost.latency import step_time
+from scalesim.cost.objectives import named_measure
+from scalesim.cost.parallel import ONE_DEVICE, Parallel
 from scalesim.efficiency import Efficiency, measured_efficiency
-from scalesim.errors import InvalidInput
+from scalesim.errors import InvalidInput, Unreachable
 from scalesim.hardware import hardware_catalogue, load_hardware
 from scalesim.models import known_model
+from scalesim.pytree import fields_of
 from scalesim.workload import Workload
 
 MINE = {"name": "mine", "bf16_tflops": 400, "memory_gb": 48, "bandwidth_gbs": 1800}
@@ -124,3 +131,64 @@ def test_a_figure_that_is_needed_and_not_stated_is_named():
         load_hardware("a100").peak_flops("fp8")
     with pytest.raises(InvalidInput, match="interconnect_gbs is not known for mine; it states bf16_tflops"):
         load_hardware(MINE).need("interconnect_gbs")
+
+
+class Unread:
+    """A label that no program may read."""
+
+    def __getattr__(self, name):
+        raise AssertionError(f"a program reads a label's {name}")
+
+    def __eq__(self, other):
+        raise AssertionError("a program compares a label")
+
+    __hash__ = None
+    __iter__ = __len__ = __str__ = __bool__ = __repr__ = __getattr__
+
+
+def unlabelled(value):
+    """Return hardware whose names, sources, stated errors and intervals cannot be read."""
+    for name in fields_of(type(value), "label"):
+        object.__setattr__(value, name, Unread())
+    return value
+
+
+@pytest.mark.parametrize("name", ["h100", "b200", "mi300x"])
+def test_no_program_reads_what_hardware_is_called(name):
+    """Labels are no part of what a program is kept for: one that read them would answer for another card."""
+    plain = load_hardware(name)
+    hardware = unlabelled(replace(plain, efficiency=unlabelled(replace(plain.efficiency))))
+    for model in ("llama-3.1-8b", "deepseek-v3", "qwen3.5-35b-a3b"):
+        shape = known_model(model).shape
+        for bits in (16, 8):
+            job = Workload(
+                context_length=4096, batch_size=8, weight_bits=bits, activation_bits=bits, kv_bits=bits
+            )
+            for measure in ("tpot", "ttft", "price"):
+                if name == "mi300x" and measure == "price" and plain.price_typical is None:
+                    continue
+                for parallel in (ONE_DEVICE, Parallel(tensor=4)):
+                    traced = jax.make_jaxpr(named_measure(measure, hardware=hardware, parallel=parallel))
+                    assert traced(shape, job).eqns
+
+
+def test_accelerators_that_differ_in_their_labels_share_programs_and_keep_their_names():
+    card, job = load_hardware("h100"), Workload(context_length=32_768)
+    mine = replace(card, name="mine", source="here", efficiency=replace(card.efficiency, spread=(), error=()))
+    assert jax.tree.structure(card) == jax.tree.structure(mine)
+    assert jax.tree.map(lambda x: x, mine) == mine
+    law = ss.named_fit("default")
+    before, widths = None, []
+    for hardware in (card, mine, replace(mine, bandwidth_gbs=2000.0)):
+        found = ss.search(
+            law, job, 2.615, objective=ss.TimePerToken(hardware=hardware), constraints=[ss.fits(hardware)]
+        )
+        assert found.best.objective == pytest.approx(float(step_time(found.best.shape, job, hardware)))
+        with pytest.raises(Unreachable, match=hardware.name):
+            check_fits(known_model("llama-3.1-70b").shape, job, hardware)
+        low, high = ss.serving_cost(known_model("llama-3.1-8b").shape, job, hardware).tpot_interval
+        widths.append(high / low)
+        if before is not None and hardware is mine:
+            assert found.best.objective == before
+        before = found.best.objective
+    assert widths[0] < widths[1]  # whose residuals are not known

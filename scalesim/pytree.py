@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, TypeVar
 
-import jax
-
 from scalesim.caching import definition
 
 __all__ = ["fields_of", "label", "named", "noted", "register", "static"]
@@ -85,6 +83,8 @@ def register(cls: _T) -> _T:
     >>> jax.tree.map(lambda leaf: 2 * leaf, Box(1.5))
     Box(size=3.0, name='box')
     """
+    import jax  # not before a class is registered: the command line's own pages do without
+
     metas, labels, pairs = (fields_of(cls, kind) for kind in ("static", "label", "named"))
     leaves = tuple(f.name for f in dataclasses.fields(cls) if f.name not in (*metas, *labels))
     keys = tuple(jax.tree_util.GetAttrKey(name) for name in leaves)

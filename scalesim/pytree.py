@@ -74,6 +74,7 @@ def register(cls: _T) -> _T:
     calls nothing: transformations put whatever they like in place of the leaves, and values are checked
     where a person makes them, in `__post_init__`.
 
+    >>> import jax
     >>> from dataclasses import dataclass
     >>> @register
     ... @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import asyncio
 import dataclasses
 import html
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,8 @@ class Page:
     async def _answer(self, view: View) -> None:
         waiting = asyncio.get_running_loop().call_later(0.6, partial(self.busy.set_visibility, True))
         try:
-            await asyncio.wrap_future(_warm()) if self.found is None else None
+            if self.found is None:  # whatever became of that question, this one is asked
+                await asyncio.wait([asyncio.wrap_future(_warm())])
             found = await asyncio.get_running_loop().run_in_executor(_pool, answer, view)
         except (InvalidInput, Unreachable) as error:
             self._wrong(view, str(error))
@@ -370,14 +372,23 @@ async def _page(request: Request) -> None:
     Page(view, ui.context.client, wrong)
 
 
+@asynccontextmanager
+async def _begun(_: FastAPI) -> AsyncIterator[None]:
+    """Ask the first question once the server stands: NiceGUI's start looks at every object there is.
+
+    A tuple that another thread is just making then cannot be finished (SystemError).
+    """
+    _warm()
+    yield
+
+
 @cache
 def application() -> Guard:
     """Return the page as an ASGI application."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=_begun)
     ui.add_css(Path(__file__).with_name("style.css").read_text(encoding="utf-8"), shared=True)
     ui.page("/", title="scalesim explore", language="en-US")(_page)
     ui.run_with(
         app, tailwind=False, message_history_length=40, show_welcome_message=False, reconnect_timeout=5.0
     )
-    _warm()
     return Guard(app)

@@ -176,3 +176,21 @@ def test_every_control_has_a_name_and_tabs_go_by_keyboard(page: Any, address: st
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Draw the map").wait_for()
+
+
+def test_the_first_question_waits_for_the_servers_start() -> None:
+    """NiceGUI's start walks over every object, and would break what another thread is making."""
+    code = """
+import asyncio
+from concurrent.futures import Future
+from scalesim.app import page
+asked = []
+page._pool.submit = lambda *question: asked.append(question) or Future()
+app = page.application()
+assert not asked
+async def begun():
+    async with page._begun(None):
+        assert len(asked) == 1
+asyncio.run(begun())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -15,7 +15,7 @@ from typing import Any
 
 from scalesim.constants import CONSTANTS, DecodeConstants, GemmConstants, PrefillConstants, kind_class
 from scalesim.errors import InvalidInput, choose
-from scalesim.pytree import label, named, register, static
+from scalesim.pytree import label, register, static
 from scalesim.schema import anything, array, mapping, maybe, number, text
 from scalesim.types import Num
 
@@ -73,6 +73,7 @@ class Efficiency:
         gemm, decode, prefill: of products and attention in BF16 (or in whatever a machine was measured).
         engine: of what lies between the kernels.
         others: of further kernels and formats, by kind and format ("gemm fp8", "experts bf16"): see `of`.
+            Part of the structure, not leaves: hundreds more would cost each call more than they tell.
         source: where they come from.
         error: the mean absolute relative error of "gemm", "decode", "prefill" and "model" on measurements
             held out of the fit ("decode": the median's); empty where nothing was measured.
@@ -87,7 +88,7 @@ class Efficiency:
     decode: DecodeConstants
     prefill: PrefillConstants
     engine: EngineConstants
-    others: tuple[tuple[str, Any], ...] = named(())
+    others: tuple[tuple[str, Any], ...] = static(())
     source: str = label("")
     error: tuple[tuple[str, float], ...] = label(())
     spread: tuple[tuple[str, tuple[float, ...]], ...] = label(())

@@ -187,7 +187,7 @@ def _kind(leaf: Any) -> tuple[tuple[int, ...], str] | None:
     """Return the shape and type of a number or an array; None for anything else, a tracer among it."""
     kind = _OF_NUMBERS.get(type(leaf))
     if kind is not None:
-        return (), kind
+        return kind
     if isinstance(leaf, np.ndarray | np.generic):
         return leaf.shape, leaf.dtype.str
     if type(leaf).__name__ == "ArrayImpl":  # an array that exists
@@ -195,7 +195,11 @@ def _kind(leaf: Any) -> tuple[tuple[int, ...], str] | None:
     return None
 
 
-_OF_NUMBERS = {float: "<f8", int: "<i8", bool: "|b1"}
+_OF_NUMBERS: dict[type, tuple[tuple[int, ...], str]] = {
+    float: ((), "<f8"),
+    int: ((), "<i8"),
+    bool: ((), "|b1"),
+}
 
 
 def _array(leaf: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from scalesim.caching import definition
 
-__all__ = ["fields_of", "label", "named", "noted", "register", "static"]
+__all__ = ["fields_of", "label", "noted", "register", "static"]
 
 _T = TypeVar("_T", bound=type)
 _V = TypeVar("_V")
@@ -29,19 +29,14 @@ def label(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"label": True})
 
 
-def named(default: Any) -> Any:
-    """Declare a dataclass field of pairs (name, value): names are structure, the leaves of values leaves."""
-    return dataclasses.field(default=default, metadata={"named": True})
-
-
 def fields_of(cls: type, kind: str) -> tuple[str, ...]:
-    """Return the names of a dataclass's fields of a kind: "static", "label", "named" or "leaf".
+    """Return the names of a dataclass's fields of a kind: "static", "label" or "leaf".
 
     >>> from scalesim.efficiency import Efficiency
-    >>> fields_of(Efficiency, "named"), fields_of(Efficiency, "leaf")
-    (('others',), ('gemm', 'decode', 'prefill', 'engine'))
+    >>> fields_of(Efficiency, "label"), fields_of(Efficiency, "leaf")
+    (('source', 'error', 'spread', 'status'), ('gemm', 'decode', 'prefill', 'engine'))
     """
-    kinds = ("static", "label", "named")
+    kinds = ("static", "label")
     found = {f.name: next((k for k in kinds if f.metadata.get(k)), "leaf") for f in dataclasses.fields(cls)}
     return tuple(name for name, of in found.items() if of == kind)
 
@@ -86,16 +81,16 @@ def register(cls: _T) -> _T:
     """
     import jax  # not before a class is registered: the command line's own pages do without
 
-    metas, labels, pairs = (fields_of(cls, kind) for kind in ("static", "label", "named"))
+    metas, labels = fields_of(cls, "static"), fields_of(cls, "label")
     leaves = tuple(f.name for f in dataclasses.fields(cls) if f.name not in (*metas, *labels))
     keys = tuple(jax.tree_util.GetAttrKey(name) for name in leaves)
 
     def flatten(value: Any) -> tuple[tuple[Any, ...], Any]:
-        fixed = (_now.get(cls, cls), *(getattr(value, n) for n in metas))
-        children = tuple(
-            dict(getattr(value, name)) if name in pairs else getattr(value, name) for name in leaves
-        )
-        return children, _Structure(fixed, tuple(getattr(value, n) for n in labels)) if labels else fixed
+        fixed = (_now.get(cls, cls), *[getattr(value, n) for n in metas])
+        children = tuple([getattr(value, name) for name in leaves])
+        if labels:
+            return children, _Structure(fixed, tuple([getattr(value, n) for n in labels]))
+        return children, fixed
 
     def flatten_with_keys(value: Any) -> tuple[tuple[tuple[Any, Any], ...], Any]:
         children, structure = flatten(value)
@@ -106,9 +101,6 @@ def register(cls: _T) -> _T:
         # Past the dataclass's freezing, and quickly: a thousand answers are forty thousand of these.
         held = value.__dict__
         held.update(zip(leaves, children, strict=True))
-        for name in pairs:
-            if isinstance(held[name], dict):  # transformations put other things in a child's place
-                held[name] = tuple(held[name].items())
         if labels:
             held.update(zip(labels, structure.labels, strict=True))
             structure = structure.fixed

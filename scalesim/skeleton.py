@@ -41,7 +41,7 @@ def skeleton_of(value: Any) -> Any:
 
 def _of_dataclass(value: Any) -> Any:
     cls = type(value)
-    if any(fields_of(cls, kind) for kind in ("label", "named")):
+    if fields_of(cls, "label"):
         raise NotKept  # no program returns what has a name of its own
     parts, held = {}, {}
     for field in dataclasses.fields(cls):

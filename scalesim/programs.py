@@ -195,11 +195,7 @@ def _kind(leaf: Any) -> tuple[tuple[int, ...], str] | None:
     return None
 
 
-_OF_NUMBERS: dict[type, tuple[tuple[int, ...], str]] = {
-    float: ((), "<f8"),
-    int: ((), "<i8"),
-    bool: ((), "|b1"),
-}
+_OF_NUMBERS: dict[type, Any] = {float: ((), "<f8"), int: ((), "<i8"), bool: ((), "|b1")}
 
 
 def _array(leaf: Any) -> Any:

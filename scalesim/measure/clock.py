@@ -54,7 +54,7 @@ def loop_timer(
 
     All is compiled when this returns; the arrays are made when it is called, which gives seconds. Inside one
     program no dispatch is counted. The number of turns is known to the compiler, or else accelerators would
-    ask the  host after each.
+    ask the host after each.
 
     Args:
         body: returns a state of the same shapes.

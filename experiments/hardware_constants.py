@@ -27,20 +27,18 @@ from experiments.public_data import public_runs
 from scalesim.borrowing import Sheet, borrow, measured_cards
 from scalesim.constants import CONSTANTS, kind_class
 from scalesim.cost.fitting import fit_kernel, halves, part, start_of
-from scalesim.cost.kernel_forms import Machine, Table, kernel_seconds, machine_of
+from scalesim.cost.kernel_forms import ENDLESS, Machine, Table, kernel_seconds, machine_of
 from scalesim.cost.kernel_score import constants_of
 from scalesim.cost.kernel_tables import KernelRows, read_kernel_table
 from scalesim.cost.spread import ANCHORS, half_width
 from scalesim.efficiency import Efficiency, measured_efficiency, shipped_constants
-from scalesim.hardware import Hardware, hardware_catalogue, load_hardware
+from scalesim.hardware import Hardware, catalogue_sheet, hardware_catalogue, load_hardware
 
 SOURCES = {
     "a100": "ai-dynamo/aiconfigurator @ 095f58a, BF16 kernels",
     "h100": "ai-dynamo/aiconfigurator @ 095f58a, vLLM 0.24.0's kernels",
 }
 CARDS = {"a100": "a100-80gb-sxm", "h100": "h100-sxm", "h200": "h200-sxm", "b200": "b200-sxm", "l40s": "l40s"}
-LAST_CACHE = {"a100": 41.9, "h100": 52.4, "h200": 52.4, "b200": 132.1, "l40s": 100.7}
-"""1e6 bytes that a kernel in a loop may find in the last cache, by NVIDIA's white papers."""
 SHORT = 400  # rows of a table that all fit
 
 
@@ -76,8 +74,11 @@ def fitted(card: str, hardware: Hardware) -> Found:
         if card == "a100" and kind != "gemm":
             # Larger heads fall back to another kernel there, four times slower.
             table = part(table, np.flatnonzero(table["head_dim"] <= 256))
-        cache = LAST_CACHE[card] if card == "l40s" or kind in ("gemm", "decode", "prefill") else None
+        cache = catalogue_sheet(CARDS[card]).last_cache_mb
         machine, start = machine_of(hardware, kind, format), start_of(kind, format, last_cache_mb=cache)
+        if kind in ("decode", "prefill") and np.all(table["window"] == ENDLESS):
+            # What no row tells of is for others to lend.
+            start = replace(start, **{n: None for n in ("window_us", "window_reload") if hasattr(start, n)})
         # A short table says less against the start.
         prior = 0.05 if len(table["seconds"]) < 200 else 0.2
         some, rest = halves(table)
@@ -92,7 +93,8 @@ def fitted(card: str, hardware: Hardware) -> Found:
 def starts(kind: str, start: Any) -> list[Any]:
     """Where to start from: decode kernels compute query heads of a windowed layer together or each alone."""
     apart = {"group_tile": 64.0, "window_reload": 0.5}
-    return [start, replace(start, **apart)] if kind == "decode" else [start]
+    windowed = kind == "decode" and start.window_reload is not None
+    return [start, replace(start, **apart)] if windowed else [start]
 
 
 def closest(kind: str, table: Table, machine: Machine, begin: list[Any], prior: float) -> Any:
@@ -167,11 +169,6 @@ def efficiency(
     )
 
 
-def sheet(card: str, hardware: Hardware) -> Sheet:
-    figures = (hardware.bf16_tflops, hardware.bandwidth_gbs, hardware.interconnect_gbs)
-    return Sheet(*figures, hardware.generation, hardware.memory, LAST_CACHE[card])
-
-
 def left_out(card: str, cards: Cards, reach: dict[str, float]) -> Efficiency:
     """What the other cards' constants say about one."""
     others = {name: one for name, one in cards.items() if name != card}
@@ -179,7 +176,11 @@ def left_out(card: str, cards: Cards, reach: dict[str, float]) -> Efficiency:
 
 
 def reaches(found: dict[str, Any], cards: Cards) -> dict[str, float]:
-    """By kind, the least growth of intervals a doubling under which they hold 90% of cards left out."""
+    """By kind and format, the least growth of intervals under which they hold 90% of cards left out.
+
+    Half widths are the roots of the lenders' squares and of those of the growth times the doublings between
+    the data sheets. Of a kind without its format, it is the largest of its formats.
+    """
     needed: dict[str, list[np.ndarray]] = {}
     for card, tables_of in found.items():
         lent, hardware = left_out(card, cards, {}), load_hardware(CARDS[card])
@@ -191,15 +192,18 @@ def reaches(found: dict[str, Any], cards: Cards) -> dict[str, float]:
             off = ratios(kind, one.rows, machine_of(hardware, kind, format), constants)
             at = off * one.rows["seconds"]
             low, high = (half_width(e, kind, format, at) for e in (lent, doubled))
-            needed.setdefault(kind_class(kind), []).append((np.abs(np.log(off)) - low) / (high - low))
+            beyond = np.maximum(np.log(off) ** 2 - low**2, 0) / (high**2 - low**2)
+            needed.setdefault(key(kind, format), []).append(np.sqrt(beyond))
     # Each card's each table counts as much, however many rows it has.
-    out = {}
-    for kind, parts in needed.items():
+    out: dict[str, float] = {}
+    for name, parts in needed.items():
         weights = np.concatenate([np.full(len(p), 1 / len(p)) for p in parts])
         values = np.concatenate(parts)
         order = np.argsort(values)
         reached = np.cumsum(weights[order]) / weights.sum()
-        out[kind] = round(max(float(values[order][np.searchsorted(reached, 0.9)]), 0.0), 3)
+        out[name] = round(float(values[order][np.searchsorted(reached, 0.9)]), 3)
+    for kind in CONSTANTS:
+        out[kind] = max(value for name, value in out.items() if kind_class(name) == kind)
     return out
 
 
@@ -261,8 +265,8 @@ def main() -> None:
     halves_of, cards = {}, {}
     for card in names:
         hardware = load_hardware(CARDS[card])
-        halves_of[card] = (sheet(card, hardware), efficiency(card, found[card], hardware, half=True))
-        cards[card] = (sheet(card, hardware), efficiency(card, found[card], hardware, half=False))
+        halves_of[card] = (catalogue_sheet(CARDS[card]), efficiency(card, found[card], hardware, half=True))
+        cards[card] = (catalogue_sheet(CARDS[card]), efficiency(card, found[card], hardware, half=False))
     reach = reaches(found, halves_of)
     lines = report(found, halves_of, reach)
     show(lines)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scalesim.constants import CONSTANTS, kind_class
+from scalesim.constants import CONSTANTS, CollectiveConstants, kind_class
 from scalesim.efficiency import Efficiency, measured_efficiency, shipped_constants
 
 __all__ = ["SHARES", "Sheet", "borrow", "distance", "measured_cards", "weights_of"]
@@ -42,6 +42,7 @@ class Sheet(NamedTuple):
         generation: of its matrix units ("hopper"; "": not stated).
         memory: "hbm" or "gddr" ("": not stated).
         last_cache_mb: 1e6 bytes that a kernel in a loop may find again (None: not stated).
+        clock_ghz: highest clock of its compute units (None: not stated).
     """
 
     bf16_tflops: float
@@ -50,10 +51,12 @@ class Sheet(NamedTuple):
     generation: str = ""
     memory: str = ""
     last_cache_mb: float | None = None
+    clock_ghz: float | None = None
 
 
-_FAMILIES = {"ampere": "flash-attention 2", "ada": "flash-attention 2"}
-"""Generations that one attention kernel serves: later ones have kernels written for them."""
+_FAMILIES = dict.fromkeys(("ampere", "ada", "blackwell-workstation"), "flash-attention 2")
+"""Generations that one attention kernel serves (Dao-AILab/flash-attention#2529 quotes the choice): others
+have kernels written for them."""
 
 
 def distance(a: Sheet, b: Sheet, kind: str = "") -> float:
@@ -106,14 +109,15 @@ def borrow(
     """Return constants for an accelerator from its data sheet: means over those that were measured.
 
     A constant is the weighted mean of the measured ones (`weights_of`) in its logarithm (its logit, where it
-    is a share), over the accelerators that have one for that kind and format. Shares of peaks and fixed times
-    carry; of the last cache its size by the data sheets, and its speed beside that of the compute units. What
-    differs is left to the error that leaving out each measured accelerator shows.
+    is a share), over the accelerators that have one for that kind and format. Shares of peaks carry; fixed and
+    serial times as clock cycles; of the last cache its size by the data sheets, and its speed beside that of
+    the compute units, by the BF16 kernels of accelerators without a table of the format. What differs is left
+    to the error that leaving out each measured accelerator shows.
 
     Args:
         sheet: of the accelerator.
         measured: data sheet and constants of each measured one, by name (those that are shipped).
-        reach: growth of the intervals' half width a doubling, by kind (those that are shipped).
+        reach: growth of the intervals a doubling, by kind and format, or by kind (those that are shipped).
     """
     measured = measured_cards() if measured is None else measured
     reach = shipped_constants()["reach"] if reach is None else reach
@@ -135,8 +139,14 @@ def borrow(
     for key in sorted({key for _, e in measured.values() for key, _ in e.others}):
         stated = {name: dict(one[1].others) for name, one in measured.items()}
         has = {name: kinds[key] for name, kinds in stated.items() if key in kinds}
-        others.append((key, lent(kind_class(key), has)))
-    # Intervals are the lenders', and wider the further those are.
+        found = lent(kind_class(key), has)
+        if key.split()[0] in mixed:
+            # The last cache is the accelerator's, whatever the format.
+            every = {name: has.get(name, getattr(one[1], kind_class(key))) for name, one in measured.items()}
+            cache = lent(kind_class(key), every)
+            found = replace(found, cache_mb=cache.cache_mb, cache_share=cache.cache_share)
+        others.append((key, found))
+    # The squares of the lenders' intervals, and of what is added the further those are.
     spread = []
     for key in sorted({key for _, e in measured.values() for key, _ in e.spread}):
         kind = kind_class(key)
@@ -147,7 +157,7 @@ def borrow(
             weights=[by_kind[kind][name] + 1e-9 for name in lenders],
         )
         away = min(distance(sheet, sheets[name], kind) for name in lenders)
-        spread.append((key, tuple(width + reach.get(kind, 0.0) * away)))
+        spread.append((key, tuple(np.hypot(width, reach.get(key, reach.get(kind, 0.0)) * away))))
     said = ", ".join(f"{name} {weight:.0%}" for name, weight in weights.items() if weight >= 0.01)
     return replace(
         base,
@@ -167,22 +177,39 @@ def _mean(known: Sequence[tuple[float, Sheet, Any]], sheet: Sheet) -> Any:
         stated = [(weight / whole, _carried(field.name, one, c, sheet)) for weight, one, c in known]
         present = [(w, v) for w, v in stated if v is not None]
         share = sum(w for w, _ in present)
-        values[field.name] = None if share <= 0.5 else _mix(field.name, present, share)
+        # A cache that is not stated was not seen; a constant that is not, no row told of.
+        least = 0.5 if field.name.startswith("cache") else 0.0
+        values[field.name] = None if share <= least else _mix(field.name, present, share)
     return replace(known[0][2], **values)
 
 
 def _carried(name: str, lender: Sheet, constants: Any, sheet: Sheet) -> float | None:
-    """What a constant of one accelerator says of another: the last cache is as large as the data sheet says,
-    and as fast as its compute units ask."""
+    """What a constant of one accelerator says of another.
+
+    Times are so many cycles of the clock. The last cache is as large as the data sheet says, and as fast as
+    its compute units ask; experts' inner values stay there and take their time, whatever the memory. What a
+    value of a narrow cache costs beyond its products is a generation's own: Hopper's FP8 units take operands
+    in one order only (arXiv 2407.08608, 3.3).
+    """
     value: float | None = getattr(constants, name)
-    if value is None or name not in ("cache_mb", "cache_share"):
-        return value
-    if sheet.last_cache_mb is None or lender.last_cache_mb is None:
-        return value if sheet.memory == lender.memory else None
-    if name == "cache_mb":
-        return value * sheet.last_cache_mb / lender.last_cache_mb
-    slower = sheet.bandwidth_gbs / sheet.bf16_tflops * lender.bf16_tflops / lender.bandwidth_gbs
-    return max(1 - (1 - value) * slower, 1e-3)
+    if value is None:
+        return None
+    faster = sheet.bandwidth_gbs / lender.bandwidth_gbs
+    if name in ("cache_mb", "cache_share"):
+        if sheet.last_cache_mb is None or lender.last_cache_mb is None:
+            return value if sheet.memory == lender.memory else None
+        if name == "cache_mb":
+            return value * sheet.last_cache_mb / lender.last_cache_mb
+        return max(1 - (1 - value) * faster * lender.bf16_tflops / sheet.bf16_tflops, 1e-3)
+    if name == "inner":
+        return value * faster
+    if name == "unpack":
+        alike = sheet.generation in ("", lender.generation)
+        return value * alike * sheet.bf16_tflops / lender.bf16_tflops
+    timed = name.endswith(("_us", "_ns")) and not name.startswith("host")
+    if timed and not isinstance(constants, CollectiveConstants) and sheet.clock_ghz and lender.clock_ghz:
+        return value * lender.clock_ghz / sheet.clock_ghz
+    return value
 
 
 def _mix(name: str, stated: Sequence[tuple[float, float]], share: float) -> float:

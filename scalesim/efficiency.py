@@ -185,8 +185,8 @@ def shipped_constants() -> dict[str, Any]:
     """Return what `data/efficiency.json` holds.
 
     "cards": each measured accelerator's data sheet and constants; "engines": constants of what lies between
-    kernels, by engine; "reach": by kind of kernel, how much wider
-    intervals grow with each doubling between the data sheets of two accelerators, one of which lends its
+    kernels, by engine; "reach": by kind of kernel and format, what is added (in squares) to
+    the half width of intervals a doubling between the data sheets of two accelerators, one of which lends its
     constants to the other.
     """
     held = (importlib.resources.files("scalesim") / "data" / "efficiency.json").read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ from scalesim.schema import text
 from scalesim.types import Num
 from scalesim.workload import COMPUTE, Compute
 
-__all__ = ["Hardware", "hardware_catalogue", "load_hardware", "save_hardware", "sheet_of"]
+__all__ = ["Hardware", "catalogue_sheet", "hardware_catalogue", "load_hardware", "save_hardware", "sheet_of"]
 
 
 @register
@@ -255,12 +255,26 @@ def _check_sheet(made: Hardware) -> None:
             raise InvalidInput(f"{field} {given!r} of {name} is not known; did you mean {near[0]!r}?")
 
 
-def sheet_of(figures: Mapping[str, Any], last_cache_mb: float | None = None) -> Sheet:
+def sheet_of(
+    figures: Mapping[str, Any], last_cache_mb: float | None = None, clock_ghz: float | None = None
+) -> Sheet:
     """What of a data sheet tells whose constants an accelerator may borrow."""
     link = figures.get("interconnect_gbs")
     peak, bandwidth = (float(figures[name]) for name in ("bf16_tflops", "bandwidth_gbs"))
     known = {name: str(figures.get(name) or "") for name in ("generation", "memory")}
-    return Sheet(peak, bandwidth, None if link is None else float(link), **known, last_cache_mb=last_cache_mb)
+    known_link = None if link is None else float(link)
+    return Sheet(peak, bandwidth, known_link, **known, last_cache_mb=last_cache_mb, clock_ghz=clock_ghz)
+
+
+def catalogue_sheet(name: str) -> Sheet:
+    """Return the data sheet of an accelerator of the catalogue, by its full name in any case."""
+    rows = {row["name"].lower(): row for row in _rows()}
+    return _sheet(rows[choose("hardware", name.lower(), rows)])
+
+
+def _sheet(row: Mapping[str, str]) -> Sheet:
+    more = {name: float(row[name]) if row[name] else None for name in ("last_cache_mb", "clock_ghz")}
+    return sheet_of(_figures(row), **more)
 
 
 # Accelerators whose kernels were measured; the others borrow, and the report says so.
@@ -299,18 +313,18 @@ def _rows() -> Iterator[dict[str, str]]:
     return csv.DictReader(table.splitlines())
 
 
+def _figures(row: Mapping[str, str]) -> dict[str, Any]:
+    figures = {name: float(row[column]) if row[column] else None for name, column in _COLUMNS.items()}
+    return {**figures, "generation": row["generation"], "memory": row["memory"]}
+
+
 def _read(row: Mapping[str, str]) -> Hardware:
-    figures: dict[str, Any] = {
-        name: float(row[column]) if row[column] else None for name, column in _COLUMNS.items()
-    }
-    figures |= {"generation": row["generation"], "memory": row["memory"]}
     name = row["name"]
     own = _MEASURED.get(name)
-    cache = float(row["last_cache_mb"]) if row["last_cache_mb"] else None
-    efficiency = borrow(sheet_of(figures, cache)) if own is None else measured_efficiency(own)
+    efficiency = borrow(_sheet(row)) if own is None else measured_efficiency(own)
     # The table's sources joined: what the figures rest on travels with them.
     source = "; ".join(filter(None, (row["spec_source"], row["price_source"], row["caveats"])))
-    return Hardware(name=name, efficiency=efficiency, source=source, **figures)
+    return Hardware(name=name, efficiency=efficiency, source=source, **_figures(row))
 
 
 def load_hardware(hardware: str | Mapping[str, Any] | Hardware) -> Hardware:

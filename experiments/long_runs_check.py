@@ -111,7 +111,7 @@ def compared(rows: list[dict[str, Any]]) -> list[Row]:
                 "inside": bool(low <= measured <= high),
                 "inside_with_seeds": bool(abs(measured - predicted) <= reach),
                 "sign": "right" if measured * predicted > 0 else "wrong",
-                "told_from_0": bool(abs(measured) > 1.64 * error),
+                "differs_from_0": bool(abs(measured) > 1.64 * error),
             }
         )
     return pairs
@@ -237,7 +237,7 @@ def main() -> None:
         for r in read(RECALL)
     ]
     print_rows("Recall by distance, trained on strings that return", recalled)
-    shown = [n for n in pairs[0] if n not in ("n_tokens", "told_from_0")]
+    shown = [n for n in pairs[0] if n not in ("n_tokens", "differs_from_0")]
     print_rows(f"{len(rows)} runs; predicted before they were trained, and measured", pairs, shown)
     for width, (noise, degrees) in sorted(seed_noise(ratios(rows)).items()):
         print(f"width {width}: a pair's ratio differs by {noise:.2f}% between seeds ({degrees} degrees)")
@@ -246,9 +246,9 @@ def main() -> None:
     for name, against in (("the law", "predicted_percent"), ("no effect", None)):
         misses = [p["measured_percent"] - (p[against] if against else 0.0) for p in pairs]
         print(f"{name}: misses pairs by {np.sqrt(np.mean(np.square(misses))):.2f}% rms")
-    told = losses(rows)
-    print_rows("Loss of 8:1, said before, and measured", told)
-    write_csv(RESULTS / "long_runs_losses.csv", told)
+    lost = losses(rows)
+    print_rows("Loss of 8:1, said before, and measured", lost)
+    write_csv(RESULTS / "long_runs_losses.csv", lost)
     if DESIGNS.exists():
         print_rows("The design of public evidence at 2,048 tokens, held-out seeds", designs())
     write_csv(RESULTS / "long_runs_check.csv", pairs)

@@ -109,10 +109,10 @@ def borrow(
     """Return constants for an accelerator from its data sheet: means over those that were measured.
 
     A constant is the weighted mean of the measured ones (`weights_of`) in its logarithm (its logit, where it
-    is a share), over the accelerators that have one for that kind and format. Shares of peaks carry; fixed and
-    serial times as clock cycles; of the last cache its size by the data sheets, and its speed beside that of
-    the compute units, by the BF16 kernels of accelerators without a table of the format. What differs is left
-    to the error that leaving out each measured accelerator shows.
+    is a share), over the accelerators that have one for that kind and format. Shares of peaks carry; fixed
+    and serial times as cycles of the clock; of the last cache its size by the data sheets, and its speed
+    beside that of the compute units (accelerators without a table of the format lend those of their BF16
+    kernels). What differs is left to the error that leaving out each measured accelerator shows.
 
     Args:
         sheet: of the accelerator.
@@ -177,7 +177,7 @@ def _mean(known: Sequence[tuple[float, Sheet, Any]], sheet: Sheet) -> Any:
         stated = [(weight / whole, _carried(field.name, one, c, sheet)) for weight, one, c in known]
         present = [(w, v) for w, v in stated if v is not None]
         share = sum(w for w, _ in present)
-        # A cache that is not stated was not seen; a constant that is not, no row told of.
+        # No kernel of a lender without a cache found one; other constants are absent where no row has them.
         least = 0.5 if field.name.startswith("cache") else 0.0
         values[field.name] = None if share <= least else _mix(field.name, present, share)
     return replace(known[0][2], **values)

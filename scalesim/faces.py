@@ -128,8 +128,8 @@ class Face:
                 lines.append(("  " + "  ".join(held)).rstrip())
         if columns is None:
             return "\n".join([self.title, *lines, *notes])
-        title, *told = (textwrap.fill(text, columns, break_on_hyphens=False) for text in (self.title, *notes))
-        return "\n".join([title, *lines, *told])
+        title, *tail = (textwrap.fill(text, columns, break_on_hyphens=False) for text in (self.title, *notes))
+        return "\n".join([title, *lines, *tail])
 
     def html(self) -> str:
         """Return the same as HTML, for a notebook.

@@ -175,9 +175,9 @@ def run(args: list[str]) -> int:
         try:
             found = fit(law, runs, **how)
         except InvalidInput as error:
-            told = _with_columns(error, options.runs or "")
+            message = _with_columns(error, options.runs or "")
             also = unseen_heads(the_law(law), runs)
-            raise (InvalidInput(f"{told} {also}") if also else told) from None
+            raise (InvalidInput(f"{message} {also}") if also else message) from None
     if options.bootstrap or budgets:
         found = _with_bootstrap(found, options)
     sizes = _isoflop(found, runs, budgets) if options.isoflop or budgets else {}

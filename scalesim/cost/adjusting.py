@@ -141,9 +141,7 @@ def _posterior(
             r = off(u)
             # The square of this is twice the negative logarithm of the density.
             heavy = jnp.sign(r) * jnp.sqrt((_DEGREES + 1) * jnp.log1p(r * r / _DEGREES) + 1e-18)
-            r = jnp.concatenate([heavy, u])
-            ones = jnp.ones_like(r)
-            return Rows(r, ones, jnp.inf * ones, ones)
+            return Rows.squared(jnp.concatenate([heavy, u]))
 
         u = march(lambda u, _: rows(u), jnp.zeros(len(spread)), 1e-2, 0, _STEPS).z
         r = off(u)

@@ -41,14 +41,9 @@ def _least_squares(
 
     from scalesim.numerics.least_squares import Rows, march  # not what pricing alone needs
 
-    def rows(z: jax.Array, data: Any) -> Rows:
-        r = residuals(z, data)
-        ones = jnp.ones_like(r)
-        return Rows(r, ones, jnp.inf * ones, ones)
-
     @jax.jit
     def solve(data: Any) -> jax.Array:
-        return march(lambda z, _: rows(z, data), x, 1e-2, 0, steps).z
+        return march(lambda z, _: Rows.squared(residuals(z, data)), x, 1e-2, 0, steps).z
 
     return solve
 

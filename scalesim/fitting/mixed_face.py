@@ -28,7 +28,7 @@ def worth_of_kv_heads(law: Law) -> list[Any] | None:
     fields, or sees no KV heads. A law of vector coefficients gives vectors.
 
     >>> from scalesim.laws import SeparableHeadLaw
-    >>> [round(float(worth), 2) for worth in worth_of_kv_heads(SeparableHeadLaw(E=0.0, q=0.01))]
+    >>> [round(float(percent), 2) for percent in worth_of_kv_heads(SeparableHeadLaw(E=0.0, q=0.01))]
     [2.08, 2.08]
     """
     found = []
@@ -76,7 +76,7 @@ def face_of_mixture(fit: Fit) -> Face:
             row += [1e3 * own["home"] if "home" in own else None, None if largest is None else 1e3 * largest]
             row.append(float(np.median(missed)) if missed else None)
         if each is not None:
-            row += [float(np.broadcast_to(worth, weights.shape)[i]) for worth in each]
+            row += [float(np.broadcast_to(percent, weights.shape)[i]) for percent in each]
         rows.append(tuple(row))
     whole: list[Any] = ["their mean", float(weights.sum())]
     if forms:

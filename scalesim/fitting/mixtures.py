@@ -66,7 +66,7 @@ def mixture(
         Points(runs, Squared(HOME, space="log")).describe(),
         contrasts(table, members[0].law, spread, blind=True).describe(),
     ]
-    told = np.ones(len(table), bool) if tell is None else np.asarray(tell, bool)
+    stated = np.ones(len(table), bool) if tell is None else np.asarray(tell, bool)
     found = Fit(
         law=law,
         objective=float("nan"),
@@ -83,7 +83,7 @@ def mixture(
             "evidence": evidence,
             "forms": [_record(name, own, runs) for name, own in chosen.items()],
             "studies": _studies(chosen, table),
-            "comparisons": _comparisons(chosen, table, told),
+            "comparisons": _comparisons(chosen, table, stated),
         },
         bootstrap=bootstrap,
     )
@@ -160,7 +160,7 @@ def _studies(judged: Mapping[str, Judged], table: ContrastTable) -> list[dict[st
     return found
 
 
-def _comparisons(judged: Mapping[str, Judged], table: ContrastTable, told: np.ndarray) -> list[dict]:
+def _comparisons(judged: Mapping[str, Judged], table: ContrastTable, stated: np.ndarray) -> list[dict]:
     mean, low, high, _ = left_out(judged, table)
     return [
         {
@@ -172,7 +172,7 @@ def _comparisons(judged: Mapping[str, Judged], table: ContrastTable, told: np.nd
             "high": float(high[i]),
             "forms": {name: float(own.percent[i]) for name, own in judged.items()},
         }
-        for i in np.flatnonzero(told)
+        for i in np.flatnonzero(stated)
     ]
 
 

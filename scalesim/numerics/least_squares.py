@@ -31,6 +31,12 @@ class Rows(NamedTuple):
     delta: jax.Array
     asymmetry: jax.Array
 
+    @classmethod
+    def squared(cls, residual: jax.Array) -> Rows:
+        """Return residuals that count as half their square, however large."""
+        ones = jnp.ones_like(residual)
+        return cls(residual, ones, jnp.inf * ones, ones)
+
 
 def rho(r: Any, delta: Any, asymmetry: Any) -> Any:
     """Return Huber's loss of residuals, elementwise: r^2 / 2 up to delta, then delta (|r| - delta / 2).
@@ -244,7 +250,7 @@ def levenberg_marquardt(damping: float = 1e-2, *, max_step: float = MAX_STEP) ->
             if isinstance(found, Rows):
                 return found
             r = ravel_pytree(found)[0]
-            return Rows(r, jnp.ones_like(r), jnp.full_like(r, jnp.inf), jnp.ones_like(r))
+            return Rows.squared(r)
 
         # What was handed out comes back rounded, unless something else moved it: then look there first.
         rounding = 8 * jnp.finfo(z.dtype).eps * jnp.max(jnp.abs(z))

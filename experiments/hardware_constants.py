@@ -91,10 +91,13 @@ def fitted(card: str, hardware: Hardware) -> Found:
 
 
 def starts(kind: str, start: Any) -> list[Any]:
-    """Where to start from: decode kernels compute query heads of a windowed layer together or each alone."""
-    apart = {"group_tile": 64.0, "window_reload": 0.5}
-    windowed = kind == "decode" and start.window_reload is not None
-    return [start, replace(start, **apart)] if windowed else [start]
+    """Where to start from: decode kernels compute query heads of a windowed layer together or each alone;
+    blocks of several kernels find much of what they read in the last cache, or hardly any."""
+    if kind == "decode" and start.window_reload is not None:
+        return [start, replace(start, group_tile=64.0, window_reload=0.5)]
+    if kind not in ("gemm", "decode", "prefill") and getattr(start, "cache_share", None) is not None:
+        return [start, replace(start, cache_share=0.05)]
+    return [start]
 
 
 def closest(kind: str, table: Table, machine: Machine, begin: list[Any], prior: float) -> Any:

@@ -39,7 +39,7 @@ _TYPICAL, _GROWTH, _WIDTH = 0.25, 1.5, 1.1  # the s that is likely, d doublings 
 _PEAKS = ("compute", "bandwidth", "quantise", "attention_compute", "attention_bandwidth", "link")
 _SERIAL = ("serial_us", "serial_ns", "sequence_us", "unit_ns")
 _ALONE = {"cache_share": 0.3, "window_reload": 1.5}
-_PEAK, _FIXED, _SLOW, _REST = 0.05, 0.15, 0.1, 0.1
+_PEAK, _FIXED, _SLOW, _REST = 0.1, 0.15, 0.1, 0.1
 """Units of s: of a peak, of all fixed times, of all serial times, of every other constant."""
 _DEGREES = 3.0  # of freedom of Student's t
 _WORSE = 1.1  # times the error of rows left out, from which on nothing is moved

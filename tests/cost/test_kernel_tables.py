@@ -65,7 +65,7 @@ def test_rows_of_formats_without_units_are_counted(tmp_path):
 def test_a_few_rows_adjust_what_they_tell(tmp_path):
     path = products(tmp_path, 1.25)
     adjusted, said = adjust_kernels(path, B200)
-    assert score_kernels(path, adjusted).mean_error < 0.1  # of 0.2
+    assert score_kernels(path, adjusted).mean_error < 0.08  # of 0.2
     assert said.startswith("5 gemm bf16 kernels: from ")
     # What fits already stays.
     same, said = adjust_kernels(products(tmp_path), B200)

@@ -77,6 +77,55 @@ def test_the_generation_and_the_memory_tell_who_lends(name, lender):
     assert max(weights, key=weights.get) == lender
 
 
+def test_fixed_times_carry_as_cycles_of_the_clock_but_for_the_host_and_messages():
+    from scalesim.borrowing import borrow, measured_cards
+
+    sheet = measured_cards()["h100"][0]
+    slow, fast, unstated = (borrow(sheet._replace(clock_ghz=clock)) for clock in (1.0, 2.0, None))
+    for kind, constant in (("decode", "launch_us"), ("prefill", "serial_us"), ("gemm", "depth_us")):
+        times = [getattr(getattr(one, kind), constant) for one in (slow, fast)]
+        assert times[0] == pytest.approx(2 * times[1])
+        own = getattr(getattr(measured_cards()["h100"][1], kind), constant)
+        assert getattr(getattr(unstated, kind), constant) == pytest.approx(own, rel=0.05)
+    assert slow.gemm.compute == fast.gemm.compute
+    assert slow.of("gemm", "fp8_block").host_us == fast.of("gemm", "fp8_block").host_us
+    assert slow.of("all-reduce") == fast.of("all-reduce")
+
+
+def test_the_last_cache_is_the_cards_whatever_the_format():
+    from scalesim.borrowing import borrow, measured_cards
+
+    two = {name: measured_cards()[name] for name in ("a100", "h200")}
+    near = two["a100"][0]._replace(bandwidth_gbs=2100.0)
+    lent = borrow(near, two)
+    fp8, bf16 = lent.of("gemm", "fp8"), lent.gemm
+    # The A100 has no FP8: how its BF16 kernels find the cache says more than another card's FP8 kernels.
+    assert (fp8.cache_mb, fp8.cache_share) == pytest.approx((bf16.cache_mb, bf16.cache_share), rel=1e-3)
+    assert fp8.compute == pytest.approx(two["h200"][1].of("gemm", "fp8").compute)
+
+
+@pytest.mark.parametrize(("generation", "carries"), [("hopper", True), ("", True), ("blackwell", False)])
+def test_unpacking_an_fp8_cache_is_a_generations_own(generation, carries):
+    from scalesim.borrowing import borrow, measured_cards
+
+    only = {"h100": measured_cards()["h100"]}
+    sheet, own = only["h100"]
+    lent = borrow(sheet._replace(generation=generation), only).of("decode", "fp8").unpack
+    assert lent == pytest.approx(own.of("decode", "fp8").unpack if carries else 0.0)
+
+
+def test_intervals_of_borrowed_constants_add_in_squares():
+    from scalesim.borrowing import borrow, distance, measured_cards
+
+    only = {"h100": measured_cards()["h100"]}
+    sheet = only["h100"][0]._replace(bandwidth_gbs=2000.0)
+    away = distance(sheet, only["h100"][0], "gemm")
+    lent = dict(borrow(sheet, only, {"gemm fp8": 0.5, "gemm": 0.0}).spread)
+    own = dict(only["h100"][1].spread)
+    assert lent["gemm fp8"] == pytest.approx([(w**2 + (0.5 * away) ** 2) ** 0.5 for w in own["gemm fp8"]])
+    assert lent["gemm bf16"] == pytest.approx(own["gemm bf16"])
+
+
 def test_a_short_name_is_enough_where_it_is_the_only_one():
     names = {"gb200": "GB200-NVL72", "a100-sxm": "A100-80GB-SXM", "h100": "H100-SXM", "l4": "L4"}
     assert {short: load_hardware(short).name for short in names} == names

@@ -23,6 +23,7 @@ from scalesim.cost.adjusting import OWN, adjuster
 from scalesim.cost.fitting import kernel_errors, part
 from scalesim.cost.kernel_forms import kernel_seconds, machine_of
 from scalesim.cost.kernel_score import constants_of, noise_of
+from scalesim.efficiency import shipped_constants
 from scalesim.hardware import load_hardware
 
 SEED = 13  # of the draws; how far constants move was chosen with others
@@ -35,23 +36,21 @@ def scored(card: str, kind: str, format: str, table: Any, draws: int, rows: int)
     machine = machine_of(load_hardware(CARDS[card]), kind, format)
     order = np.random.default_rng(0).permutation(len(table["seconds"]))
     test, pool = part(table, order[:400]), order[400:]
-    own = constants_of(cards[card][1], kind, format)
 
     def error(constants: Any) -> float:
         return float(kernel_errors(kind, test, machine, constants).mean())
 
-    line: dict[str, Any] = {"card": card, "kind": kind, "format": format, "best": error(own)}
-    lent = constants_of(left_out(card, cards, {}), kind, format)
-    others = [one for name, (_, one) in cards.items() if name != card]
+    line: dict[str, Any] = {"card": card, "kind": kind, "format": format}
+    borrowed = left_out(card, cards, shipped_constants()["reach"])
     away = min(distance(cards[card][0], one, kind) for name, (one, _) in cards.items() if name != card)
-    for name, start, doublings in (("lent", lent, away), ("own", own, OWN)):
+    for name, efficiency, doublings in (("lent", borrowed, away), ("own", cards[card][1], OWN)):
+        start = constants_of(efficiency, kind, format)
         rng, after, adjust = np.random.default_rng(SEED), [], adjuster(kind, machine, start, doublings)
         for _ in range(draws):
             few = part(table, rng.choice(pool, rows, replace=False))
             predicted = np.asarray(kernel_seconds(kind, few, machine, start))
-            after.append(error(adjust(few, noise_of(kind, format, predicted, others))[0]))
+            after.append(error(adjust(few, noise_of(efficiency, kind, format, predicted))[0]))
         line |= {f"{name}_before": error(start), f"{name}_after": float(np.mean(after))}
-    line["of_the_way"] = (line["lent_before"] - line["lent_after"]) / (line["lent_before"] - line["best"])
     return line
 
 
@@ -70,6 +69,13 @@ def main() -> None:
                 lines.append(scored(card, kind, format, table, options.draws, options.rows))
                 text = ", ".join(f"{k} {v:.3f}" for k, v in lines[-1].items() if isinstance(v, float))
                 print(card, kind, format, text, flush=True)
+    for kinds in ("gemm", "decode", "prefill", "gemm decode prefill"):
+        few = [one for one in lines if one["kind"] in kinds.split()]
+        before, after, best = (
+            float(np.mean([one[name] for one in few])) for name in ("lent_before", "lent_after", "own_before")
+        )
+        way = (before - after) / (before - best)
+        print(f"{kinds}: from {before:.1%} to {after:.1%} of at best {best:.1%}: {way:.0%} of the way")
     write_csv(RESULTS / "few_kernels.csv", lines)
 
 

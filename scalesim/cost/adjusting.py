@@ -4,7 +4,7 @@ Constants have, before the rows are seen, a normal density about where they stan
 logits, where they are shares). What moves is what differs between accelerators: each share of a peak by
 itself, all fixed times together, all serial ones together, how much the last cache saves and whether a
 window is masked head by head; and each constant but exponents and widths by itself. How far, s, grows with
-how unlike the accelerators are whose constants these are: log s is normal about log(0.25 d^1.5), d their
+how unlike the accelerators are whose constants these are: log s is normal about log(0.5 d^1.5), d their
 distance in doublings of the data sheet. A row's log(measured / predicted) has Student's t density, its scale
 that of the stated interval: forms miss some kernels by far. For each of a few s the constants that are most
 likely are found, and the means of these, weighted by the evidence (Laplace's approximation of the rows'
@@ -35,7 +35,7 @@ OWN = 0.8
 """Doublings that an accelerator is from itself: another driver, clock or power limit than those measured."""
 
 _SPREADS = np.array([0.1, 0.4, 1.0, 2.0, 4.0])  # s
-_TYPICAL, _GROWTH, _WIDTH = 0.25, 1.5, 1.1  # the s that is likely, d doublings away, and how far log s strays
+_TYPICAL, _GROWTH, _WIDTH = 0.5, 1.5, 1.1  # the s that is likely, d doublings away, and how far log s strays
 _PEAKS = ("compute", "bandwidth", "quantise", "attention_compute", "attention_bandwidth", "link")
 _SERIAL = ("serial_us", "serial_ns", "sequence_us", "unit_ns")
 _ALONE = {"cache_share": 0.3, "window_reload": 1.5}
@@ -59,7 +59,7 @@ def adjust_kernel(
     Args:
         kind, table, machine: as `kernel_seconds` takes them; the table with `seconds`.
         start: the constants as they are.
-        noise: scale of log(measured / predicted) of each row, where nothing is wrong with the constants.
+        noise: scale of log(measured / predicted) of each row, by the stated intervals.
         away: how unlike the accelerator is that they were measured on (`scalesim.borrowing.distance`).
     """
     return adjuster(kind, machine, start, away)(table, noise)

@@ -136,7 +136,7 @@ def adjust_kernels(path: str, hardware: Hardware) -> tuple[Hardware, str]:
             machine = machine_of(hardware, group.kind, group.format)
             predicted = np.asarray(kernel_seconds(group.kind, group.table, machine, constants))
             ask_about_units(predicted, group.table["seconds"], f"latency of {name}", "milliseconds")
-            noise = noise_of(group.kind, group.format, predicted)
+            noise = noise_of(hardware.efficiency, group.kind, group.format, predicted)
             away = _doublings(hardware, group.kind)
             found, before, after = adjust_kernel(group.kind, group.table, machine, constants, noise, away)
             efficiency = _with(efficiency, group.kind, group.format, found)
@@ -151,11 +151,9 @@ def adjust_kernels(path: str, hardware: Hardware) -> tuple[Hardware, str]:
     return replace(hardware, efficiency=replace(efficiency, source=source)), " ".join(said)
 
 
-def noise_of(
-    kind: str, format: str, seconds: np.ndarray, among: Sequence[Efficiency] | None = None
-) -> np.ndarray:
-    """Return the scale of log(measured / predicted) of kernels on the accelerators that were measured."""
-    cards = [one for _, one in measured_cards().values()] if among is None else among
+def noise_of(efficiency: Efficiency, kind: str, format: str, seconds: np.ndarray) -> np.ndarray:
+    """Return the scale of log(measured / predicted) by its intervals, or the measured cards'."""
+    cards = [efficiency] if efficiency.spread else [one for _, one in measured_cards().values()]
     widths = [half_width(one, kind, format, seconds) for one in cards]
     return np.asarray(np.mean(widths, axis=0) / _NORMAL)
 

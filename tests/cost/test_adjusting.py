@@ -27,7 +27,7 @@ SPANS = {"m": (0, 13), "n": (8, 14), "k": (8, 14)}
 
 def adjusted(rows):
     predicted = np.asarray(kernel_seconds("gemm", rows, MACHINE, START))
-    return adjust_kernel("gemm", rows, MACHINE, START, noise_of("gemm", "bf16", predicted))
+    return adjust_kernel("gemm", rows, MACHINE, START, noise_of(H200.efficiency, "gemm", "bf16", predicted))
 
 
 def error(table, constants):

@@ -12,7 +12,6 @@ from scalesim.cost.deployment import why_none
 from scalesim.data.effects import Caution, cautions
 from scalesim.errors import Unreachable
 from scalesim.fitting.predict import evidence_ranges
-from scalesim.redesigns import resizing
 from scalesim.redesigns.candidates import Built, Question
 from scalesim.redesigns.engine import Engine
 from scalesim.redesigns.ensemble import Ensemble, token_ranges
@@ -111,13 +110,9 @@ def _option(engine: Engine, key: str, found: Built) -> Option:
         engine.asked.shape if found is own else props.real(found.shape, with_mixer(engine.asked.shape, kind))
     )
     fixed = found.scale is None
-    members, drawn = engine.losses(found)
-    loss = _interval(float(found.figures["loss"]), members, drawn, laws)
-    by_member, by_draw = (
-        _compute_factors(engine, members, drawn=False),
-        _compute_factors(engine, drawn, drawn=True),
-    )
-    typical = float(np.exp((laws.weights * np.log(by_member)).sum()))
+    relative = engine.losses(found)
+    factors = engine.compute_factors(relative)
+    typical = float(np.exp((laws.weights * np.log(laws.split(factors)[0])).sum()))
     savings: dict[str, Interval] = {}
     if own is not None:
         names = [n for n in ("objective", *MEASURES) if n in found.figures and n in own.figures]
@@ -135,20 +130,10 @@ def _option(engine: Engine, key: str, found: Built) -> Option:
         training_flops=float(found.figures["training_flops"]),
         plan=found.way,
         cost={name: found.figures[name] for name in (*MEASURES, "objective") if name in found.figures},
-        loss_percent=_scaled(loss),
-        equivalent_compute=_interval(typical, by_member, by_draw, laws),
+        loss_percent=_scaled(_interval(float(found.figures["loss"]), relative, laws)),
+        equivalent_compute=_interval(typical, factors, laws),
         savings=savings,
     )  # fmt: skip
-
-
-def _compute_factors(engine: Engine, relative: np.ndarray, *, drawn: bool) -> np.ndarray:
-    """Return how many times the training compute of the model itself has a relative loss, for each law.
-
-    Parameters and tokens both grow with the root of the compute.
-    """
-    laws = engine.ensemble.draws if drawn else engine.ensemble.laws
-    own = engine.drawn if drawn else engine.members
-    return np.exp(np.asarray(resizing.compute_factors(laws, own * relative, engine.x)))
 
 
 def _exact(value: float) -> Interval:
@@ -173,8 +158,9 @@ def _quantile(values: np.ndarray, weights: np.ndarray, q: float) -> float:
     )
 
 
-def _interval(value: float, members: np.ndarray, drawn: np.ndarray, laws: Ensemble) -> Interval:
+def _interval(value: float, under_every: np.ndarray, laws: Ensemble) -> Interval:
     """Return a value's 90% interval over draws, and its parts within and between the laws."""
+    members, drawn = laws.split(under_every)
     low, high = (_quantile(drawn, laws.importance, q) for q in (0.05, 0.95))
     # Samples less their own form's best fit, all together: by themselves small forms have few.
     down, up = (_quantile(drawn - members[laws.member], laws.importance, q) for q in (0.05, 0.95))
@@ -187,15 +173,14 @@ def _interval(value: float, members: np.ndarray, drawn: np.ndarray, laws: Ensemb
 def _savings(engine: Engine, found: Built, own: Built, names: list[str]) -> dict[str, Interval]:
     """Return what is saved, where the design is brought to the loss anew under each law and draw."""
     laws = engine.ensemble
-    members = engine.resized(found, np.arange(len(laws)), drawn=False)
-    drawn = engine.resized(found, np.arange(len(laws.member)), drawn=True)
+    under_every = engine.resized(found)
     saved = {}
     for name in names:
         at, base = found.figures[name], own.figures[name]
         # Rounding to whole sizes is the same under every law: it is taken from the design as it is built.
-        centre = float(np.exp((laws.weights * np.log(members[name])).sum()))
-        by_member, by_draw = (1 - at / base * values / centre for values in (members[name], drawn[name]))
-        saved[name] = _interval(1 - at / base, by_member, by_draw, laws)
+        values = under_every[name]
+        centre = float(np.exp((laws.weights * np.log(laws.split(values)[0])).sum()))
+        saved[name] = _interval(1 - at / base, 1 - at / base * values / centre, laws)
     return saved
 
 

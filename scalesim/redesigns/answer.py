@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -21,14 +22,46 @@ from scalesim.shape import Shape
 from scalesim.units import format_context
 from scalesim.workload import ContextLengths, Workload
 
-__all__ = ["answer"]
+__all__ = ["answer", "decided"]
 
 _LEAST_SAVED = 0.01
 """A saving below this is within the rounding of sizes to tiles: the model is then kept as it is."""
 
 
-def answer(name: str, asked: Question, laws: Ensemble, detail: bool) -> Redesign:
-    """Return the answer to one question about a model called `name`; see `scalesim.redesign`."""
+@dataclass(frozen=True)
+class Decided:
+    """The cheapest design of one question.
+
+    Attributes:
+        first, others: the engines of the cache's precision that was asked, and of the other ones.
+        engine: which of them found the design.
+        own: the model itself, cheapest served; None where nothing serves it.
+        best: the design, which is `own` where nothing saves more than rounding does.
+    """
+
+    first: Engine
+    others: list[Engine]
+    engine: Engine
+    own: Built | None
+    best: Built
+
+    @property
+    def kept(self) -> bool:
+        """Whether the model is best as it is."""
+        return self.best is self.own
+
+    def options(self) -> tuple[Option | None, Option]:
+        """Return the model itself and the design with all that is said of them."""
+        own = None if self.own is None else _option(self.first, "own", self.own)
+        return own, _option(self.first if self.kept else self.engine, "best", self.best)
+
+
+def decided(name: str, asked: Question, laws: Ensemble) -> Decided:
+    """Return the cheapest design of one question about a model called `name`.
+
+    Raises:
+        Unreachable: nothing serves the model or any candidate, or no size keeps the loss.
+    """
     first = Engine(asked, laws)
     own = first.own
     engine, best = first, first.best()
@@ -42,15 +75,20 @@ def answer(name: str, asked: Question, laws: Ensemble, detail: bool) -> Redesign
         raise Unreachable(f"{name}: {_why_unserved(first)}")
     if best is None:
         raise Unreachable(f"{name}: {_why_no_size(first)}")
+    if own is not None and asked.loss >= 0 and (not _saves(best, own) or _rounded(best, own)):
+        best = own
+    return Decided(first, others, engine, own, best)
+
+
+def answer(name: str, asked: Question, laws: Ensemble, detail: bool) -> Redesign:
+    """Return the answer to one question about a model called `name`; see `scalesim.redesign`."""
+    found = decided(name, asked, laws)
+    first, engine, own, best = found.first, found.engine, found.own, found.best
     objective = asked.objective if isinstance(asked.objective, str) else "objective"
-    kept = own is not None and asked.loss >= 0 and (not _saves(best, own) or _rounded(best, own))
-    safest, regret = (own, {}) if kept else engine.safest()
+    safest, regret = (own, {}) if found.kept else engine.safest()
     if own is not None and (safest is None or not _saves(safest, own)):
         safest = own  # nothing is as sure as what is there
-    if kept:
-        assert own is not None
-        best = own
-    changes = [(e, change) for e in (first, *others) if (change := e.small_change()) is not None]
+    changes = [(e, change) for e in (first, *found.others) if (change := e.small_change()) is not None]
     by, small = min(changes, key=lambda c: c[1].figures["objective"], default=(first, None))
     if own is not None and small is not None and not _saves(small, own, 1e-9):
         by, small = first, own
@@ -63,7 +101,7 @@ def answer(name: str, asked: Question, laws: Ensemble, detail: bool) -> Redesign
     options = {key: _option(e, key, built) for key, e, built in chosen if built is not None}
     top = options["best"]
     beyond = _extrapolation(engine, best)
-    said = [_status(name, engine, options, kept, objective), *_beyond_text(beyond)]
+    said = [_status(name, engine, options, found.kept, objective), *_beyond_text(beyond)]
     said += _unlike_text(asked.shape)
     redesigned = Redesign(
         model=name,

@@ -27,7 +27,7 @@ def use_compilation_cache() -> None:
     import jaxlib
 
     home = _cache_home()
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and home is not None:
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR") and home is not None:
         folder = home / "scalesim" / f"jaxlib-{jaxlib.__version__}-{platform.node()}"
         jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -35,7 +35,7 @@ def use_compilation_cache() -> None:
     # JAX's warning of each program that it cannot read or write: what is not kept is compiled again.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache", UserWarning)
     kept = jax.config.values["jax_compilation_cache_dir"]
-    keep_programs(None if kept is None else Path(kept) / "programs")
+    keep_programs(Path(kept) / "programs" if kept else None)
 
 
 def _cache_home() -> Path | None:

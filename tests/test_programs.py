@@ -153,6 +153,14 @@ def compiled_by(args: list[str], folder: Path) -> list[str]:
     return re.findall(r"Finished XLA compilation of (\S+)", done.stderr)
 
 
+def test_an_empty_name_of_a_cache_folder_is_none(tmp_path: Path) -> None:
+    env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": "", "XDG_CACHE_HOME": str(tmp_path / "caches")}
+    asked = "import scalesim as ss; ss.use_compilation_cache(); from scalesim.programs import programs_folder"
+    command = [sys.executable, "-c", f"{asked}; print(programs_folder())"]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=True, cwd=tmp_path)
+    assert done.stdout.startswith(str(tmp_path / "caches"))
+
+
 slow = pytest.mark.slow
 
 

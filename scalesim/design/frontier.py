@@ -20,7 +20,7 @@ from scalesim.design.design import Candidate, plain_candidate, plain_shape
 from scalesim.design.evidence import extrapolation, extrapolation_text
 from scalesim.design.lattice import Lattice, buildable
 from scalesim.design.picks import Pick, Table, pick
-from scalesim.design.problem import Problem, Query, law_of, stack_queries
+from scalesim.design.problem import Problem, Query, law_of, over_queries, stack_queries
 from scalesim.design.relaxation import TOLERANCE, relax
 from scalesim.design.rounding import evaluate
 from scalesim.errors import InvalidInput, Unreachable
@@ -283,7 +283,7 @@ def _compared(problem: Problem, queries: Query, lattice: Lattice, measures: tupl
         values = values_of(problem, query, measures, shape)
         return shape, [jnp.where(jnp.isfinite(found.cost), value, jnp.nan) for value in values]
 
-    return jax.vmap(one)(queries)
+    return over_queries(one, queries)
 
 
 def _distinct(shapes: Shape, values: np.ndarray) -> tuple[Shape, np.ndarray]:
@@ -393,4 +393,4 @@ def _least(
 
         return jax.tree.map(lambda a, b: jnp.stack([a, b]), values(optimum), values(own))
 
-    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), jax.vmap(one)(queries))
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), over_queries(one, queries))

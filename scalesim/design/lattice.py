@@ -19,6 +19,7 @@ from scalesim.design.problem import (
     Priced,
     Problem,
     Query,
+    over_queries,
 )
 from scalesim.design.relaxation import Compared, Relaxed, Solved, Solver, heads_at, relax
 from scalesim.design.rounding import Found, evaluate, evaluate_at, least, round_to
@@ -157,7 +158,7 @@ class Lattice:
                 gradients=jnp.asarray(0),
             )
 
-        return jax.vmap(one)(queries)
+        return over_queries(one, queries)
 
     def why_none(self, problem: Problem, query: Query, designs: Priced, gradient: bool = True) -> str:
         """Return why no design does what is asked: the loss is out of reach, or which limits contradict."""
@@ -266,14 +267,14 @@ def log_costs(problem: Problem, queries: Query, lattice: Lattice) -> Num:
         log_n = problem.size_for_loss(query, n_head, n_kv_head)
         return jnp.log(query.cost(problem.family.at(jnp.exp(log_n), n_head, n_kv_head)))
 
-    return jax.vmap(one)(queries)
+    return over_queries(one, queries)
 
 
 @partial(jax.jit, static_argnums=2)
 def exhaustive(problem: Problem, queries: Query, lattice: Lattice) -> Found:
     """Return the best of the whole lattice for each of a batch of queries (the paper's recipe)."""
     every = jnp.arange(len(lattice.heads))
-    return jax.vmap(lambda query: least(evaluate_at(problem, query, lattice, every), every))(queries)
+    return over_queries(lambda query: least(evaluate_at(problem, query, lattice, every), every), queries)
 
 
 @partial(jax.jit, static_argnums=2)
@@ -290,7 +291,7 @@ def gradient_search(problem: Problem, queries: Query, lattice: Lattice) -> tuple
         )
         return _at_most(lattice, relaxed, found), found
 
-    return jax.vmap(one)(queries)
+    return over_queries(one, queries)
 
 
 @partial(kept_jit, static_argnums=(2, 3))

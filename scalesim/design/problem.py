@@ -38,6 +38,7 @@ __all__ = [
     "Problem",
     "Query",
     "law_of",
+    "over_queries",
     "precisions",
     "stack_queries",
 ]
@@ -100,6 +101,17 @@ class Query:
 def stack_queries(queries: list[Query]) -> Query:
     """Stack queries of one structure into a batch: every leaf gets a leading axis."""
     return jax.tree.map(lambda *leaves: np.array(leaves, float), *queries)
+
+
+def over_queries(function: Callable[..., Any], queries: Query, *others: Any) -> Any:
+    """Return a function of each of a batch of queries, and of what else has their leading axis.
+
+    One alone is asked without that axis: its program takes half the time to trace, and less to compile.
+    """
+    if len(queries.target_loss) > 1:
+        return jax.vmap(function)(queries, *others)
+    found = function(*jax.tree.map(lambda leaf: leaf[0], (queries, *others)))
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], found)
 
 
 @register

@@ -20,7 +20,15 @@ from scalesim.design.design import Candidate, Design, candidates, plain_candidat
 from scalesim.design.evidence import extrapolation, extrapolation_text, loss_intervals
 from scalesim.design.feasibility import searchable
 from scalesim.design.lattice import Lattice, buildable
-from scalesim.design.problem import NOTHING_FREE, FreeVariables, Problem, Query, law_of, stack_queries
+from scalesim.design.problem import (
+    NOTHING_FREE,
+    FreeVariables,
+    Problem,
+    Query,
+    law_of,
+    over_queries,
+    stack_queries,
+)
 from scalesim.design.relaxation import DesignSet, Solved, Solver
 from scalesim.design.space import DesignSpace
 from scalesim.errors import InvalidInput, Unreachable, check_kind, check_number
@@ -222,7 +230,7 @@ def _solved(
             found["baseline"] = (problem.family.whole(ruled, rule), NOTHING_FREE)
         return candidates(problem, query, found)
 
-    return solved, jax.vmap(reported)(queries, solved)
+    return solved, over_queries(reported, queries, solved)
 
 
 @dataclass(frozen=True)

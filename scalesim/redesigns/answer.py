@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,7 +13,6 @@ from scalesim.cost.deployment import why_none
 from scalesim.data.effects import Caution, cautions
 from scalesim.errors import Unreachable
 from scalesim.fitting.predict import evidence_ranges
-from scalesim.redesigns import resizing
 from scalesim.redesigns.candidates import Built, Question
 from scalesim.redesigns.engine import Engine
 from scalesim.redesigns.ensemble import Ensemble, token_ranges
@@ -22,14 +22,46 @@ from scalesim.shape import Shape
 from scalesim.units import format_context
 from scalesim.workload import ContextLengths, Workload
 
-__all__ = ["answer"]
+__all__ = ["answer", "decided"]
 
 _LEAST_SAVED = 0.01
 """A saving below this is within the rounding of sizes to tiles: the model is then kept as it is."""
 
 
-def answer(name: str, asked: Question, laws: Ensemble, detail: bool) -> Redesign:
-    """Return the answer to one question about a model called `name`; see `scalesim.redesign`."""
+@dataclass(frozen=True)
+class Decided:
+    """The cheapest design of one question.
+
+    Attributes:
+        first, others: the engines of the cache's precision that was asked, and of the other ones.
+        engine: which of them found the design.
+        own: the model itself, cheapest served; None where nothing serves it.
+        best: the design, which is `own` where nothing saves more than rounding does.
+    """
+
+    first: Engine
+    others: list[Engine]
+    engine: Engine
+    own: Built | None
+    best: Built
+
+    @property
+    def kept(self) -> bool:
+        """Whether the model is best as it is."""
+        return self.best is self.own
+
+    def options(self) -> tuple[Option | None, Option]:
+        """Return the model itself and the design with all that is said of them."""
+        own = None if self.own is None else _option(self.first, "own", self.own)
+        return own, _option(self.first if self.kept else self.engine, "best", self.best)
+
+
+def decided(name: str, asked: Question, laws: Ensemble) -> Decided:
+    """Return the cheapest design of one question about a model called `name`.
+
+    Raises:
+        Unreachable: nothing serves the model or any candidate, or no size keeps the loss.
+    """
     first = Engine(asked, laws)
     own = first.own
     engine, best = first, first.best()
@@ -43,15 +75,20 @@ def answer(name: str, asked: Question, laws: Ensemble, detail: bool) -> Redesign
         raise Unreachable(f"{name}: {_why_unserved(first)}")
     if best is None:
         raise Unreachable(f"{name}: {_why_no_size(first)}")
+    if own is not None and asked.loss >= 0 and (not _saves(best, own) or _rounded(best, own)):
+        best = own
+    return Decided(first, others, engine, own, best)
+
+
+def answer(name: str, asked: Question, laws: Ensemble, detail: bool) -> Redesign:
+    """Return the answer to one question about a model called `name`; see `scalesim.redesign`."""
+    found = decided(name, asked, laws)
+    first, engine, own, best = found.first, found.engine, found.own, found.best
     objective = asked.objective if isinstance(asked.objective, str) else "objective"
-    kept = own is not None and asked.loss >= 0 and (not _saves(best, own) or _rounded(best, own))
-    safest, regret = (own, {}) if kept else engine.safest()
+    safest, regret = (own, {}) if found.kept else engine.safest()
     if own is not None and (safest is None or not _saves(safest, own)):
         safest = own  # nothing is as sure as what is there
-    if kept:
-        assert own is not None
-        best = own
-    changes = [(e, change) for e in (first, *others) if (change := e.small_change()) is not None]
+    changes = [(e, change) for e in (first, *found.others) if (change := e.small_change()) is not None]
     by, small = min(changes, key=lambda c: c[1].figures["objective"], default=(first, None))
     if own is not None and small is not None and not _saves(small, own, 1e-9):
         by, small = first, own
@@ -64,7 +101,7 @@ def answer(name: str, asked: Question, laws: Ensemble, detail: bool) -> Redesign
     options = {key: _option(e, key, built) for key, e, built in chosen if built is not None}
     top = options["best"]
     beyond = _extrapolation(engine, best)
-    said = [_status(name, engine, options, kept, objective), *_beyond_text(beyond)]
+    said = [_status(name, engine, options, found.kept, objective), *_beyond_text(beyond)]
     said += _unlike_text(asked.shape)
     redesigned = Redesign(
         model=name,
@@ -111,13 +148,9 @@ def _option(engine: Engine, key: str, found: Built) -> Option:
         engine.asked.shape if found is own else props.real(found.shape, with_mixer(engine.asked.shape, kind))
     )
     fixed = found.scale is None
-    members, drawn = engine.losses(found)
-    loss = _interval(float(found.figures["loss"]), members, drawn, laws)
-    by_member, by_draw = (
-        _compute_factors(engine, members, drawn=False),
-        _compute_factors(engine, drawn, drawn=True),
-    )
-    typical = float(np.exp((laws.weights * np.log(by_member)).sum()))
+    relative = engine.losses(found)
+    factors = engine.compute_factors(relative)
+    typical = float(np.exp((laws.weights * np.log(laws.split(factors)[0])).sum()))
     savings: dict[str, Interval] = {}
     if own is not None:
         names = [n for n in ("objective", *MEASURES) if n in found.figures and n in own.figures]
@@ -135,20 +168,10 @@ def _option(engine: Engine, key: str, found: Built) -> Option:
         training_flops=float(found.figures["training_flops"]),
         plan=found.way,
         cost={name: found.figures[name] for name in (*MEASURES, "objective") if name in found.figures},
-        loss_percent=_scaled(loss),
-        equivalent_compute=_interval(typical, by_member, by_draw, laws),
+        loss_percent=_scaled(_interval(float(found.figures["loss"]), relative, laws)),
+        equivalent_compute=_interval(typical, factors, laws),
         savings=savings,
     )  # fmt: skip
-
-
-def _compute_factors(engine: Engine, relative: np.ndarray, *, drawn: bool) -> np.ndarray:
-    """Return how many times the training compute of the model itself has a relative loss, for each law.
-
-    Parameters and tokens both grow with the root of the compute.
-    """
-    laws = engine.ensemble.draws if drawn else engine.ensemble.laws
-    own = engine.drawn if drawn else engine.members
-    return np.exp(np.asarray(resizing.compute_factors(laws, own * relative, engine.x)))
 
 
 def _exact(value: float) -> Interval:
@@ -173,8 +196,9 @@ def _quantile(values: np.ndarray, weights: np.ndarray, q: float) -> float:
     )
 
 
-def _interval(value: float, members: np.ndarray, drawn: np.ndarray, laws: Ensemble) -> Interval:
+def _interval(value: float, under_every: np.ndarray, laws: Ensemble) -> Interval:
     """Return a value's 90% interval over draws, and its parts within and between the laws."""
+    members, drawn = laws.split(under_every)
     low, high = (_quantile(drawn, laws.importance, q) for q in (0.05, 0.95))
     # Samples less their own form's best fit, all together: by themselves small forms have few.
     down, up = (_quantile(drawn - members[laws.member], laws.importance, q) for q in (0.05, 0.95))
@@ -187,15 +211,14 @@ def _interval(value: float, members: np.ndarray, drawn: np.ndarray, laws: Ensemb
 def _savings(engine: Engine, found: Built, own: Built, names: list[str]) -> dict[str, Interval]:
     """Return what is saved, where the design is brought to the loss anew under each law and draw."""
     laws = engine.ensemble
-    members = engine.resized(found, np.arange(len(laws)), drawn=False)
-    drawn = engine.resized(found, np.arange(len(laws.member)), drawn=True)
+    under_every = engine.resized(found)
     saved = {}
     for name in names:
         at, base = found.figures[name], own.figures[name]
         # Rounding to whole sizes is the same under every law: it is taken from the design as it is built.
-        centre = float(np.exp((laws.weights * np.log(members[name])).sum()))
-        by_member, by_draw = (1 - at / base * values / centre for values in (members[name], drawn[name]))
-        saved[name] = _interval(1 - at / base, by_member, by_draw, laws)
+        values = under_every[name]
+        centre = float(np.exp((laws.weights * np.log(laws.split(values)[0])).sum()))
+        saved[name] = _interval(1 - at / base, 1 - at / base * values / centre, laws)
     return saved
 
 

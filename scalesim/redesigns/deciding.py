@@ -15,6 +15,7 @@ from scalesim.errors import InvalidInput
 from scalesim.faces import Face, Shown
 from scalesim.redesigns.engine import Engine
 from scalesim.redesigns.ensemble import NOISE, Ensemble
+from scalesim.redesigns.resizing import losses
 from scalesim.units import format_count
 
 __all__ = ["DecidingRuns", "Run", "contrasts_of_runs", "deciding_runs"]
@@ -124,9 +125,8 @@ def _candidates(head_dims: list[int]) -> Iterator[Run]:
 def _log_losses(laws: Ensemble, runs: list[Run]) -> np.ndarray:
     """Return the log loss of each run under each draw, (runs, R)."""
     names = ("n_params", "n_tokens", "n_head", "n_kv_head", "head_dim")
-    return np.stack([
-        np.log(np.asarray(laws.draws.loss({n: float(getattr(run, n)) for n in names}))) for run in runs
-    ])  # fmt: skip
+    each = (losses(laws.every, {n: float(getattr(run, n)) for n in names}) for run in runs)
+    return np.stack([np.log(laws.split(np.asarray(of))[1]) for of in each])
 
 
 def deciding_runs(found: Any) -> DecidingRuns:
@@ -148,7 +148,7 @@ def deciding_runs(found: Any) -> DecidingRuns:
         own, best = engine.own, engine.best()
         if own is None or best is None:
             raise InvalidInput("there is no redesign to decide about.")
-        drawn = engine.resized(best, np.arange(len(laws.member)), drawn=True)["objective"]
+        drawn = laws.split(engine.resized(best)["objective"])[1]
         saved = 1 - drawn / own.figures["objective"]
         dims = sorted({64, int(min(own.heads.head_dim, 128)), int(min(best.heads.head_dim, 128))})
         runs = list(_candidates(dims))

@@ -30,9 +30,9 @@ from scalesim.redesigns.candidates import (
     systematic,
 )
 from scalesim.redesigns.ensemble import NOISE, Ensemble
-from scalesim.redesigns.proportions import Heads, Proportions, heads_of, visited, with_mixer
+from scalesim.redesigns.proportions import Heads, Proportions, heads_of, is_latent, visited, with_mixer
 from scalesim.redesigns.resizing import Laws
-from scalesim.shape import LatentAttention, Shape
+from scalesim.shape import Shape
 
 __all__ = ["Engine"]
 
@@ -61,8 +61,8 @@ class Engine:
         self.tokens = self.own_tokens if asked.spend == "tokens" else 0.0
         self.x = {"n_params": self.own_params, "n_tokens": self.own_tokens, **fields_of_heads(self.own_heads)}
         self.ensemble = laws if kv_bits is None else laws.moved(self._precision())
-        self.members = np.asarray(laws.laws.loss(self.x))
-        self.drawn = np.asarray(laws.draws.loss(self.x))
+        self.own_losses = np.asarray(resizing.losses(laws.every, self.x))
+        """Of the model itself, under each law and then each draw."""
 
     def _precision(self) -> float:
         """Return the log effect of this cache's precision over the asked one's, by arXiv 2411.04330."""
@@ -71,23 +71,18 @@ class Engine:
         mine, asked = (float(Precision().loss({**size, "activation_bits": 16.0, "kv_bits": b})) for b in both)
         return float(np.log(mine / asked))
 
-    # Laws in batches: the mixture, one member, or one draw, each as M columns.
-
     def mixture(self, n: int) -> Laws:
         """Return the weighted mean of all laws, n times."""
-        m = len(self.ensemble)
-        spread = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n, m)), self.ensemble.laws)
-        both = (np.broadcast_to(values, (n, m)) for values in (self.ensemble.weights, self.members))
-        return Laws(spread, *both)
+        return self.ensemble.mixture(self.own_losses, n)
 
-    def single(self, which: np.ndarray, *, drawn: bool = False) -> Laws:
-        """Return one member (or draw) for each row."""
-        m = len(self.ensemble)
-        laws, own = (self.ensemble.draws, self.drawn) if drawn else (self.ensemble.laws, self.members)
-        spread = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf)[which][:, None], m, 1), laws)
-        weights = np.zeros((len(which), m))
-        weights[:, 0] = 1.0
-        return Laws(spread, weights, np.repeat(own[which][:, None], m, 1))
+    def single(self, which: np.ndarray) -> Laws:
+        """Return one of `Ensemble.every` for each row."""
+        return self.ensemble.each(self.own_losses, which)
+
+    @cached_property
+    def draws(self) -> np.ndarray:
+        """Where the draws stand in `Ensemble.every`."""
+        return self.ensemble.split(np.arange(len(self.own_losses)))[1]
 
     @cached_property
     def kinds(self) -> dict[str, Proportions]:
@@ -147,8 +142,7 @@ class Engine:
         d_ff = np.asarray(shapes.d_ff) * np.ones(n) if whole else np.zeros(n)
         depth = np.asarray(shapes.n_layer) * np.ones(n)
         # A latent cache has no heads that must divide: every accelerator holds all of it.
-        latent = any(isinstance(block.mixer, LatentAttention) for block in shapes.blocks)
-        keys = np.ones(n) if latent else heads.n_kv_head
+        keys = np.ones(n) if is_latent(shapes) else heads.n_kv_head
         split = np.stack([divides(w.parallel, heads.n_head, keys, d_ff, depth) for w in ways], 1)
         rows, which = np.nonzero(split)
         spread = jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (n,))[rows], shapes)
@@ -275,24 +269,31 @@ class Engine:
     @cached_property
     def own(self) -> Built | None:
         """The model itself, cheapest served; None where nothing serves it."""
-        return self.fixed("own", self.own_heads)
+        return self.with_kv_heads[self.own_heads.n_kv_head]
 
-    def fixed(self, kind: str, heads: Heads) -> Built | None:
-        """Return the model's own sizes and tokens with given heads, cheapest served."""
-        props = Proportions.of(self.asked.shape)
-        one = jax.tree.map(lambda v: np.array([float(v)]), heads)
-        shape, _ = self.relaxed(props, np.zeros(1), one, np.array([self.budget]))
-        laws, effect = self.mixture(1), np.array([self.effect("own")])
-        batched = (shape, laws, one, effect, np.array([self.budget]))
+    @cached_property
+    def with_kv_heads(self) -> dict[float, Built | None]:
+        """The model's own sizes and tokens by its number of KV heads, cheapest served; None: nowhere."""
+        own = self.own_heads
+        n_head = 0 if is_latent(self.asked.shape) else int(own.n_head)
+        counts = sorted({own.n_kv_head, *(k for k in range(1, n_head + 1) if n_head % k == 0)})
+        n = len(counts)
+        heads = Heads(*(np.full(n, float(v)) for v in (own.n_head, 1, own.head_dim)))
+        heads = dataclasses.replace(heads, n_kv_head=np.array(counts, float))
+        spend = np.full(n, self.budget)
+        shapes, _ = self.relaxed(Proportions.of(self.asked.shape), np.zeros(n), heads, spend)
+        batched = (shapes, self.mixture(n), heads, np.full(n, self.effect("own")), spend)
         judged = resizing.in_batches(resizing.judged, (), batched, (self.own_tokens, self.trained_at))
-        rows, which, figures, ways = self.paired(shape, one, judged["flops"], whole=True)
-        best = self.least(rows, figures, self.allowed(figures), 1)[0]
-        if best < 0:
-            return None
-        at = {name: float(values[best]) for name, values in figures.items()}
-        at |= {name: float(judged[name][0]) for name in ("loss", "n_params", "n_tokens")}
-        at["training_flops"] = float(judged["flops"][0])
-        return Built(kind, heads, rows_of(shape, 0), ways[which[best]], at, None)
+        rows, which, figures, ways = self.paired(shapes, heads, judged["flops"], whole=True)
+        found: dict[float, Built | None] = dict.fromkeys(counts)
+        for i, best in enumerate(self.least(rows, figures, self.allowed(figures), n)):
+            if best >= 0:
+                at = {name: float(values[best]) for name, values in figures.items()}
+                at |= {name: float(judged[name][i]) for name in ("loss", "n_params", "n_tokens")}
+                at["training_flops"] = float(judged["flops"][i])
+                kept = dataclasses.replace(own, n_kv_head=counts[i])
+                found[counts[i]] = Built("own", kept, rows_of(shapes, i), ways[which[best]], at, None)
+        return found
 
     @cached_property
     def all_ranked(self) -> dict[str, Ranked]:
@@ -331,7 +332,7 @@ class Engine:
             if not near.size:
                 continue
             k, draw = (part.ravel() for part in np.meshgrid(near, some, indexing="ij"))
-            u = self.scales(kind, self.single(draw, drawn=True), rows_of(r.heads, k),
+            u = self.scales(kind, self.single(self.draws[draw]), rows_of(r.heads, k),
                             self.ensemble.effects[kind][1][draw], r.share[k])  # fmt: skip
             cost = self.relaxed_values(kind, u, rows_of(r.heads, k), r.share[k])[0].reshape(-1, len(some))
             rows += [(kind, i, cost[j]) for j, i in enumerate(near)]
@@ -358,7 +359,7 @@ class Engine:
         every = np.arange(len(laws.member))
         heads = jax.tree.map(lambda v: np.full(len(every), float(v)), rows_of(r.heads, place))
         share = np.full(len(every), r.share[place])
-        u = self.scales(kind, self.single(every, drawn=True), heads, laws.effects[kind][1], share)
+        u = self.scales(kind, self.single(self.draws), heads, laws.effects[kind][1], share)
         u = np.where(np.isnan(u), np.inf, u)
         order = np.argsort(u)
         nine = u[order][np.searchsorted(np.cumsum(laws.importance[order]), _SURE)]
@@ -368,32 +369,34 @@ class Engine:
 
     def small_change(self) -> Built | None:
         """Return the cheapest change of KV heads alone that costs no more loss than a run's noise."""
-        own = self.own_heads
-        if any(isinstance(block.mixer, LatentAttention) for block in self.asked.shape.blocks):
+        if is_latent(self.asked.shape):
             return None
-        n = int(own.n_head)
-        tried = [self.fixed("own", Heads(n, k, own.head_dim)) for k in range(1, n + 1) if n % k == 0]
-        good = [
-            f for f in tried if f is not None and f.figures["loss"] <= 1 + max(self.asked.loss, 0.0) + NOISE
-        ]
+        most = 1 + max(self.asked.loss, 0.0) + NOISE
+        good = [f for f in self.with_kv_heads.values() if f is not None and f.figures["loss"] <= most]
         return min(good, key=lambda f: f.figures["objective"], default=None)
 
-    def resized(self, found: Built, which: np.ndarray, *, drawn: bool) -> dict[str, np.ndarray]:
-        """Return a design's figures, brought to the loss anew under members or draws, served as it is."""
-        n = len(which)
+    def resized(self, found: Built) -> dict[str, np.ndarray]:
+        """Return a design's figures, brought to the loss anew under each law and draw, served as it is."""
+        n = len(self.own_losses)
         heads = jax.tree.map(lambda v: np.full(n, float(v)), found.heads)
-        kinds = self.ensemble.effects[found.mixer]
-        effect = kinds[1][which] if drawn else np.full(n, kinds[0])
         share = np.full(n, found.share)
-        u = self.scales(found.mixer, self.single(which, drawn=drawn), heads, effect, share)
+        laws = self.single(np.arange(n))
+        u = self.scales(found.mixer, laws, heads, self.ensemble.effect(found.mixer), share)
         u = np.where(np.isnan(u), resizing.LARGEST, u)
         shapes, flops = self.relaxed(self.kinds[found.mixer], u, heads, share * self.budget)
         return self.costs(shapes, [found.way], np.zeros(n, int), flops)
 
-    def losses(self, found: Built) -> tuple[np.ndarray, np.ndarray]:
-        """Return a design's loss over the model's own under each member and each draw, at its own sizes."""
+    def losses(self, found: Built) -> np.ndarray:
+        """Return a design's loss over the model's own under each law and draw, at its own sizes."""
         tokens = found.figures["n_tokens"]
         x = {"n_params": found.figures["n_params"], "n_tokens": tokens, **fields_of_heads(found.heads)}
-        mean, drawn = self.ensemble.effects[found.mixer]
-        members = np.asarray(self.ensemble.laws.loss(x)) * np.exp(mean) / self.members
-        return members, np.asarray(self.ensemble.draws.loss(x)) * np.exp(drawn) / self.drawn
+        each = np.asarray(resizing.losses(self.ensemble.every, x))
+        return each * np.exp(self.ensemble.effect(found.mixer)) / self.own_losses
+
+    def compute_factors(self, relative: np.ndarray) -> np.ndarray:
+        """Return how many times the model's training compute has a relative loss, under each law and draw.
+
+        Parameters and tokens both grow with the root of the compute.
+        """
+        losses = self.own_losses * relative
+        return np.exp(np.asarray(resizing.compute_factors(self.ensemble.every, losses, self.x)))

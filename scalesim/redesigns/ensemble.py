@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from scalesim.errors import InvalidInput
 from scalesim.fitting.predict import evidence_ranges
 from scalesim.fitting.result import Fit, named_fit
 from scalesim.laws import AttentionLaw, Chinchilla, Mixture, TokensAndHeads
+from scalesim.redesigns.resizing import Laws
 
 __all__ = ["BASES", "NOISE", "Ensemble", "ensemble", "reweighted", "token_ranges"]
 
@@ -53,6 +54,34 @@ class Ensemble:
 
     def __len__(self) -> int:
         return len(self.weights)
+
+    @cached_property
+    def every(self) -> TokensAndHeads:
+        """The laws and then their draws, leaves (M + R,): what one call asks all of them."""
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), self.laws, self.draws)
+
+    def split(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `every` says, (M + R,), as that of the laws and that of the draws."""
+        return values[: len(self)], values[len(self) :]
+
+    def effect(self, kind: str) -> np.ndarray:
+        """Return the log effect of a kind of mixer under `every`, (M + R,)."""
+        mean, draws = self.effects[kind]
+        return np.concatenate([np.full(len(self), mean), draws])
+
+    def mixture(self, own: np.ndarray, n: int) -> Laws:
+        """Return the weighted mean of all laws, n times; `own` is the model's loss under `every`."""
+        spread = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n, len(self))), self.laws)
+        return Laws(spread, *(np.broadcast_to(v, (n, len(self))) for v in (self.weights, self.split(own)[0])))
+
+    def each(self, own: np.ndarray, which: np.ndarray) -> Laws:
+        """Return one of `every` for each row, in the shape of `mixture`; `own` as there."""
+        spread, losses = jax.tree.map(
+            lambda leaf: np.repeat(np.asarray(leaf)[which][:, None], len(self), 1), (self.every, own)
+        )
+        weights = np.zeros((len(which), len(self)))
+        weights[:, 0] = 1.0
+        return Laws(spread, weights, losses)
 
     def moved(self, by: float) -> Ensemble:
         """Return the laws with another log effect on every kind of mixer: that of a precision."""

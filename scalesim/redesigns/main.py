@@ -16,6 +16,7 @@ from scalesim.errors import InvalidInput, choose
 from scalesim.fitting.result import Fit, named_fit
 from scalesim.hardware import Hardware, load_hardware
 from scalesim.models import known_model
+from scalesim.redesigns import resizing
 from scalesim.redesigns.answer import answer
 from scalesim.redesigns.candidates import Question
 from scalesim.redesigns.engine import Engine
@@ -233,7 +234,8 @@ def _loss_of(factor: float, asked: Question, laws: Ensemble) -> float:
         raise InvalidInput(f"equivalent_compute must be between 0.1 and 10 times its own, but is {factor:g}.")
     engine = Engine(asked, laws)
     grown = {**engine.x, **{n: engine.x[n] * factor**0.5 for n in ("n_params", "n_tokens")}}
-    return float((laws.weights * np.asarray(laws.laws.loss(grown)) / engine.members).sum() - 1)
+    relative = np.asarray(resizing.losses(laws.every, grown)) / engine.own_losses
+    return float((laws.weights * laws.split(relative)[0]).sum() - 1)
 
 
 def _sizes(shape: Shape) -> str:

@@ -25,7 +25,7 @@ from scalesim.shape import (
 )
 from scalesim.types import Num
 
-__all__ = ["Heads", "Proportions", "heads_of", "visited", "whole_inner", "with_mixer"]
+__all__ = ["Heads", "Proportions", "heads_of", "is_latent", "visited", "whole_inner", "with_mixer"]
 
 MIXERS = ("own", "latent", "shared", "linear")
 """What attention may become: as the model has it; latent attention; keys and values shared by two layers;
@@ -49,6 +49,11 @@ class Heads:
     n_head: Num
     n_kv_head: Num
     head_dim: Num
+
+
+def is_latent(shape: Shape) -> bool:
+    """Say whether a layer caches a latent vector in place of heads."""
+    return any(isinstance(block.mixer, LatentAttention) for block in shape.blocks)
 
 
 def heads_of(shape: Shape) -> Heads:

@@ -28,6 +28,7 @@ __all__ = [
     "compute_factors",
     "in_batches",
     "judged",
+    "losses",
     "relaxed",
     "scales",
     "whole",
@@ -135,6 +136,12 @@ def in_batches(
         found = jax.device_get(function(*shared, *some, *after))
         parts.append(jax.tree.map(lambda leaf, start=start: leaf[: n - start], found))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+
+@kept_jit
+def losses(laws: TokensAndHeads, x: dict[str, Num]) -> Num:
+    """Return the loss of one model under each law, (M,)."""
+    return laws.loss(x)
 
 
 @partial(kept_jit, heavy=always)

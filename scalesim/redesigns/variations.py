@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from scalesim.errors import Unreachable
+from scalesim.redesigns.result import Option
 
 __all__ = ["CONTEXTS", "over_contexts", "what_if"]
 
@@ -14,28 +15,27 @@ CONTEXTS = tuple(1024 * 2**i for i in range(1, 11))
 """Contexts of the curve of savings: 2K to 1M."""
 
 
-def _again(found: Any, **changes: Any) -> Any:
-    """Return the answer to the same question with other fields of it."""
-    from scalesim.redesigns.answer import answer
+def _again(found: Any, name: str, **changes: Any) -> dict[str, Any]:
+    """Return a row on the best design of the same question with other fields of it."""
+    from scalesim.redesigns.answer import decided
 
     asked, laws = found.asked
-    return answer(found.model, dataclasses.replace(asked, **changes), laws, False)
+    asked = dataclasses.replace(asked, **changes)
+    return _row(name, asked.objective, *decided(found.model, asked, laws).options())
 
 
-def _row(name: str, found: Any) -> dict[str, Any]:
-    key = found.objective if isinstance(found.objective, str) else "objective"
-    saved = found.best.savings.get(key)
-    own = None if found.own is None else found.own.n_params_total
+def _row(name: str, objective: Any, own: Option | None, best: Option) -> dict[str, Any]:
+    saved = best.savings.get(objective if isinstance(objective, str) else "objective")
     return {
         "changed": name,
-        "heads": found.best.heads_text,
-        "n_head": found.best.heads[0],
-        "n_kv_head": found.best.heads[1],
-        "head_dim": found.best.heads[2],
-        "mixer": found.best.mixer,
-        "size_over_own": None if own is None else found.best.n_params_total / own,
-        "devices": found.best.plan.devices,
-        "own_devices": None if found.own is None else found.own.plan.devices,
+        "heads": best.heads_text,
+        "n_head": best.heads[0],
+        "n_kv_head": best.heads[1],
+        "head_dim": best.heads[2],
+        "mixer": best.mixer,
+        "size_over_own": None if own is None else best.n_params_total / own.n_params_total,
+        "devices": best.plan.devices,
+        "own_devices": None if own is None else own.plan.devices,
         **({} if saved is None else {"saved": saved.value, "low": saved.low, "high": saved.high,
                                      "between": list(saved.between), "within": list(saved.within)}),
     }  # fmt: skip
@@ -53,10 +53,10 @@ def over_contexts(found: Any, contexts: tuple[int, ...] = CONTEXTS) -> tuple[dic
             changes["generated_length"] = float(job.generated_length) * scale
         changes["prefix_length"] = float(job.prefix_length) * scale
         try:
-            at = _again(found, workload=dataclasses.replace(job, **changes), contexts=None)
+            row = _again(found, "context", workload=dataclasses.replace(job, **changes), contexts=None)
         except Unreachable:
             continue
-        rows.append({"context_length": context, **_row("context", at)})
+        rows.append({"context_length": context, **row})
     return tuple(rows)
 
 
@@ -82,10 +82,10 @@ def what_if(found: Any) -> tuple[dict[str, Any], ...]:
             generated_tokens=10 * asked.traffic.generated_tokens,
         )
         tried["ten times the traffic"] = {"traffic": more}
-    rows = [_row("as asked", found)]
+    rows = [_row("as asked", found.objective, found.own, found.best)]
     for name, changes in tried.items():
         try:
-            rows.append(_row(name, _again(found, **changes)))
+            rows.append(_again(found, name, **changes))
         except Unreachable:
             rows.append({"changed": name, "n_head": None})
     return tuple(rows)

@@ -187,9 +187,7 @@ def _carried(name: str, lender: Sheet, constants: Any, sheet: Sheet) -> float | 
     """What a constant of one accelerator says of another.
 
     Times are so many cycles of the clock. The last cache is as large as the data sheet says, and as fast as
-    its compute units ask; experts' inner values stay there and take their time, whatever the memory. What a
-    value of a narrow cache costs beyond its products is a generation's own: Hopper's FP8 units take operands
-    in one order only (arXiv 2407.08608, 3.3).
+    its compute units ask; experts' inner values stay there and take their time, whatever the memory.
     """
     value: float | None = getattr(constants, name)
     if value is None:
@@ -203,9 +201,6 @@ def _carried(name: str, lender: Sheet, constants: Any, sheet: Sheet) -> float | 
         return max(1 - (1 - value) * faster * lender.bf16_tflops / sheet.bf16_tflops, 1e-3)
     if name == "inner":
         return value * faster
-    if name == "unpack":
-        alike = sheet.generation in ("", lender.generation)
-        return value * alike * sheet.bf16_tflops / lender.bf16_tflops
     timed = name.endswith(("_us", "_ns")) and not name.startswith("host")
     if timed and not isinstance(constants, CollectiveConstants) and sheet.clock_ghz and lender.clock_ghz:
         return value * lender.clock_ghz / sheet.clock_ghz

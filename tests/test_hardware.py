@@ -104,16 +104,6 @@ def test_the_last_cache_is_the_cards_whatever_the_format():
     assert fp8.compute == pytest.approx(two["h200"][1].of("gemm", "fp8").compute)
 
 
-@pytest.mark.parametrize(("generation", "carries"), [("hopper", True), ("", True), ("blackwell", False)])
-def test_unpacking_an_fp8_cache_is_a_generations_own(generation, carries):
-    from scalesim.borrowing import borrow, measured_cards
-
-    only = {"h100": measured_cards()["h100"]}
-    sheet, own = only["h100"]
-    lent = borrow(sheet._replace(generation=generation), only).of("decode", "fp8").unpack
-    assert lent == pytest.approx(own.of("decode", "fp8").unpack if carries else 0.0)
-
-
 def test_intervals_of_borrowed_constants_add_in_squares():
     from scalesim.borrowing import borrow, distance, measured_cards
 

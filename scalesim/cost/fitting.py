@@ -171,8 +171,6 @@ def start_of(kind: str, format: str = "bf16", *, last_cache_mb: float | None = N
         more |= _QUANTISED
     if kind == "gemm" and format == "fp8_block":
         more |= {"host_us": 50.0, "host_rows_us": 20.0, "host_part_us": 20.0, "host_ragged_us": 10.0}
-    if kind == "decode" and format == "fp8":
-        more |= {"unpack": 100.0}
     if kind == "all-reduce":
         more |= {"host_us": 20.0}
     if last_cache_mb is not None and kind_class(kind) != "collective":

@@ -177,8 +177,9 @@ def _mean(known: Sequence[tuple[float, Sheet, Any]], sheet: Sheet) -> Any:
         stated = [(weight / whole, _carried(field.name, one, c, sheet)) for weight, one, c in known]
         present = [(w, v) for w, v in stated if v is not None]
         share = sum(w for w, _ in present)
-        # No kernel of a lender without a cache found one; other constants are absent where no row has them.
-        least = 0.5 if field.name.startswith("cache") else 0.0
+        # No kernel of a lender without a cache found one; other constants are absent where no row tells of
+        # them, and then a lender that is somewhat alike may.
+        least = 0.5 if field.name.startswith("cache") else 0.1
         values[field.name] = None if share <= least else _mix(field.name, present, share)
     return replace(known[0][2], **values)
 

@@ -104,6 +104,16 @@ def test_the_last_cache_is_the_cards_whatever_the_format():
     assert fp8.compute == pytest.approx(two["h200"][1].of("gemm", "fp8").compute)
 
 
+def test_what_no_row_of_the_nearest_told_of_is_lent_by_one_somewhat_alike():
+    measured, alike, between = (
+        load_hardware(n).efficiency.decode for n in ("l40s", "a100-pcie", "rtx-pro-6000")
+    )
+    # The A100's table has no windows; one kernel serves the three.
+    assert load_hardware("a100").efficiency.decode.window_reload is None
+    assert alike.window_reload is None
+    assert between.window_reload == pytest.approx(measured.window_reload, rel=1e-3)
+
+
 def test_intervals_of_borrowed_constants_add_in_squares():
     from scalesim.borrowing import borrow, distance, measured_cards
 

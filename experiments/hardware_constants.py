@@ -27,7 +27,7 @@ from experiments.public_data import public_runs
 from scalesim.borrowing import Sheet, borrow, measured_cards
 from scalesim.constants import CONSTANTS, kind_class
 from scalesim.cost.fitting import fit_kernel, halves, part, start_of
-from scalesim.cost.kernel_forms import ENDLESS, Machine, Table, kernel_seconds, machine_of
+from scalesim.cost.kernel_forms import Machine, Table, kernel_seconds, machine_of
 from scalesim.cost.kernel_score import constants_of
 from scalesim.cost.kernel_tables import KernelRows, read_kernel_table
 from scalesim.cost.spread import ANCHORS, half_width
@@ -76,9 +76,6 @@ def fitted(card: str, hardware: Hardware) -> Found:
             table = part(table, np.flatnonzero(table["head_dim"] <= 256))
         cache = catalogue_sheet(CARDS[card]).last_cache_mb
         machine, start = machine_of(hardware, kind, format), start_of(kind, format, last_cache_mb=cache)
-        if kind in ("decode", "prefill") and np.all(table["window"] == ENDLESS):
-            # What no row tells of is for others to lend.
-            start = replace(start, **{n: None for n in ("window_us", "window_reload") if hasattr(start, n)})
         # A short table says less against the start.
         prior = 0.05 if len(table["seconds"]) < 200 else 0.2
         some, rest = halves(table)
@@ -93,7 +90,7 @@ def fitted(card: str, hardware: Hardware) -> Found:
 def starts(kind: str, start: Any) -> list[Any]:
     """Where to start from: decode kernels compute query heads of a windowed layer together or each alone;
     blocks of several kernels find much of what they read in the last cache, or hardly any."""
-    if kind == "decode" and start.window_reload is not None:
+    if kind == "decode":
         return [start, replace(start, group_tile=64.0, window_reload=0.5)]
     if kind not in ("gemm", "decode", "prefill") and getattr(start, "cache_share", None) is not None:
         return [start, replace(start, cache_share=0.05)]

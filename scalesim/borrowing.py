@@ -30,6 +30,9 @@ SHARES = (
 """Constants between 0 and 1: no kernel beats the data sheet."""
 
 _WIDTH = 0.4  # doublings of a figure over which one accelerator stands for another
+_WITHOUT_WINDOWS = ("a100",)
+"""Measured accelerators whose tables have no windows: others tell of them, where they are somewhat alike."""
+_ALIKE = 0.1  # their weights together
 
 
 class Sheet(NamedTuple):
@@ -135,6 +138,12 @@ def borrow(
         kind: lent(kind, {name: getattr(one[1], kind) for name, one in measured.items()})
         for kind in ("gemm", "decode", "prefill")
     }
+    for kind in ("decode", "prefill"):
+        windowed = {n: getattr(one[1], kind) for n, one in measured.items() if n not in _WITHOUT_WINDOWS}
+        if sum(by_kind[kind][name] for name in windowed) > _ALIKE:
+            found = lent(kind, windowed)
+            windows = {f.name: getattr(found, f.name) for f in fields(found) if f.name.startswith("window")}
+            mixed[kind] = replace(mixed[kind], **windows)
     others = []
     for key in sorted({key for _, e in measured.values() for key, _ in e.others}):
         stated = {name: dict(one[1].others) for name, one in measured.items()}
@@ -177,10 +186,7 @@ def _mean(known: Sequence[tuple[float, Sheet, Any]], sheet: Sheet) -> Any:
         stated = [(weight / whole, _carried(field.name, one, c, sheet)) for weight, one, c in known]
         present = [(w, v) for w, v in stated if v is not None]
         share = sum(w for w, _ in present)
-        # No kernel of a lender without a cache found one; other constants are absent where no row tells of
-        # them, and then a lender that is somewhat alike may.
-        least = 0.5 if field.name.startswith("cache") else 0.1
-        values[field.name] = None if share <= least else _mix(field.name, present, share)
+        values[field.name] = None if share <= 0.5 else _mix(field.name, present, share)
     return replace(known[0][2], **values)
 
 

@@ -12,7 +12,6 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.common import RESULTS, Row, machine_load, print_rows, write_csv
@@ -24,6 +23,8 @@ SHAPES = [
     (8, 256, 8, 1, 16), (8, 256, 8, 4, 32), (2, 1024, 8, 1, 16), (2, 1024, 8, 2, 32),
     (1, 2048, 8, 1, 16), (1, 2048, 8, 4, 32), (1, 2048, 4, 4, 8), (1, 4096, 8, 2, 64),
 ]  # fmt: skip
+
+CALLS = 8
 
 BEGIN = """
 import json, os, sys, time
@@ -72,19 +73,14 @@ def timed(python: str, code: str, given: list[object]) -> list[float]:
     return [float(ms) for ms in json.loads(done.stdout)]
 
 
-def main(
-    folder: Path = RESULTS,
-    peers: str | None = None,
-    shapes: Sequence[tuple[int, int, int, int, int]] = SHAPES,
-    calls: int = 8,
-) -> list[Row]:
+def main(folder: Path = RESULTS, peers: str | None = None) -> list[Row]:
     rows: list[Row] = []
-    for shape in shapes:
+    for shape in SHAPES:
         batch, tokens, n_head, n_kv_head, head_dim = shape
         contenders = {"blocked": (sys.executable, OURS), "xla": (sys.executable, OURS)}
         if peers is not None:
             contenders["torch"] = (peers, TORCH)
-        found = {name: timed(*how, [*shape, name, calls]) for name, how in contenders.items()}
+        found = {name: timed(*how, [*shape, name, CALLS]) for name, how in contenders.items()}
         times = {
             f"{name}_{what}_ms": each[i]
             for i, what in enumerate(("forward", "both"))

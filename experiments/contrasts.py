@@ -25,7 +25,7 @@ from scalesim.fitting.contrasts import parts
 from scalesim.fitting.forms import FORMS, LARGEST, OWN, Form, Judged, form_of, judge, stack
 from scalesim.fitting.mixed_setup import MixedSetup
 from scalesim.fitting.mixtures import left_out, mixture
-from scalesim.fitting.result import named_fit
+from scalesim.fitting.named import named_fit
 from scalesim.laws import AdditiveHeadLaw, AttentionLaw, HeadLaw, Law, SeparableHeadLaw, SquashedHeadLaw
 from scalesim.report.figure import BASELINE, BEST, FAINT, INK, figure, save
 

@@ -32,6 +32,7 @@ QUICK: dict[str, tuple[str, ...]] = {
     "wide_peers": ("--problems", "2", "--seconds", "1"),
     "redesign_check": ("--questions", "10"),
     "train_speed": ("--rounds", "1", *(("--peers", PEERS) if PEERS else ())),
+    "attention_speed": ("--peers", PEERS) if PEERS else (),
     "explore_speed": ("--moves", "20", "--memory-moves", "50"),
 }
 """Each benchmark's options in its quick form."""

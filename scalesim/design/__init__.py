@@ -13,10 +13,11 @@ from scalesim.design.lattice import (
     log_costs,
     named_lattice,
 )
+from scalesim.design.least_loss import least_loss
 from scalesim.design.map import DesignMap, design_map
 from scalesim.design.picks import Pick
 from scalesim.design.problem import Problem, Query, stack_queries
-from scalesim.design.search import least_loss, search, solve
+from scalesim.design.search import search, solve
 from scalesim.design.sensitivity import Choice, Sensitivity, choices_over_context, sensitivity
 from scalesim.design.space import DesignSpace, design_space
 from scalesim.design.uncertainty import Distribution, distribution

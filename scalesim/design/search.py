@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,7 +38,7 @@ from scalesim.programs import kept_jit
 from scalesim.shape import Shape
 from scalesim.workload import TrainingPlan, Workload
 
-__all__ = ["least_loss", "search", "solve"]
+__all__ = ["check_kinds", "search", "solve"]
 
 
 @overload
@@ -144,7 +143,7 @@ def search(
     workloads = [workload] if isinstance(workload, Workload) else list(workload)
     for one in workloads:
         check_kind("workload", one, Workload, "a Workload or a list of them")
-    _check_kinds(family, lattice, baseline, constraints, plan)
+    check_kinds(family, lattice, baseline, constraints, plan)
     losses = [_checked_loss(loss) for loss in np.atleast_1d(np.asarray(target_loss, dtype=object)).tolist()]
     if not workloads or not losses:
         raise InvalidInput(f"{'workload' if losses else 'target_loss'} is empty; at least one is needed.")
@@ -178,7 +177,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _check_kinds(family: Any, lattice: Any, baseline: Any, constraints: Any, plan: Any) -> None:
+def check_kinds(family: Any, lattice: Any, baseline: Any, constraints: Any, plan: Any) -> None:
     """Refuse what is of another kind than a search takes, before it is traced."""
     check_kind("family", family, ShapeFamily, "a ShapeFamily (named_family, fixed_ratio)")
     check_kind("lattice", lattice, (Lattice, DesignSpace, type(None)), "a Lattice or a DesignSpace")
@@ -327,95 +326,9 @@ class _Asked:
         return f"No gradient search: {rough}; {instead}. "
 
 
-_LOSSES = 64
-
-
 @partial(jax.jit, static_argnums=(2, 3, 4))
 def solve(
     problem: Problem, queries: Query, designs: DesignSet, solver: Solver = None, gradient: bool = True
 ) -> Solved:
     """Return what `search` finds for a batch of queries (`stack_queries`), as arrays: its compiled core."""
     return designs.solve(problem, queries, solver, gradient)
-
-
-def least_loss(
-    law: Law | Fit,
-    workload: Workload,
-    budget: float,
-    *,
-    objective: Any = FIGURE_2,
-    family: ShapeFamily = FIGURE,
-    lattice: Lattice | DesignSpace | None = None,
-    baseline: str | Shape | HeadRule = "llama3-gqa",
-    constraints: Sequence[AtMost] = (),
-    plan: TrainingPlan = PLAN,
-    solver: optax.GradientTransformation | None = None,
-    tolerance: float = 1e-9,
-) -> Design:
-    """Return the design of least loss whose objective is at most `budget`.
-
-    The least cost falls as the loss rises, so the least loss within the budget is where they meet: 64 losses
-    are tried at a time, every configuration of the lattice at each (or a search of the `DesignSpace`), and
-    the bracket shrinks 63 times a round until it is narrower than a millionth of a nat. The design at that
-    loss is then searched as any other.
-
-    Args:
-        law, workload, objective, family, lattice, baseline, constraints, plan, solver, tolerance: as for
-            `search`.
-        budget: the most the objective may be, in its own units.
-
-    Raises:
-        InvalidInput: a budget that is not positive and finite.
-        Unreachable: the budget buys no model of the lattice.
-
-    >>> import scalesim as ss
-    >>> fit, job = ss.named_fit("default"), ss.Workload(context_length=131072)
-    >>> budget = ss.search(fit, job, 2.7).best.objective
-    >>> abs(least_loss(fit, job, budget).target_loss - 2.7) < 2e-3
-    True
-    """
-    check_number("budget", budget)
-    check_kind("workload", workload, Workload, "a Workload")
-    _check_kinds(family, lattice, baseline, constraints, plan)
-    lattice = lattice or buildable()
-    limits = tuple(constraints)
-    query = Query(
-        workload=workload,
-        target_loss=2.0,
-        objective=objective,
-        constraints=limits,
-        plan=plan,
-        tolerance=tolerance,
-    )
-    with jax.enable_x64(True):
-        problem = Problem(law=law_of(law), family=family)
-        lattice.check(problem.law)
-        low, high = 1e-6, 12.0
-        batch = stack_queries([searchable(query)[0]] * _LOSSES)
-        while high - low > 1e-6:
-            losses = np.linspace(low, high, _LOSSES)
-            asked = dataclasses.replace(batch, target_loss=losses)
-            found = solve(problem, asked, lattice, None, not lattice.enumerates)
-            costs = np.asarray(found.designs.cost).min(axis=1)
-            within = np.flatnonzero(costs <= budget)
-            if not len(within):
-                finite = costs[np.isfinite(costs)]
-                least = f"; the least that any costs is {finite.min():.4g}" if len(finite) else ""
-                raise Unreachable(f"budget {budget:g} buys no model of the {lattice.name} lattice{least}.")
-            first = int(within[0])
-            low, high = losses[max(first - 1, 0)], losses[first]
-            if first == 0:
-                break
-    return search(
-        law,
-        workload,
-        float(high),
-        objective=objective,
-        family=family,
-        lattice=lattice,
-        baseline=baseline,
-        constraints=limits,
-        plan=plan,
-        solver=solver,
-        tolerance=tolerance,
-    )

@@ -13,9 +13,10 @@ from scalesim.fitting.evidence import Choices, Curves, Evidence, Points
 from scalesim.fitting.forms import FORMS, Form, Judged, fit_form, fit_with_contrasts, judge, stack
 from scalesim.fitting.isoflop import IsoFlop, approach_two_bias, isoflop
 from scalesim.fitting.mixtures import mixture
+from scalesim.fitting.named import load_fit, named_fit
 from scalesim.fitting.noise import Huber, Noise, Squared
 from scalesim.fitting.predict import Prediction, predict
-from scalesim.fitting.result import Fit, load_fit, named_fit
+from scalesim.fitting.result import Fit
 from scalesim.fitting.rollout import Rollout, rollout, with_rollout
 from scalesim.fitting.sensitivity import (
     CoefficientPath,

@@ -13,6 +13,8 @@ from scalesim.cost.deployment import why_none
 from scalesim.data.effects import Caution, cautions
 from scalesim.errors import Unreachable
 from scalesim.fitting.predict import evidence_ranges
+from scalesim.programs import beside
+from scalesim.redesigns import resizing
 from scalesim.redesigns.candidates import Built, Question
 from scalesim.redesigns.engine import Engine
 from scalesim.redesigns.ensemble import Ensemble, token_ranges
@@ -63,7 +65,10 @@ def decided(name: str, asked: Question, laws: Ensemble) -> Decided:
         Unreachable: nothing serves the model or any candidate, or no size keeps the loss.
     """
     first = Engine(asked, laws)
+    threads = [] if resizing.scales.n_programs() else beside(first.prepare)
     own = first.own
+    for thread in threads:
+        thread.join()
     engine, best = first, first.best()
     others = [Engine(asked, laws, bits) for bits in asked.kv_bits if bits != float(asked.workload.kv_bits)]
     for other in others:

@@ -266,6 +266,15 @@ class Engine:
 
     # What is answered.
 
+    def prepare(self) -> None:
+        """Make the programs that `own` does not need: compiled beside it, they are ready when it is."""
+        kind, props = next(iter(self.kinds.items()))
+        heads = jax.tree.map(lambda v: np.array([float(v)]), self.own_heads)
+        one = np.ones(1)
+        self.scales(kind, self.mixture(1), heads, one, one)
+        resizing.in_batches(resizing.whole, (props,), (one, heads, one))
+        self.compute_factors(np.ones_like(self.own_losses))
+
     @cached_property
     def own(self) -> Built | None:
         """The model itself, cheapest served; None where nothing serves it."""

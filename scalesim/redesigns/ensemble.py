@@ -12,8 +12,9 @@ import numpy as np
 from scalesim.data.contrasts import ContrastTable
 from scalesim.data.effects import effect_of
 from scalesim.errors import InvalidInput
+from scalesim.fitting.named import named_fit
 from scalesim.fitting.predict import evidence_ranges
-from scalesim.fitting.result import Fit, named_fit
+from scalesim.fitting.result import Fit
 from scalesim.laws import AttentionLaw, Chinchilla, Mixture, TokensAndHeads
 from scalesim.redesigns.resizing import Laws
 

@@ -13,7 +13,8 @@ import numpy as np
 from scalesim.cost.measure import Measure, as_measure
 from scalesim.data import ContrastTable
 from scalesim.errors import InvalidInput, choose
-from scalesim.fitting.result import Fit, named_fit
+from scalesim.fitting.named import named_fit
+from scalesim.fitting.result import Fit
 from scalesim.hardware import Hardware, load_hardware
 from scalesim.models import known_model
 from scalesim.redesigns import resizing

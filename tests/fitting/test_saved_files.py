@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import scalesim as ss
-from scalesim.fitting.result import load_fit
+from scalesim.fitting.named import load_fit
 from scalesim.fitting.saved import ARCHIVE_VERSION, VERSION, read_archive, write_archive
 
 SHIPPED = Path(ss.__file__).parent / "data" / "law_points.json"

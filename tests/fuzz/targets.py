@@ -84,7 +84,7 @@ def _read_runs(path: Path) -> list[np.ndarray]:
 
 
 def _read_law(path: Path) -> list[Any]:
-    from scalesim.fitting.result import load_fit
+    from scalesim.fitting.named import load_fit
 
     fit = load_fit(path)
     finite = [value for value in fit.coefficients.values() if value is not None]

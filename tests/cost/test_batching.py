@@ -95,6 +95,7 @@ def test_what_cannot_be_kept_is_named():
         at_request_rate(**big, requests_per_s=1)
 
 
+@pytest.mark.slow
 def test_the_closed_forms_are_near_the_scheduler_step_by_step():
     job = Workload(context_length=1280, generated_length=256, batch_size=16)
     seconds = serving_load.clock(LLAMA, job, H100)

@@ -47,6 +47,7 @@ def test_constants_that_made_the_timings_are_found():
     assert "18 timings met within" in found.status
 
 
+@pytest.mark.slow
 def test_the_error_left_out_is_honest_about_noise():
     found = calibrate(timings(slower(scale=1.2), noise=0.05), H100)
     assert 0.02 < found.error < found.error_left_out < 0.1

@@ -32,6 +32,7 @@ def test_suggestions_are_ranked_by_what_they_bring_a_flop(answer):
     assert largest.run["n_params"] == 1.6e9, "the design is larger than the data: the largest run tells most"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_trained_brings_less_the_second_time(answer):
     fit, design = answer
     first = max(next_runs(fit, design), key=lambda s: s.shrinks)

@@ -29,6 +29,7 @@ def at(compute):
     return {"n_params": n, "n_tokens": np.asarray(compute, float) / 6 / n}
 
 
+@pytest.mark.slow
 def test_folds_cut_by_compute_and_keep_what_a_fit_needs():
     found = ss.fit("chinchilla", grid())
     errors = rollout(found)
@@ -132,6 +133,7 @@ def test_the_first_law_is_taken_unless_another_is_clearly_better():
     assert best_rollout([of(0.013), nothing]) == 0
 
 
+@pytest.mark.slow
 def test_compare_picks_the_form_that_made_the_runs():
     table = ss.compare(BASE_FORMS, grid(noise=0.0005))
     assert table.picked.name == "PowerOfSum"

@@ -32,6 +32,7 @@ def test_the_default_law_is_resampled_with_its_curves_and_choices():
     assert np.ptp(spread.coefficients["E"]) == 0  # as it was held in the fit
 
 
+@pytest.mark.slow
 def test_a_shipped_fit_does_what_a_fit_does():
     found = ss.named_fit("points")
     assert found.setup.problem.objective(found.z) == pytest.approx(found.objective, rel=1e-9)

@@ -187,7 +187,11 @@ def test_bfloat16_is_close_and_gives_float32_logits():
 
 
 @pytest.mark.parametrize(
-    "shape", [replace(SMALL, qkv_bias=True, output_bias=True, ffn_bias=True), SHAPES["latent"]]
+    "shape",
+    [
+        replace(SMALL, qkv_bias=True, output_bias=True, ffn_bias=True),
+        pytest.param(SHAPES["latent"], marks=pytest.mark.slow),
+    ],
 )
 def test_gradients_in_bfloat16_are_those_in_float32_however_often_a_token_stands(shape):
     """Sums over thousands of tokens, added up in bfloat16, stop growing: half of the embedding's was lost."""

@@ -168,7 +168,9 @@ NEAR_A_LIMIT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("model", NEAR_A_LIMIT)
+@pytest.mark.parametrize(
+    "model", [pytest.param(m, marks=pytest.mark.slow) if "gemma" in m else m for m in NEAR_A_LIMIT]
+)
 def test_near_20_tokens_a_parameter_nothing_cheaper_is_left_out(model: str) -> None:
     tokens, job, how = NEAR_A_LIMIT[model]
     with jax.enable_x64(True):

@@ -68,9 +68,8 @@ def outcome(begun, folder, damage, draw, newest):
     return "same" if np.array_equal(found.losses, losses) else "different"
 
 
-@pytest.mark.parametrize(
-    "damage", [flipped, *(pytest.param(d, marks=pytest.mark.slow) for d in (cut, removed))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", [flipped, cut, removed])
 def test_a_damaged_folder(begun, tmp_path, damage):
     draw = random.Random(damage.__name__)
     assert {outcome(begun, tmp_path / "x", damage, draw, True) for _ in range(2)} <= {"same", "refused"}

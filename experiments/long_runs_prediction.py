@@ -30,7 +30,7 @@ __all__ = ["BASE", "GRID", "pairs", "predicted"]
 
 GRID = Path(__file__).parent / "grids" / "long_runs.toml"
 BASE = (8, 1)
-SHORT = (256, 1024, 2048)
+CONTEXTS = (256, 1024, 2048, 4096)
 FLOORS = np.linspace(0.3, 1.2, 7)
 FIELDS = ("n_head", "n_kv_head", "head_dim", "n_layer", "d_model")
 
@@ -115,7 +115,7 @@ def contexts() -> list[Row]:
     for width, context, loss in zip(near["d_model"], near["context_length"], near.loss, strict=True):
         losses.setdefault((int(width), int(context)), []).append(float(loss))
     known = {key: float(np.mean(each)) for key, each in losses.items()}
-    short = SHORT[0]
+    short = CONTEXTS[0]
     slopes = {
         width: float(np.log(loss / known[width, short]) / np.log(context / short))
         for (width, context), loss in sorted(known.items())
@@ -133,7 +133,7 @@ def contexts() -> list[Row]:
         }
         for (width, trained), loss in sorted(known.items())
         if trained == short
-        for context in SHORT[1:]
+        for context in CONTEXTS[1:]
         if (width, context) not in known
         for near_by in [max((w for w in slopes if w <= width), default=None)]
         if near_by is not None

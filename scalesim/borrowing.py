@@ -155,7 +155,8 @@ def borrow(
             cache = lent(kind_class(key), every)
             found = replace(found, cache_mb=cache.cache_mb, cache_share=cache.cache_share)
         others.append((key, found))
-    # The squares of the lenders' intervals, and of what is added the further those are.
+    # The squares of the lenders' intervals (the nearest's at least: what is borrowed is no surer than what it is
+    # borrowed from), and of what is added the further those are.
     spread = []
     for key in sorted({key for _, e in measured.values() for key, _ in e.spread}):
         kind = kind_class(key)
@@ -165,7 +166,9 @@ def borrow(
             axis=0,
             weights=[by_kind[kind][name] + 1e-9 for name in lenders],
         )
-        away = min(distance(sheet, sheets[name], kind) for name in lenders)
+        closest = min(lenders, key=lambda name: distance(sheet, sheets[name], kind))
+        width = np.maximum(width, dict(measured[closest][1].spread)[key])
+        away = distance(sheet, sheets[closest], kind)
         spread.append((key, tuple(np.hypot(width, reach.get(key, reach.get(kind, 0.0)) * away))))
     said = ", ".join(f"{name} {weight:.0%}" for name, weight in weights.items() if weight >= 0.01)
     return replace(

@@ -53,8 +53,8 @@ def test_what_is_borrowed_is_like_the_nearest_and_less_certain():
     own = weights_of(sheets["b200"], sheets)
     assert max(own, key=own.get) == "b200"
     assert sum(own.values()) == pytest.approx(1.0)
-    near = borrow(Sheet(2500, 8000, 900, "blackwell", "hbm"))
-    far = borrow(Sheet(0.1, 17))
+    near = borrow(Sheet(2500, 8000, 900))
+    far = borrow(Sheet(0.1, 17, None))
     for kind in ("gemm bf16", "decode bf16", "prefill bf16"):
         measured = dict(cards["b200"][1].spread)[kind]
         assert all(a > b for a, b in zip(dict(near.spread)[kind], measured, strict=True))

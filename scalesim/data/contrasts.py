@@ -30,9 +30,11 @@ FIELDS = (
 """What may be given of a model: `n_head_a` of one, `n_head_b` of the other, `n_head` of both alike."""
 _TEXT = ("id", "source", "corpus", "note", "equal_params")
 _OTHER_UNITS = {"ppl": "perplexity", "perplexity": "perplexity", "bpb": "bits", "bits": "bits", "bpc": "bits"}
-_COLUMNS = ("loss_a", "loss_b", "name", "source", "corpus")
+_COLUMNS = ("loss_a", "loss_b", "name", "source", "corpus", "noise")
 _LOSSES = (0.3, 12.0)
 """Nats a token of any text model: beyond, the unit is another."""
+_NOISIEST = 0.2
+"""Standard deviation of log loss between seeds, beyond which the unit is another."""
 _APART = 0.01
 """Difference of two log ratios of the same two models beyond which they contradict each other."""
 
@@ -46,6 +48,8 @@ class ContrastTable:
         loss_a, loss_b: nats a token, (rows,), on the same text.
         name, source, corpus: of each row, (rows,) strings.
         notes: what to know of the table, a sentence each.
+        noise: standard deviation of the log loss of one run, as its seeds show it, (rows,); nan where it is
+            not known, and then the same for all (`Spread.noise`).
 
     The study of a row is its source up to the first comma or bracket: rows of one study share its noise
     and its own head effects.
@@ -59,6 +63,11 @@ class ContrastTable:
     source: np.ndarray
     corpus: np.ndarray
     notes: tuple[str, ...] = field(default=())
+    noise: np.ndarray = field(default_factory=lambda: np.array(np.nan))
+
+    def __post_init__(self) -> None:
+        each = np.broadcast_to(np.asarray(self.noise, float), self.loss_a.shape)
+        object.__setattr__(self, "noise", each)
 
     def __len__(self) -> int:
         return len(self.loss_a)
@@ -95,8 +104,9 @@ def load_contrasts(path: str | Path | None = None) -> ContrastTable:
     """Read comparisons from a CSV, or the published ones that the package ships.
 
     Columns: id, source, corpus, loss_a and loss_b in nats a token, and what is known of the models
-    (`FIELDS`), with _a and _b where they differ; equal_params and note are for people. A line that begins
-    with # is a comment.
+    (`FIELDS`), with _a and _b where they differ; noise, where seeds tell it, is the standard deviation of
+    the log loss of one run (0.005: half a percent); equal_params and note are for people. A line that
+    begins with # is a comment.
 
     Raises:
         InvalidInput: the file cannot be read, a column is not known, a loss is in another unit, a number is
@@ -128,8 +138,8 @@ def _check_columns(columns: list[str], where: str) -> None:
                 f"{where}: column {name} holds {unit}; loss_a and loss_b in nats a token are needed "
                 f"({'log(perplexity)' if unit == 'perplexity' else 'bits times log 2, by the token'})."
             )
-        if name not in _TEXT and stem not in (*FIELDS, "loss"):
-            known = (*_TEXT, *(f"{f}{e}" for f in FIELDS for e in ("", "_a", "_b")), "loss_a", "loss_b")
+        if name not in (*_TEXT, "noise") and stem not in (*FIELDS, "loss"):
+            known = (*_TEXT, "noise", *(f"{f}{e}" for f in FIELDS for e in ("", "_a", "_b")), "loss_a", "loss_b")
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; a model's fields are {', '.join(FIELDS)}."
             raise InvalidInput(f"{where}: column {name!r} is not known{hint}")
@@ -166,12 +176,20 @@ def _table(rows: list[dict[str, str]], columns: list[str], where: str) -> Contra
                     f"{where}: {column} of {name} is {value:g}, which no loss in nats a token is "
                     f"({_LOSSES[0]} to {_LOSSES[1]}); perplexities want a logarithm, bits a factor log 2."
                 )
+    noise = numbers("noise", False)
+    for name, value in zip(names, noise, strict=True):
+        if value > _NOISIEST:
+            raise InvalidInput(
+                f"{where}: noise of {name} is {value:g}: the standard deviation of a log loss is wanted "
+                f"(0.005 is half a percent), at most {_NOISIEST}."
+            )
     for i, name in enumerate(names):
         pairs = [(sides["a"][f][i], sides["b"][f][i]) for f in sides["a"] if f in sides["b"]]
         if all(x == y or (np.isnan(x) and np.isnan(y)) for x, y in pairs):
             raise InvalidInput(f"{where}: the models of {name} differ in no field, so they compare nothing.")
     source, corpus = (np.array([row.get(c, "") for row in rows]) for c in ("source", "corpus"))
-    table = ContrastTable(sides["a"], sides["b"], losses[0], losses[1], np.array(names), source, corpus)
+    known = (np.array(names), source, corpus)
+    table = ContrastTable(sides["a"], sides["b"], *losses, *known, noise=noise)
     return replace(table, notes=tuple(_notes(table, where)))
 
 

@@ -91,7 +91,8 @@ def predict_contrasts(
             drawn = np.asarray(jax.vmap(lambda law: log_ratio(law, a, b))(laws))
     drawn = np.repeat(drawn, max(1, -(-4000 // len(drawn))), axis=0)
     share = spread.share * rng.normal(size=(len(drawn), 1)) * size
-    noise = np.hypot(np.sqrt(2) * spread.noise, READING) * rng.normal(size=drawn.shape)
+    run = np.where(np.isnan(table.noise), spread.noise, table.noise)
+    noise = np.hypot(np.sqrt(2) * run, READING) * rng.normal(size=drawn.shape)
     tail = (1 - level) / 2
     low, high = 100 * np.quantile(drawn + share + noise, [tail, 1 - tail], axis=0)
     alike = ", ".join(table.name[unseen(fit.law, table)])

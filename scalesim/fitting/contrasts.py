@@ -55,7 +55,7 @@ class Spread:
     """How far comparisons scatter about a law: standard deviations, of log loss.
 
     Attributes:
-        noise: of one training run (another seed, another order of the data).
+        noise: of one training run (another seed, another order of the data), where a row does not tell it.
         width, cache, head_dim: between studies, for each doubling of the attention width, of the cached
             values, and of head_dim.
         effect: between studies, of the size of the head effect, as a fraction of it.
@@ -153,7 +153,7 @@ def _pieces(law: Law, table: ContrastTable) -> dict[str, np.ndarray]:
     far = doublings(table.b) - doublings(table.a)
     study = table.study
     return {
-        "runs": _shared_runs(table),
+        **_runs(table),
         "same": (study[:, None] == study[None, :]).astype(float),
         "size": np.outer(size, size),
         "head": np.outer(head, head),
@@ -169,13 +169,18 @@ def _covariance(p: Mapping[str, Any], deviations: Any) -> Any:
         deviations[5] ** 2,
     )
     own = effect * p["head"] + share * p["size"] + jnp.tensordot(jnp.asarray(slopes), p["far"], axes=1)
-    return noise * p["runs"] + own * p["same"] + READING**2 * np.eye(len(p["runs"]))
+    seeds = noise * p["runs"] + p["told"]
+    return seeds + own * p["same"] + READING**2 * np.eye(len(p["runs"]))
 
 
-def _shared_runs(table: ContrastTable) -> np.ndarray:
-    """Return D D^T, D (rows, runs) being -1 where a run is a row's first and 1 where it is its second."""
+def _runs(table: ContrastTable) -> dict[str, np.ndarray]:
+    """Return D D^T of runs whose noise is not told, and D diag(noise^2) D^T of those whose is.
+
+    D (rows, runs) is -1 where a run is a row's first and 1 where it is its second.
+    """
     known: dict[tuple, int] = {}
     incidence = np.zeros((len(table), 2 * len(table)))
+    told = np.full(2 * len(table), np.nan)
     for of, loss, sign in ((table.a, table.loss_a, -1.0), (table.b, table.loss_b, 1.0)):
         others = np.stack([np.round(of[f]) for f in sorted(of)], axis=1)
         for i in range(len(table)):
@@ -185,8 +190,11 @@ def _shared_runs(table: ContrastTable) -> np.ndarray:
                 round(float(loss[i]), 6),
                 *np.nan_to_num(others[i]).tolist(),
             )
-            incidence[i, known.setdefault(key, len(known))] += sign
-    return incidence @ incidence.T
+            run = known.setdefault(key, len(known))
+            incidence[i, run] += sign
+            told[run] = np.fmax(told[run], table.noise[i])
+    alike = incidence * np.isnan(told)
+    return {"runs": alike @ alike.T, "told": incidence * np.nan_to_num(told) ** 2 @ incidence.T}
 
 
 @register

@@ -41,8 +41,12 @@ def test_a_field_without_a_suffix_belongs_to_both(tmp_path):
 
 
 def test_tables_join_where_one_tells_more(tmp_path):
-    both = load_contrasts().joined(read(tmp_path, HEADER + ROW))
+    both = load_contrasts().joined(
+        read(tmp_path, HEADER.replace("\n", ",noise\n") + ROW.replace("\n", ",0.005\n"))
+    )
     assert len(both) == 23
+    assert np.isnan(both.noise[:-1]).all()
+    assert both.noise[-1] == 0.005
     assert np.isnan(both.a["d_model"][-1])
     assert both.take(both.name == "one").loss_b.tolist() == [2.61]
 
@@ -50,6 +54,11 @@ def test_tables_join_where_one_tells_more(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        (
+            HEADER.replace("\n", ",noise\n") + ROW.replace("\n", ",0.5\n"),
+            "noise of one is 0.5: the standard deviation",
+        ),
+        (HEADER.replace("\n", ",nois\n") + ROW.replace("\n", ",1\n"), "did you mean noise?"),
         (HEADER, "holds no rows below its header"),
         (HEADER.replace("loss_a", "ppl_a") + ROW, "column ppl_a holds perplexity; loss_a and loss_b in nats"),
         (HEADER.replace("loss_b", "bpb_b") + ROW, "column bpb_b holds bits"),

@@ -85,6 +85,22 @@ def test_rows_of_one_study_scatter_together_and_studies_apart():
     np.testing.assert_allclose(alone[0, 1], 1e-6)
 
 
+def test_rows_that_tell_the_noise_of_their_runs_count_by_it():
+    table = simulated(studies=2, rows=3)
+    alone = Spread(noise=0.001, width=0, cache=0, head_dim=0, effect=0, share=0)
+    told = dataclasses.replace(table, noise=np.array([0.01] * 3 + [np.nan] * 3))
+    scatter = covariance(TRUTH, told, alone)
+    np.testing.assert_allclose(scatter[0, :3], [2e-4 + 4e-8, 1e-4, 1e-4], rtol=1e-9)
+    np.testing.assert_allclose(scatter[3:, 3:], covariance(TRUTH, table, alone)[3:, 3:])
+    np.testing.assert_allclose(scatter[:3, 3:], 0)
+    same = dataclasses.replace(table, noise=np.full(6, 0.001))
+    np.testing.assert_allclose(covariance(TRUTH, same, alone), covariance(TRUTH, table, alone), rtol=1e-9)
+    law = ss.named_fit("default")
+    narrow, wide = (predict_contrasts(law, t) for t in (table, told))
+    assert np.all((wide.high - wide.low)[:3] > 2 * (narrow.high - narrow.low)[:3].min())
+    np.testing.assert_allclose(wide.high[3:] - wide.low[3:], (narrow.high - narrow.low)[3:], rtol=0.1)
+
+
 def test_rows_left_out_have_no_residual():
     table = simulated(noise=0.002)
     keep = table.study != "study 0"

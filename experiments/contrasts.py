@@ -42,18 +42,19 @@ OTHERS: dict[str, Form] = {
     "squashed": Form(SquashedHeadLaw, {}, {**_E, "k": (3.0, 2.0), "m": (2.0, 1.5)}, {}),
 }
 """Forms that are judged beside those of the mixture."""
+OWN_STUDY = "scalesim own-long"
 
 
 def comparisons() -> ContrastTable:
-    """Return the shipped comparisons, and those of the public runs that are used but not shipped."""
+    """Return the published comparisons that ship, and those of public runs, which do not."""
     return load_contrasts().joined(gadre_contrasts())
 
 
-def judged_forms(forms: dict[str, Form]) -> dict[str, Judged]:
-    """Judge forms on the paper's runs and all comparisons."""
-    judged = {}
+def judged_forms(forms: dict[str, Form], table: ContrastTable | None = None) -> dict[str, Judged]:
+    """Judge forms on the paper's runs and comparisons, all by default."""
+    judged, table = {}, comparisons() if table is None else table
     for name, form in forms.items():
-        judged[name] = judge(form, paper_runs(), comparisons())
+        judged[name] = judge(form, paper_runs(), table)
         jax.clear_caches()  # a form compiles some thirty programs that no other form uses
     return judged
 
@@ -84,20 +85,23 @@ def report(judged: dict[str, Judged], folder: Path) -> list[Row]:
 
 
 def masks(table: ContrastTable) -> dict[str, np.ndarray]:
-    """Return which rows are which: the shipped ones, those of equal size, those with heads added."""
-    shipped = ~np.char.startswith(table.name.astype(str), "gadre")
+    """Return which rows are which: the published that ship, those of equal size, those with heads added."""
+    public, own = (np.char.startswith(table.name.astype(str), name) for name in ("gadre", "own_"))
+    shipped = ~public & ~own
     same_head = table.a["head_dim"] == table.b["head_dim"]
     size = np.abs(np.log(table.b["n_params"] / table.a["n_params"]))
     few = table.b["n_head"] * table.b["head_dim"] < 0.25 * table.a["n_head"] * table.a["head_dim"]
     equal = shipped & same_head & (size < 0.025) & ~few
-    return {
+    found = {
         "shipped": shipped,
         "equal_kv": equal,
         "others": shipped & same_head & ~equal & ~few,
         "head_shape": shipped & (~same_head | few),
         "long_text": shipped & ~np.char.startswith(table.name.astype(str), "shazeer"),
-        "public_head_dim": ~shipped,
+        "public_head_dim": public,
+        "own": own,
     }
+    return {name: mask for name, mask in found.items() if mask.any()}
 
 
 def errors(law: Law, table: ContrastTable) -> np.ndarray:
@@ -112,6 +116,11 @@ def home(law: Law) -> float:
         return rms(np.asarray(law.loss({name: runs[name] for name in law.fields})) - runs.loss)
 
 
+def of_others(density: dict[str, float]) -> float:
+    """Return the log density of the comparisons that are not ours."""
+    return sum(value for study, value in density.items() if study not in (LARGEST, OWN_STUDY))
+
+
 def form_row(name: str, judged: Judged, table: ContrastTable) -> dict[str, Any]:
     """Return a form's figures: fitted to all, and with each study left out."""
     within, rows = errors(judged.fitted.law, table), masks(table)
@@ -122,12 +131,13 @@ def form_row(name: str, judged: Judged, table: ContrastTable) -> dict[str, Any]:
         "weight": 0.0,
         "home": home(judged.fitted.law),
         "largest_left_out": judged.largest,
-        **{key: rms(within[rows[key]]) for key in rows},
+        **{key: rms(within[mask]) for key, mask in rows.items()},
         "out_given": rms(out[rows["shipped"]]),
-        **{f"out_{key}": rms(out[rows[key]]) for key in rows if key != "shipped"},
+        **{f"out_{key}": rms(out[mask]) for key, mask in rows.items() if key != "shipped"},
         "out_covered": float(covered[rows["shipped"]].mean()),
         "out_covered_public": float(covered[rows["public_head_dim"]].mean()),
-        "log_density": sum(judged.studies.values()) - judged.studies[LARGEST],
+        **{f"out_covered_{key}": float(covered[mask].mean()) for key, mask in rows.items() if key == "own"},
+        "log_density": of_others(judged.studies),
         **{f"log_density_{study}": value for study, value in judged.studies.items()},
         **dataclasses.asdict(judged.fitted.spread),
     }
@@ -147,12 +157,13 @@ def mixture_row(mixed: Fit, judged: dict[str, Judged], table: ContrastTable) -> 
         "weight": 1.0,
         "home": home(mixed.law),
         "largest_left_out": rms((unseen - runs.loss)[deepest]),
-        **{key: rms(within[rows[key]]) for key in rows},
+        **{key: rms(within[mask]) for key, mask in rows.items()},
         "out_given": rms(out[rows["shipped"]]),
-        **{f"out_{key}": rms(out[rows[key]]) for key in rows if key != "shipped"},
+        **{f"out_{key}": rms(out[mask]) for key, mask in rows.items() if key != "shipped"},
         "out_covered": float(covered[rows["shipped"]].mean()),
         "out_covered_public": float(covered[rows["public_head_dim"]].mean()),
-        "log_density": dense,
+        **{f"out_covered_{key}": float(covered[mask].mean()) for key, mask in rows.items() if key == "own"},
+        "log_density": of_others(dense),
     }
 
 
@@ -160,7 +171,11 @@ def size_row(mixed: Fit, table: ContrastTable) -> dict[str, Any]:
     """Return the figures of the mixture with no effect of heads: what the sizes alone make by it."""
     size, rows = parts(mixed.law, table)[0], masks(table)
     off = 100 * (size - table.log_ratio)
-    return {"form": "the mixture's sizes alone", "weight": 0.0, **{key: rms(off[rows[key]]) for key in rows}}
+    return {
+        "form": "the mixture's sizes alone",
+        "weight": 0.0,
+        **{key: rms(off[mask]) for key, mask in rows.items()},
+    }
 
 
 def each_row(mixed: Fit, judged: dict[str, Judged], table: ContrastTable) -> list[dict[str, Any]]:

@@ -155,8 +155,8 @@ def borrow(
             cache = lent(kind_class(key), every)
             found = replace(found, cache_mb=cache.cache_mb, cache_share=cache.cache_share)
         others.append((key, found))
-    # The squares of the lenders' intervals (the nearest's at least: what is borrowed is no surer than what it is
-    # borrowed from), and of what is added the further those are.
+    # The squares of the lenders' intervals (the nearest's at least: what is borrowed is no surer than what it
+    # is borrowed from), and of what is added the further those are.
     spread = []
     for key in sorted({key for _, e in measured.values() for key, _ in e.spread}):
         kind = kind_class(key)

@@ -18,6 +18,7 @@ from experiments import (
     head_laws,
     law_forms,
     long_runs_check,
+    own_source,
     profile_e,
     redesign,
     table4,
@@ -231,6 +232,14 @@ def test_every_step_of_the_gpu_suite_runs_on_a_processor(tmp_path):
     assert not [row for row in rows if row["case"] == "failed"]
     assert {row["what"] for row in rows} >= {"MFU", "bf16_tflops", "prefill, s", "decode, s", "search, s"}
     assert all(np.isfinite(row["measured"]) for row in rows)
+
+
+def test_the_comparisons_of_our_own_runs_are_those_of_the_kept_rows():
+    table = ss.load_contrasts("own-long")
+    rows = own_source.own_contrasts(long_runs_check.read())
+    assert [row["id"] for row in rows] == table.name.tolist()
+    for name, held in (("loss_a", table.loss_a), ("loss_b", table.loss_b), ("noise", table.noise)):
+        np.testing.assert_allclose([row[name] for row in rows], held, rtol=1e-5)
 
 
 def test_the_second_grids_pairs_are_judged_by_what_was_said_before():

@@ -61,7 +61,7 @@ class Question:
     """Any other field the law needs: n_head=8."""
     contrasts: File = None
     """Pairs of models, in the columns of scalesim/data/head_contrasts.csv: how their losses differ. "shipped"
-    are the published ones that the package ships."""
+    are the published ones that the package ships, own-long those of our own small models."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ _OTHER_UNITS = {"ppl": "perplexity", "perplexity": "perplexity", "bpb": "bits", 
 _COLUMNS = ("loss_a", "loss_b", "name", "source", "corpus", "noise")
 _LOSSES = (0.3, 12.0)
 """Nats a token of any text model: beyond, the unit is another."""
+_SHIPPED: Mapping[Any, str] = {None: "head_contrasts.csv", "own-long": "own_contrasts.csv"}
 _NOISIEST = 0.2
 """Standard deviation of log loss between seeds, beyond which the unit is another."""
 _APART = 0.01
@@ -101,7 +102,11 @@ class ContrastTable:
 
 
 def load_contrasts(path: str | Path | None = None) -> ContrastTable:
-    """Read comparisons from a CSV, or the published ones that the package ships.
+    """Read comparisons from a CSV, the published ones that the package ships, or those of our own runs.
+
+    Args:
+        path: of the file; None for the published ones, "own-long" for the models of one size among our own
+            runs (`load_runs("own-long")`), a row a seed, which the shipped law was not fitted to.
 
     Columns: id, source, corpus, loss_a and loss_b in nats a token, and what is known of the models
     (`FIELDS`), with _a and _b where they differ; noise, where seeds tell it, is the standard deviation of
@@ -116,8 +121,8 @@ def load_contrasts(path: str | Path | None = None) -> ContrastTable:
     >>> len(set(table.study)), str(table.name[0]), round(100 * float(table.log_ratio[0]), 2)
     (6, 'tpa_medium_mqa', -0.27)
     """
-    where = str(path) if path is not None else "head_contrasts.csv"
-    if path is None:
+    where = str(path) if path not in _SHIPPED else _SHIPPED[path]
+    if path in _SHIPPED:
         found, _ = parse_table((files("scalesim.data") / where).read_text(encoding="utf-8"), where)
         notes: list[str] = []
     else:
@@ -139,7 +144,8 @@ def _check_columns(columns: list[str], where: str) -> None:
                 f"({'log(perplexity)' if unit == 'perplexity' else 'bits times log 2, by the token'})."
             )
         if name not in (*_TEXT, "noise") and stem not in (*FIELDS, "loss"):
-            known = (*_TEXT, "noise", *(f"{f}{e}" for f in FIELDS for e in ("", "_a", "_b")), "loss_a", "loss_b")
+            fields = (f"{f}{e}" for f in FIELDS for e in ("", "_a", "_b"))
+            known = (*_TEXT, "noise", *fields, "loss_a", "loss_b")
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; a model's fields are {', '.join(FIELDS)}."
             raise InvalidInput(f"{where}: column {name!r} is not known{hint}")
@@ -188,8 +194,9 @@ def _table(rows: list[dict[str, str]], columns: list[str], where: str) -> Contra
         if all(x == y or (np.isnan(x) and np.isnan(y)) for x, y in pairs):
             raise InvalidInput(f"{where}: the models of {name} differ in no field, so they compare nothing.")
     source, corpus = (np.array([row.get(c, "") for row in rows]) for c in ("source", "corpus"))
-    known = (np.array(names), source, corpus)
-    table = ContrastTable(sides["a"], sides["b"], *losses, *known, noise=noise)
+    table = ContrastTable(
+        sides["a"], sides["b"], losses[0], losses[1], np.array(names), source, corpus, noise=noise
+    )
     return replace(table, notes=tuple(_notes(table, where)))
 
 

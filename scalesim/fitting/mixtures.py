@@ -98,20 +98,20 @@ def densities(judged: Mapping[str, Judged]) -> np.ndarray:
 
 def left_out(
     judged: Mapping[str, Judged], table: ContrastTable, level: float = 0.9
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, float]]:
     """Return what the mixture says of each comparison with its study left out, and how probable that was.
 
     Neither a form's own fit nor the weights have seen the study.
 
     Returns:
-        The mean and the ends of the interval, percent (rows,), and the log density summed over studies.
+        The mean and the ends of the interval, percent (rows,), and the log density of each study.
     """
     density, rng = densities(judged), np.random.default_rng(0)
     folds = list(next(iter(judged.values())).studies)
     percent = np.array([own.percent for own in judged.values()])
     deviation = np.array([own.deviation for own in judged.values()])
     mean, low, high = np.zeros((3, len(table)))
-    total = 0.0
+    total = {}
     for study in dict.fromkeys(table.study):
         some, fold = table.study == study, folds.index(str(study))
         weights = stack(np.delete(density, fold, axis=0))
@@ -122,7 +122,7 @@ def left_out(
         mean[some] = (weights @ percent)[some]
         low[some], high[some] = np.quantile(drawn, [tail, 1 - tail], axis=0)
         most = density[fold].max()
-        total += float(np.log(weights @ np.exp(density[fold] - most)) + most)
+        total[str(study)] = float(np.log(weights @ np.exp(density[fold] - most)) + most)
     return mean, low, high, total
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scalesim.data import load_contrasts
+from scalesim.data import load_contrasts, load_runs
 from scalesim.data.effects import cautions, effect_of, effects
 from scalesim.errors import InvalidInput
 from scalesim.shape import Attention, Block, Dense, Shape
@@ -26,6 +26,17 @@ def test_the_shipped_table_has_a_source_a_row_and_losses_in_nats():
     assert all(table.source)
     assert np.all((table.loss_a > 2) & (table.loss_a < 4))
     np.testing.assert_allclose(table.log_ratio[0], np.log(2.642 / 2.6492))
+
+
+def test_our_own_pairs_are_of_one_size_and_tell_their_noise():
+    table, runs = load_contrasts("own-long"), load_runs("own-long")
+    assert set(table.study) == {"scalesim own-long"}
+    assert not table.notes
+    np.testing.assert_allclose(table.a["n_params"], table.b["n_params"], rtol=0.005)
+    assert np.all((table.a["n_head"] == 8) & (table.a["n_kv_head"] == 1))
+    assert np.all((table.noise > 0.005) & (table.noise < 0.05))
+    for loss in (*table.loss_a, *table.loss_b):
+        assert np.abs(runs.loss - loss).min() < 1e-5
 
 
 def test_a_row_reads_back_as_it_stands(tmp_path):

@@ -2,10 +2,10 @@
 
     python -m experiments.long_runs_copying       # from the rows that are kept (long_runs_check)
 
-Recall is the part of a random string's loss that having read it 64 bytes before takes away (the `recall` column
-of `ss.load_runs("own-long")`'s table). For each pair of one size, context, text and seed: what the other heads
-recall more than 8:1, and 100 log(loss / loss of 8:1). A line through nothing is fitted to all pairs but those of
-the largest size, and then says those. Writes long_runs_copying.csv and .png.
+Recall is the part of a random string's loss that having read it 64 bytes before takes away (the `recall`
+column of own_long_runs.csv). For each pair of one size, context, text and seed: what the other heads recall
+more than 8:1, and 100 log(loss / loss of 8:1). A line through nothing is fitted to all pairs but those of the
+largest size, and then says those. Writes long_runs_copying.csv and .png.
 """
 
 from __future__ import annotations
@@ -84,17 +84,21 @@ def draw(path: Path, runs: list[dict[str, Any]], rows: list[Row], fitted: float)
         right.plot(reach, fitted * reach, color=FAINT, lw=1.5, label="line of the smaller sizes", zorder=0)
         right.axhline(0, color="0.5", lw=0.8)
         right.legend(fontsize=8)
-        right.set(xlabel="recall, more than 8:1", ylabel="100 log(loss / loss of 8:1)", title="Pairs of one size")
+        right.set(
+            xlabel="recall, more than 8:1", ylabel="100 log(loss / loss of 8:1)", title="Pairs of one size"
+        )
         save(drawing, path)
 
 
 def main(folder: Path = RESULTS) -> list[Row]:
     runs = read()
-    rows = [{**row, "more": row["recall"] - row["recall_of_8_1"]} for row in pairs(runs)]
+    rows: list[Row] = [{**row, "more": row["recall"] - row["recall_of_8_1"]} for row in pairs(runs)]
     fitted, said, nothing = slope(rows)
     print_rows(f"Recall {BACK} bytes back, and loss", rows)
     print(f"smaller sizes: {fitted:.1f}% of loss for recall of 1")
-    print(f"the largest size's pairs are met within {said:.1f}% rms by it, within {nothing:.1f}% by no effect")
+    print(
+        f"the largest size's pairs are met within {said:.1f}% rms by it, within {nothing:.1f}% by no effect"
+    )
     write_csv(folder / "long_runs_copying.csv", rows)
     draw(folder / "long_runs_copying.png", runs, rows, fitted)
     return rows

@@ -37,6 +37,7 @@ __all__ = [
     "covariance",
     "estimate_spread",
     "one_corpus",
+    "run_noise",
 ]
 
 HEADS = ("n_head", "n_kv_head", "head_dim")
@@ -169,8 +170,16 @@ def _covariance(p: Mapping[str, Any], deviations: Any) -> Any:
         deviations[5] ** 2,
     )
     own = effect * p["head"] + share * p["size"] + jnp.tensordot(jnp.asarray(slopes), p["far"], axes=1)
-    seeds = noise * p["runs"] + p["told"]
-    return seeds + own * p["same"] + READING**2 * np.eye(len(p["runs"]))
+    return noise * p["runs"] + p["told"] + own * p["same"] + READING**2 * np.eye(len(p["runs"]))
+
+
+def run_noise(table: ContrastTable, noise: float) -> np.ndarray:
+    """Return the covariance of log ratios by the noise of their runs alone, (rows, rows).
+
+    `noise` is that of a run whose row does not tell it. Rows that share a run share its noise.
+    """
+    pieces = _runs(table)
+    return noise**2 * pieces["runs"] + pieces["told"] + READING**2 * np.eye(len(table))
 
 
 def _runs(table: ContrastTable) -> dict[str, np.ndarray]:

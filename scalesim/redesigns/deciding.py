@@ -190,22 +190,32 @@ def _quantile(values: np.ndarray, weight: np.ndarray, q: float) -> np.ndarray:
 def contrasts_of_runs(table: RunTable) -> ContrastTable:
     """Return the comparisons that runs of one size make: each with the first, where only heads differ much.
 
+    Models are compared within a group (another corpus) and a context length. Runs that are alike in all but
+    their loss are seeds of one model: they count by the mean of their log losses, and the deviation between
+    seeds, pooled over models, is the noise of all.
+
     Raises:
-        InvalidInput: the table lacks heads, or no two runs are of one size (to 2%).
+        InvalidInput: the table lacks heads, or no two models are of one size (to 2%).
     """
-    names = ("n_params", "n_head", "n_kv_head", "head_dim", "n_tokens")
+    names = ("n_params", "n_head", "n_kv_head", "head_dim", "n_tokens", "context_length")
     columns = {name: np.asarray(table.columns[name], float) for name in names if name in table.columns}
     missing = [n for n in ("n_params", "n_head", "n_kv_head") if n not in columns]
     if missing:
         raise InvalidInput(f"the runs lack {', '.join(missing)}; comparisons of heads need them.")
     columns.setdefault("head_dim", np.full(len(table), 64.0))
-    loss, size = np.asarray(table.loss, float), columns["n_params"]
+    groups = np.zeros(len(table)) if table.group is None else np.unique(table.group, return_inverse=True)[1]
+    columns, loss, group, first, noise = _models(columns, np.log(np.asarray(table.loss, float)), groups)
+    context = columns.pop("context_length", np.zeros(len(loss)))
+    size, heads = np.log(columns["n_params"]), [columns[n] for n in ("n_head", "n_kv_head", "head_dim")]
+
+    def alike(i: int, j: int) -> bool:
+        return bool(abs(size[j] - size[i]) < 0.02 and group[i] == group[j] and context[i] == context[j])
+
     pairs = [
         (i, j)
         for i, j in itertools.combinations(range(len(loss)), 2)
-        if abs(np.log(size[j] / size[i])) < 0.02
-        and not any(i2 < i and abs(np.log(size[i] / size[i2])) < 0.02 for i2 in range(i))
-        and any(columns[n][i] != columns[n][j] for n in ("n_head", "n_kv_head", "head_dim"))
+        if alike(i, j) and not any(alike(i, earlier) for earlier in range(i))
+        if any(values[i] != values[j] for values in heads)
     ]
     if not pairs:
         raise InvalidInput(
@@ -213,7 +223,27 @@ def contrasts_of_runs(table: RunTable) -> ContrastTable:
         )
     a, b = (np.array(side) for side in zip(*pairs, strict=True))
     text = np.full(len(pairs), "own runs")
+    said = np.array([f"runs {first[i] + 1} and {first[j] + 1}" for i, j in pairs])
+    corpus = np.array([f"group {group[i]:g}, context {context[i]:g}" for i in a])
     return ContrastTable(
         {n: v[a] for n, v in columns.items()}, {n: v[b] for n, v in columns.items()}, loss[a], loss[b],
-        np.array([f"runs {i + 1} and {j + 1}" for i, j in pairs]), text, text,
+        said, text, corpus, noise=np.fmax(noise[a], noise[b]),
     )  # fmt: skip
+
+
+def _models(
+    columns: dict[str, np.ndarray], log_loss: np.ndarray, group: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return each model once: columns, loss over its seeds, group, first row, and noise (nan: unknown)."""
+    whole = np.column_stack([*columns.values(), group])
+    _, first, model, count = np.unique(
+        whole, axis=0, return_index=True, return_inverse=True, return_counts=True
+    )
+    model = model.reshape(-1)
+    mean = np.bincount(model, log_loss) / count
+    spare = len(log_loss) - len(count)
+    deviation = np.sqrt(np.sum((log_loss - mean[model]) ** 2) / spare) if spare else np.nan
+    order = np.argsort(first)
+    rows = first[order]
+    kept = {name: values[rows] for name, values in columns.items()}
+    return kept, np.exp(mean[order]), group[rows], rows, deviation / np.sqrt(count[order])

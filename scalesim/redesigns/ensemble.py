@@ -12,6 +12,7 @@ import numpy as np
 from scalesim.data.contrasts import ContrastTable
 from scalesim.data.effects import effect_of
 from scalesim.errors import InvalidInput
+from scalesim.fitting.contrasts import run_noise
 from scalesim.fitting.named import named_fit
 from scalesim.fitting.predict import evidence_ranges
 from scalesim.fitting.result import Fit
@@ -184,9 +185,9 @@ def _stacked(laws: list[Any]) -> Any:
 def reweighted(laws: Ensemble, table: ContrastTable) -> Ensemble:
     """Return the laws with each sample counted by how well it predicts comparisons of one's own.
 
-    A sample's weight is multiplied by exp(-sum (log ratio measured - predicted)^2 / (2 v)), v twice the
-    square of a run's noise; ten samples drawn by these weights then stand for the laws, each for a tenth of
-    the weight, samples of one form side by side.
+    A sample's weight is multiplied by exp(-d^T C^-1 d / 2), d being the log ratios measured less predicted
+    and C their covariance by the noise of the runs (`NOISE`, or what the table tells); ten samples drawn by
+    these weights then stand for the laws, each for a tenth of the weight, samples of one form side by side.
 
     Raises:
         InvalidInput: a comparison lacks heads or parameters, or no sample is anywhere near what was measured.
@@ -196,14 +197,15 @@ def reweighted(laws: Ensemble, table: ContrastTable) -> Ensemble:
     if missing:
         raise InvalidInput(f"the comparisons lack {', '.join(missing)}, which the law sees.")
     measured = np.log(np.asarray(table.loss_b) / np.asarray(table.loss_a))
-    misses = np.zeros(len(laws.member))
+    off = np.zeros((len(measured), len(laws.member)))
     for i, found in enumerate(measured):
         sides = []
         for side in (table.a, table.b):
             x = {name: float(side[name][i]) for name in names}
             x["n_tokens"] = float(side["n_tokens"][i]) if "n_tokens" in side else 20 * x["n_params"]
             sides.append(np.log(np.asarray(laws.draws.loss(x))))
-        misses += (sides[1] - sides[0] - found) ** 2 / (4 * NOISE**2)
+        off[i] = sides[1] - sides[0] - found
+    misses = 0.5 * np.sum(off * np.linalg.solve(run_noise(table, NOISE), off), axis=0)
     weight = laws.importance * np.exp(-(misses - misses.min()))
     weight = weight / weight.sum()
     if misses.min() > 8 * max(len(measured), 1):

@@ -330,6 +330,34 @@ def test_runs_of_one_size_are_compared_with_the_first_of_them(tmp_path: Path) ->
     np.testing.assert_allclose(np.exp(table.log_ratio), [2.83 / 2.8, 2.81 / 2.8])
 
 
+def test_seeds_tell_the_noise_and_other_contexts_and_groups_are_not_compared(tmp_path: Path) -> None:
+    path = tmp_path / "runs.csv"
+    lines = ["n_params,n_head,n_kv_head,head_dim,context_length,corpus,loss"]
+    for corpus, context, level in (("web", 256, 0.0), ("web", 1024, 0.2), ("code", 256, -0.4)):
+        for kv, losses in ((8, (2.80, 2.84)), (1, (2.83, 2.81))):
+            lines += [f"8.5e7,8,{kv},64,{context},{corpus},{loss + level}" for loss in losses]
+    path.write_text("\n".join(lines) + "\n")
+    table = contrasts_of_runs(ss.load_runs(path, group="corpus"))
+    assert list(table.name) == ["runs 1 and 3", "runs 5 and 7", "runs 9 and 11"]
+    np.testing.assert_allclose(table.loss_a[0], np.sqrt(2.80 * 2.84))
+    np.testing.assert_allclose(table.loss_b[2], np.sqrt(2.43 * 2.41))
+    logs = [np.log([2.8 + k, 2.84 + k]) for k in (0, 0.2, -0.4)]
+    logs += [np.log([2.83 + k, 2.81 + k]) for k in (0, 0.2, -0.4)]
+    pooled = np.sqrt(sum(np.var(pair) * 2 for pair in logs) / 6)
+    np.testing.assert_allclose(table.noise, pooled / np.sqrt(2))
+
+
+def test_noisy_comparisons_say_less(tmp_path: Path) -> None:
+    text = "id,source,corpus,loss_a,loss_b,n_params,n_head,n_kv_head_a,n_kv_head_b,head_dim,noise\n"
+    with jax.enable_x64(True):
+        counted = {}
+        for noise in (0.0017, 0.02):
+            (tmp_path / "pairs.csv").write_text(f"{text}one,own,own,2.8,2.86,8.5e7,8,8,1,64,{noise}\n")
+            found = reweighted(laws(), ss.load_contrasts(tmp_path / "pairs.csv"))
+            counted[noise] = 1 / (found.importance**2).sum()
+    assert counted[0.02] > 1.5 * counted[0.0017]
+
+
 # What a redesign keeps of a model.
 
 

@@ -68,6 +68,9 @@ def draw(path: Path, runs: list[dict[str, Any]], rows: list[Row], fitted: float)
             for size, e in zip(sizes, each, strict=True):
                 left.plot([size] * len(e), e, "_", color=colour, ms=10)
         left.set_xscale("log")
+        widths = {r["d_model"]: r["n_params"] for r in runs}
+        left.set_xticks(list(widths.values()), [f"{size / 1e3:.0f}K" for size in widths.values()])
+        left.minorticks_off()
         left.set(xlabel="parameters", ylabel="recall, 64 bytes back", title="Trained at 256 bytes (-: seeds)")
         left.legend(fontsize=8)
         for width in sorted({r["d_model"] for r in rows}):
@@ -78,7 +81,7 @@ def draw(path: Path, runs: list[dict[str, Any]], rows: list[Row], fitted: float)
                 [r["percent"] for r in some_rows],
                 "o",
                 ms=4,
-                label=f"{size:.0f} thousand",
+                label=f"{size:.0f}K",
             )
         reach = np.array([0.0, max(r["more"] for r in rows)])
         right.plot(reach, fitted * reach, color=FAINT, lw=1.5, label="line of the smaller sizes", zorder=0)

@@ -18,6 +18,7 @@ from experiments import (
     head_laws,
     law_forms,
     long_runs_check,
+    long_runs_copying,
     own_source,
     profile_e,
     redesign,
@@ -232,6 +233,16 @@ def test_every_step_of_the_gpu_suite_runs_on_a_processor(tmp_path):
     assert not [row for row in rows if row["case"] == "failed"]
     assert {row["what"] for row in rows} >= {"MFU", "bf16_tflops", "prefill, s", "decode, s", "search, s"}
     assert all(np.isfinite(row["measured"]) for row in rows)
+
+
+def test_what_is_recalled_stands_beside_what_is_lost(tmp_path):
+    rows = long_runs_copying.main(tmp_path)
+    assert len(written(tmp_path, "long_runs_copying")) == len(rows) == len(ss.load_contrasts("own-long"))
+    table = ss.load_contrasts("own-long")
+    np.testing.assert_allclose([row["percent"] for row in rows], 100 * table.log_ratio, atol=0.01)
+    fitted, by_recall, by_nothing = long_runs_copying.slope(rows)
+    assert fitted < 0
+    assert by_recall < by_nothing
 
 
 def test_the_comparisons_of_our_own_runs_are_those_of_the_kept_rows():

@@ -213,11 +213,13 @@ def _draw_pairs(axis: Any, pairs: list[Row]) -> None:
 def _draw_recall(axis: Any) -> None:
     rows = sorted(read(RECALL), key=lambda r: (r["n_kv_head"], r["n_head"]))
     names = list(dict.fromkeys(f"{r['n_head']}:{r['n_kv_head']}" for r in rows))
+    least = min(r["n_tokens"] for r in rows)
     for distance, colour in ((16, BEST), (32, BASELINE)):
-        place = [names.index(f"{r['n_head']}:{r['n_kv_head']}") + (distance - 24) / 100 for r in rows]
-        axis.plot(
-            place, [octaves(r["recall"])[distance] for r in rows], "o", color=colour, label=f"{distance} back"
-        )
+        for longer, label in ((False, f"{distance} back"), (True, f"{distance} back, four times the tokens")):
+            some = [r for r in rows if (r["n_tokens"] > least) == longer]
+            place = [names.index(f"{r['n_head']}:{r['n_kv_head']}") + (distance - 24) / 100 for r in some]
+            recall = [octaves(r["recall"])[distance] for r in some]
+            axis.plot(place, recall, "o", color=colour, mfc="none" if longer else colour, label=label)
     axis.set_xticks(range(len(names)), names)
     axis.set_ylim(0, 1)
     axis.legend(fontsize=7)

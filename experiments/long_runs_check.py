@@ -31,6 +31,7 @@ __all__ = ["compared", "main", "read"]
 
 DATA = Path(scalesim.__file__).parent / "data"
 KEPT = DATA / "own_long_runs.csv"
+DASHES = {256: "-", 1024: "--", 2048: "-.", 4096: ":"}
 RECALL, DESIGNS = RESULTS / "recall.csv", RESULTS / "long_design.csv"
 
 
@@ -177,13 +178,17 @@ def draw(path: Path, rows: list[dict[str, Any]], pairs: list[Row]) -> None:
     with figure(1, 3, (13.5, 0.22 * len(pairs) + 2.4)) as (drawing, (left, middle, right)):
         _draw_pairs(left, pairs)
         _draw_recall(right)
+        widths = sorted({r["d_model"] for r in rows})
         base = [r for r in rows if (r["n_head"], r["n_kv_head"]) == BASE and r["seed"] == 0]
         for row in sorted(base, key=lambda r: (r["d_model"], r["context_length"], r["n_tokens"])):
             label = (
                 f"width {row['d_model']}, context {row['context_length']}, {row['n_tokens'] / 1e6:.1f}M bytes"
             )
             held = octaves(row["loss_by_position"])
-            middle.plot(list(held), list(held.values()), "o-", ms=3, lw=1, label=label)
+            colour = f"C{widths.index(row['d_model'])}"
+            style = {"color": colour, "mfc": colour if row["n_tokens"] < 40 * row["n_params"] else "white"}
+            dashes = DASHES[row["context_length"]]
+            middle.plot(list(held), list(held.values()), "o", ls=dashes, ms=3, lw=1, label=label, **style)
         middle.set_xscale("log", base=2)
         middle.legend(fontsize=6)
         middle.set(xlabel="last position of the octave", ylabel="nats a byte", title="8:1, loss by position")
@@ -199,11 +204,11 @@ def _draw_pairs(axis: Any, pairs: list[Row]) -> None:
     axis.plot(said, place, "|", color=BASELINE, ms=8, label="the law")
     bars = [1.64 * p["seed_error_percent"] for p in pairs]
     axis.errorbar(measured, place, xerr=bars, fmt="o", ms=4, color=BEST, label="measured (bars: seeds, 90%)")
-    axis.set_yticks(
-        place,
-        [f"{p['d_model']} at {p['context_length']}: {p['n_head']}:{p['n_kv_head']}" for p in pairs],
-        fontsize=7,
-    )
+    names = [
+        f"{p['d_model']} at {p['context_length']}, {p['n_tokens'] / 1e6:.0f}M: {p['n_head']}:{p['n_kv_head']}"
+        for p in pairs
+    ]
+    axis.set_yticks(place, names, fontsize=7)
     axis.invert_yaxis()
     axis.axvline(0, color="0.5", lw=0.8)
     axis.set(xlabel="100 log(loss / loss of 8:1)", title="Models of one size")

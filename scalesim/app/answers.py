@@ -64,6 +64,7 @@ def _redesigned(view: View) -> Answer:
         max_tpot=view.max_tpot,
         max_ttft=view.max_ttft,
         max_devices=view.max_devices,
+        min_kv_heads=view.min_kv_heads or 1,
         mixers=tuple(view.mixers.split()),
         law=default_fit(),
         name=name,

@@ -182,6 +182,7 @@ def controls(view: View, ask: Callable[..., None], current: Callable[[], View]) 
         number("max_ttft", "Time to first token, at most, s")
         if asks_model:
             number("max_devices", "Accelerators, at most", whole=True)
+            number("min_kv_heads", "KV heads, at least", whole=True)
         field(
             "generated",
             "Of the context, generated",

@@ -196,7 +196,7 @@ def _of_redesign(about: Redesign) -> View:
         traffic="" if traffic is None else _count(float(traffic.prompt_tokens + traffic.generated_tokens)),
         objective=asked.objective, same=asked.spend, loss=f"{100 * asked.loss:+.6g}%",
         max_tpot=asked.max_tpot, max_ttft=asked.max_ttft, max_devices=asked.max_devices,
-        mixers=" ".join(asked.mixers),
+        min_kv_heads=asked.min_kv_heads if asked.min_kv_heads > 1 else None, mixers=" ".join(asked.mixers),
     ).checked()  # fmt: skip
 
 

@@ -64,6 +64,7 @@ class View:
         loss: how good it must be: +0%, -1%, 1.2x.
         max_tpot, max_ttft: seconds, None: no limit.
         max_devices: accelerators.
+        min_kv_heads: fewest KV heads of a redesign; None: one.
         mixers: what attention may become, separated by spaces.
         show: the open figure, of `FIGURES`.
 
@@ -92,6 +93,7 @@ class View:
     max_tpot: float | None = None
     max_ttft: float | None = None
     max_devices: int | None = None
+    min_kv_heads: int | None = None
     mixers: str = "own"
     show: str = "context"
 
@@ -163,7 +165,7 @@ class View:
                 raise InvalidInput(f"{name} must be one of {', '.join(f'{b:g}' for b in _BITS)} here.")
         if not (1 <= self.batch_size <= 1e6):
             raise InvalidInput(f"batch_size must be between 1 and a million, but is {self.batch_size:g}.")
-        for name in ("max_tpot", "max_ttft", "max_devices", "target_loss"):
+        for name in ("max_tpot", "max_ttft", "max_devices", "min_kv_heads", "target_loss"):
             value = getattr(self, name)
             if value is not None and not (0 < value < math.inf):
                 raise InvalidInput(f"{name} must be above 0 and finite, but is {value:g}.")

@@ -24,7 +24,8 @@ def command_line(view: View) -> str:
         words += ["redesign", "config.json" if view.config else view.model, "--tokens", view.tokens]
         words += ["--context", *view.context.split()]
         named = ["batch_size", "generated", "hardware", "weight_bits", "kv_bits", "compute", "traffic",
-                 "objective", "same", "loss", "max_tpot", "max_ttft", "max_devices"]  # fmt: skip
+                 "objective", "same", "loss", "max_tpot", "max_ttft", "max_devices",
+                 "min_kv_heads"]  # fmt: skip
     else:
         option = "--context-mix" if ":" in view.context else "--context"
         words += ["design", option, *view.context.split(), "--target-loss", f"{view.target_loss:g}"]
@@ -101,7 +102,8 @@ def _redesign(view: View) -> list[str]:
         how["equivalent_compute"] = factor
     if view.traffic:
         how["traffic"] = parse_count(view.traffic)
-    how |= {n: getattr(view, n) for n in ("max_tpot", "max_ttft", "max_devices") if getattr(view, n)}
+    limits = ("max_tpot", "max_ttft", "max_devices", "min_kv_heads")
+    how |= {n: getattr(view, n) for n in limits if getattr(view, n)}
     if view.mixers.split() != ["own"]:
         how["mixers"] = tuple(view.mixers.split())
     more = f", contexts={mixture}" if mixture else ""

@@ -58,6 +58,8 @@ class Question:
     its FLOPs."""
     loss: str = "+0%"
     """Quality against the model's own: +0%, -1% (of loss), or 1.2x (as if on so much more compute)."""
+    min_kv_heads: Whole = None
+    """Fewest KV heads that a redesign may have (default: 1)."""
     mixers: Words = ("own",)
     """What attention may become: own, latent, shared (keys and values of two layers), linear (gated delta
     nets in three layers of four)."""
@@ -158,6 +160,7 @@ def run(args: list[str]) -> int:
             max_tpot=options.max_tpot,
             max_ttft=options.max_ttft,
             max_devices=options.max_devices,
+            min_kv_heads=options.min_kv_heads or 1,
             mixers=options.mixers,
             kv_bits=options.free_kv_bits,
             law=named_fit(options.law),

@@ -333,6 +333,8 @@ def _in_words(asked: Question) -> dict[str, Any]:
     limits = {
         n: getattr(asked, n) for n in ("max_tpot", "max_ttft", "max_devices") if getattr(asked, n) is not None
     }
+    if asked.min_kv_heads > 1:
+        limits["min_kv_heads"] = asked.min_kv_heads
     return {
         "serving": f"{serving} on {asked.hardware.name}",
         "context_length": _longest(asked),

@@ -36,6 +36,7 @@ class Question:
     max_devices: int | None
     mixers: tuple[str, ...]
     kv_bits: tuple[float, ...] = ()
+    min_kv_heads: int = 1
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,9 @@ class Engine:
 
     def table(self, kind: str) -> tuple[Heads, np.ndarray]:
         """Return the head configurations of a kind, (K,), and the share of the budget that each may spend."""
-        rows = np.array(lattice(with_mixer(self.asked.shape, kind)), float)
+        shape, least = with_mixer(self.asked.shape, kind), self.asked.min_kv_heads
+        heads = [row for row in lattice(shape) if row[1] >= least or is_latent(shape)]
+        rows = np.array(heads, float)
         shares = np.array([1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1] if self.asked.spend == "free" else [1.0])
         index, share = np.divmod(np.arange(len(rows) * len(shares)), len(shares))
         return Heads(*rows[index].T), shares[share]
@@ -381,7 +383,8 @@ class Engine:
         if is_latent(self.asked.shape):
             return None
         most = 1 + max(self.asked.loss, 0.0) + NOISE
-        good = [f for f in self.with_kv_heads.values() if f is not None and f.figures["loss"] <= most]
+        wide = [f for k, f in self.with_kv_heads.items() if k >= self.asked.min_kv_heads]
+        good = [f for f in wide if f is not None and f.figures["loss"] <= most]
         return min(good, key=lambda f: f.figures["objective"], default=None)
 
     def resized(self, found: Built) -> dict[str, np.ndarray]:

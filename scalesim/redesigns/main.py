@@ -12,17 +12,17 @@ import numpy as np
 
 from scalesim.cost.measure import Measure, as_measure
 from scalesim.data import ContrastTable
-from scalesim.errors import InvalidInput, choose
+from scalesim.errors import InvalidInput, check_number, choose
 from scalesim.fitting.named import named_fit
 from scalesim.fitting.result import Fit
 from scalesim.hardware import Hardware, load_hardware
 from scalesim.models import known_model
 from scalesim.redesigns import resizing
 from scalesim.redesigns.answer import answer
-from scalesim.redesigns.candidates import Question
+from scalesim.redesigns.candidates import Question, lattice
 from scalesim.redesigns.engine import Engine
 from scalesim.redesigns.ensemble import Ensemble, ensemble, reweighted
-from scalesim.redesigns.proportions import MIXERS, heads_of, whole_inner
+from scalesim.redesigns.proportions import MIXERS, heads_of, is_latent, whole_inner
 from scalesim.redesigns.result import MEASURES, Redesign
 from scalesim.shape import Attention, LatentAttention, Shape
 from scalesim.units import format_count
@@ -49,6 +49,7 @@ def redesign(  # type: ignore[overload-overlap]
     max_tpot: float | None = ...,
     max_ttft: float | None = ...,
     max_devices: int | None = ...,
+    min_kv_heads: int = ...,
     mixers: Sequence[str] = ...,
     kv_bits: Sequence[float] = ...,
     law: Fit | None = ...,
@@ -74,6 +75,7 @@ def redesign(
     max_tpot: float | None = ...,
     max_ttft: float | None = ...,
     max_devices: int | None = ...,
+    min_kv_heads: int = ...,
     mixers: Sequence[str] = ...,
     kv_bits: Sequence[float] = ...,
     law: Fit | None = ...,
@@ -98,6 +100,7 @@ def redesign(
     max_tpot: float | None = None,
     max_ttft: float | None = None,
     max_devices: int | None = None,
+    min_kv_heads: int = 1,
     mixers: Sequence[str] = ("own",),
     kv_bits: Sequence[float] = (),
     law: Fit | None = None,
@@ -130,6 +133,7 @@ def redesign(
         traffic: tokens served in the model's life; a number is divided as the workload is.
         contexts: a mixture of context lengths in place of the workload's.
         max_tpot, max_ttft, max_devices: limits on how it is served, seconds and accelerators.
+        min_kv_heads: fewest KV heads of a redesign (where mixers has "latent", that has none and is free).
         mixers: what attention may become: "own", "latent", "shared" (keys and values of two layers), "linear"
             (gated delta nets in three layers of four).
         kv_bits: precisions in which a redesign may keep its cache beside the workload's; what they cost in
@@ -163,6 +167,7 @@ def redesign(
         for one, plan, job, place in itertools.product(*lists):
             called, asked = _asked(one, plan, job, place, objective, same, loss, traffic, contexts, mixers)
             asked = dataclasses.replace(asked, max_tpot=max_tpot, max_ttft=max_ttft, max_devices=max_devices)
+            asked = dataclasses.replace(asked, min_kv_heads=_checked_kv_heads(min_kv_heads, asked.shape))
             asked = dataclasses.replace(asked, kv_bits=tuple(_checked_bits(bits) for bits in kv_bits))
             if equivalent_compute is not None:
                 asked = dataclasses.replace(asked, loss=_loss_of(equivalent_compute, asked, laws))
@@ -221,6 +226,18 @@ def _asked(
         objective=objective, traffic=traffic, loss=float(loss), max_tpot=None, max_ttft=None,
         max_devices=None, mixers=tuple(dict.fromkeys(mixers)),
     )  # fmt: skip
+
+
+def _checked_kv_heads(least: int, shape: Shape) -> int:
+    check_number("min_kv_heads", least)
+    if least != int(least) or least < 1:
+        raise InvalidInput(f"min_kv_heads must be a whole number, but is {least:g}.")
+    if least > 1 and is_latent(shape):
+        raise InvalidInput("min_kv_heads is of grouped-query attention; this model's is latent.")
+    most = max(n_kv_head for _, n_kv_head, _ in lattice(shape))
+    if least > most:
+        raise InvalidInput(f"min_kv_heads is {least:g}, but no redesign of this model has more than {most}.")
+    return int(least)
 
 
 def _checked_bits(bits: float) -> float:

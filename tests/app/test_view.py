@@ -41,6 +41,7 @@ views = st.builds(
     loss=st.sampled_from(["+0%", "-1%", "1.2x"]),
     max_tpot=st.none() | st.floats(1e-3, 1.0),
     max_devices=st.none() | st.integers(1, 512),
+    min_kv_heads=st.none() | st.integers(1, 32),
     mixers=st.sampled_from(["own", "own latent"]),
     show=st.sampled_from(sorted(FIGURES)),
 )
@@ -62,7 +63,7 @@ def test_the_command_line_asks_what_the_view_asks(view: View) -> None:
     program, command, *args = shlex.split(command_line(view))
     assert (program, command) == ("scalesim", "redesign")
     options = parse(Options, "redesign", args, repeats=("--context", "--mixers"))
-    names = "model tokens hardware compute objective same loss weight_bits kv_bits max_devices"
+    names = "model tokens hardware compute objective same loss weight_bits kv_bits max_devices min_kv_heads"
     for name in names.split():
         assert getattr(options, name) == getattr(view, name), name
     assert list(options.context) == view.context.split()
@@ -72,7 +73,7 @@ def test_the_command_line_asks_what_the_view_asks(view: View) -> None:
 @pytest.mark.parametrize(
     "view",
     [
-        View(kv_bits=8.0, context="64K", max_devices=8),
+        View(kv_bits=8.0, context="64K", max_devices=8, min_kv_heads=2),
         View(model="llama-3.2-1b", tokens="9T", context="8K:0.7 64K:0.3", loss="1.1x", objective="memory"),
         View(config=json.dumps(CONFIG), tokens="2T", generated="1K", traffic="1T"),
     ],
@@ -148,10 +149,10 @@ def test_a_wrong_config_is_refused_in_a_sentence(text: str | bytes, sentence: st
 
 def test_a_redesign_is_shown_as_it_was_asked() -> None:
     job = ss.Workload(context_length=65536, batch_size=8, kv_bits=8)
-    found = ss.redesign("llama-3.1-8b", 15e12, job, hardware="h200-sxm", max_devices=4)
+    found = ss.redesign("llama-3.1-8b", 15e12, job, hardware="h200-sxm", max_devices=4, min_kv_heads=2)
     view = view_of(found)
     assert view == View(context="64K", batch_size=8.0, kv_bits=8.0, hardware="h200-sxm", max_devices=4,
-                        objective="price")  # fmt: skip
+                        min_kv_heads=2, objective="price")  # fmt: skip
     assert answer(view).found.best.shape == found.best.shape
     other = ss.redesign(ss.from_huggingface(CONFIG).shape, 2e12, job)
     assert answer(view_of(other)).found.best.shape == other.best.shape

@@ -358,6 +358,27 @@ def test_noisy_comparisons_say_less(tmp_path: Path) -> None:
     assert counted[0.02] > 1.5 * counted[0.0017]
 
 
+def test_no_redesign_has_fewer_kv_heads_than_asked() -> None:
+    found = ss.redesign("llama-3.1-8b", 15e12, LONG, min_kv_heads=4)
+    free = long_answer()
+    for name, option in found.options.items():
+        assert option.shape.n_kv_head >= 4, name
+    assert found.best.shape.n_kv_head >= 4 > free.best.shape.n_kv_head
+    assert found.savings["price"].value < free.savings["price"].value
+    assert found.to_dict()["question"]["limits"] == {"min_kv_heads": 4}
+
+
+@pytest.mark.parametrize(
+    ("least", "sentence"),
+    [(0, "must be above 0"), (2.5, "must be a whole number, but is 2.5"), (4000, "has more than 64")],
+)
+def test_kv_heads_that_no_redesign_has_are_refused(least: Any, sentence: str) -> None:
+    with pytest.raises(ss.InvalidInput, match=sentence):
+        ss.redesign("llama-3.1-8b", 15e12, LONG, min_kv_heads=least)
+    with pytest.raises(ss.InvalidInput, match="this model's is latent"):
+        ss.redesign("deepseek-v3", 15e12, LONG, min_kv_heads=2)
+
+
 # What a redesign keeps of a model.
 
 

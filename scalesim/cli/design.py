@@ -99,6 +99,8 @@ class Limits:
     against depth), d_ff, n_head, n_kv_head, head_dim, n_tokens, kv_bits; or all that it sees."""
     max_head: int = 32
     """Most query heads of the buildable lattice; the evidence ends at 32."""
+    min_kv_heads: int = 1
+    """Fewest KV heads of a design."""
     tile: int = 64
     """Widths of a buildable shape are multiples of this."""
     family: str = "figure"
@@ -165,7 +167,8 @@ def run(args: list[str]) -> int:
     losses: Any = target_losses(options.target_loss, law, workloads[0])
     options = dataclasses.replace(options, target_loss=tuple(losses))
     lattices: list[Any] = [
-        named_lattice(name, options.max_head, options.tile, options.tensor) for name in names
+        named_lattice(name, options.max_head, options.tile, options.tensor, options.min_kv_heads)
+        for name in names
     ]
     if options.frontier:
         report_frontiers(law, workloads, lattices, options, how)
@@ -215,9 +218,14 @@ def _space(law: Any, options: Options) -> Any:
     space = design_space(
         law, None if options.free == ("all",) else options.free, tile=options.tile, tensor=options.tensor
     )
-    heads = tuple(range(1, min(options.max_head, 1024) + 1))
+    most = min(options.max_head, 1024)
+    if options.min_kv_heads > 1 and space.n_kv_head is None:
+        raise InvalidInput("--min-kv-heads needs n_kv_head among the fields that are --free.")
+    if not 1 <= options.min_kv_heads <= most:
+        raise InvalidInput(f"--min-kv-heads must be between 1 and --max-head, {most}.")
+    least = {"n_head": 1, "n_kv_head": options.min_kv_heads}
     limited: dict[str, Any] = {
-        name: heads for name in ("n_head", "n_kv_head") if getattr(space, name) is not None
+        name: tuple(range(low, most + 1)) for name, low in least.items() if getattr(space, name) is not None
     }
     return dataclasses.replace(space, **limited)
 

@@ -206,15 +206,17 @@ PAPER = Lattice("paper", tuple((h, k) for h in _OCTAVES for k in _OCTAVES if k <
 _MOST_HEADS, _MOST_TILE = 1024, 1 << 16
 
 
-def buildable(max_head: int = 32, tile: int = 64, tensor: int = 1) -> Lattice:
+def buildable(max_head: int = 32, tile: int = 64, tensor: int = 1, min_kv_heads: int = 1) -> Lattice:
     """Return every configuration up to `max_head` query heads, built as whole shapes.
+
+    `min_kv_heads` is the fewest KV heads of any.
 
     Under `tensor` parallelism each accelerator has n_head / tensor query heads and at least one KV head:
     n_head must be a multiple of `tensor`, and n_kv_head a multiple or a divisor of it. Widths are
     multiples of `tile` on each accelerator.
 
     Raises:
-        InvalidInput: a number below 1, or max_head below tensor.
+        InvalidInput: a number below 1, or max_head below tensor or min_kv_heads.
 
     >>> len(buildable(32).heads)
     119
@@ -236,13 +238,27 @@ def buildable(max_head: int = 32, tile: int = 64, tensor: int = 1) -> Lattice:
         for k in range(1, h + 1)
         if h % k == 0 and (k % tensor == 0 or tensor % k == 0)
     )
-    return Lattice("buildable", heads, real=True, tile=tile * tensor)
+    return _with_kv_heads(Lattice("buildable", heads, real=True, tile=tile * tensor), min_kv_heads)
 
 
-def named_lattice(name: str, max_head: int = 32, tile: int = 64, tensor: int = 1) -> Lattice:
+def _with_kv_heads(lattice: Lattice, least: int) -> Lattice:
+    """Return a lattice's configurations of so many KV heads at least."""
+    most = max(n_kv_head for _, n_kv_head in lattice.heads)
+    if not 1 <= least <= most:
+        raise InvalidInput(
+            f"min_kv_heads must be between 1 and {most} for lattice {lattice.name!r}, but is {least}."
+        )
+    return replace(lattice, heads=tuple(pair for pair in lattice.heads if pair[1] >= least))
+
+
+def named_lattice(
+    name: str, max_head: int = 32, tile: int = 64, tensor: int = 1, min_kv_heads: int = 1
+) -> Lattice:
     """Return "paper" or "buildable"."""
     choose("lattice", name, ("paper", "buildable"))
-    return PAPER if name == "paper" else buildable(max_head, tile, tensor)
+    if name == "paper":
+        return _with_kv_heads(PAPER, min_kv_heads)
+    return buildable(max_head, tile, tensor, min_kv_heads)
 
 
 def _at_most(lattice: Lattice, relaxed: Relaxed, found: Found) -> Relaxed:

@@ -97,6 +97,20 @@ def test_tensor_parallelism_must_divide():
         buildable(4, tensor=8)
 
 
+@pytest.mark.parametrize("law", ["paper", "default"])
+def test_the_best_with_so_many_kv_heads_is_the_best_of_those(law):
+    fit, few = ss.named_fit(law), buildable(16, min_kv_heads=4)
+    assert few.heads == tuple(pair for pair in buildable(16).heads if pair[1] >= 4)
+    design = ss.search(fit, LONG, 2.615, lattice=few)
+    alone = [
+        ss.search(fit, LONG, 2.615, lattice=ss.Lattice("one", (pair,), real=True)).best.objective
+        for pair in few.heads
+        if pair[1] <= 8
+    ]
+    assert design.shape.n_kv_head >= 4
+    assert design.best.objective == pytest.approx(min(alone), rel=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("budget", [3e4, 6e4, 2e5])
 def test_the_dual_is_the_least_loss_any_design_of_the_lattice_has_within_the_budget(budget):

@@ -241,6 +241,14 @@ def test_what_is_not_a_loss_is_refused(loss, wanted):
         (lambda: named_baseline("16x2048x8x32"), "n_kv_head must be at most n_head = 8"),
         (lambda: named_lattice("papr"), "lattice 'papr' is not known; did you mean 'paper'"),
         (lambda: buildable(0), "max_head, tile and tensor must be at least 1"),
+        (
+            lambda: buildable(16, min_kv_heads=17),
+            "min_kv_heads must be between 1 and 16 for lattice 'buildable'",
+        ),
+        (
+            lambda: named_lattice("paper", min_kv_heads=0),
+            "min_kv_heads must be between 1 and 32 for lattice 'pa",
+        ),
         (lambda: Lattice("mine", (), real=False), "has no head configurations"),
         (lambda: Lattice("mine", ((8, 3),), real=False), r"\(8, 3\), but n_kv_head must"),
     ],

@@ -131,6 +131,22 @@ def test_cautions_look_into_every_block():
     assert cautions(Shape(d_model=1024, vocab_size=32000, blocks=(full,))) == []
 
 
+def test_the_caution_of_our_own_models_is_what_their_rows_say():
+    table = load_contrasts("own-long")
+    (said,) = [str(c) for c in cautions(Shape(n_layer=2, d_model=512, d_ff=1024, n_head=8, n_kv_head=1))[-1:]]
+    for size, longer, figure in (
+        (98e3, False, "0.3% less loss at 98 thousand"),
+        (279e3, False, "3% at 279 thousand"),
+        (279e3, True, "10% on four times the text"),
+        (602e3, False, "9% at 602 thousand"),
+    ):
+        rows = (np.abs(table.a["n_params"] / size - 1) < 0.01) & (table.a["context_length"] == 256)
+        rows &= (table.b["n_kv_head"] == 8) & ((table.a["n_tokens"] > 40 * table.a["n_params"]) == longer)
+        mean = -100 * table.log_ratio[rows].mean()
+        assert f"{mean:.1g}%" == figure.split()[0] or f"{mean:.0f}%" == figure.split()[0]
+        assert figure in said
+
+
 def test_cautions_come_with_the_shape_that_needs_them():
     many = {"n_layer": 16, "d_model": 1024, "d_ff": 2816, "n_head": 16}
     assert cautions(Shape(**many, n_kv_head=8)) == []

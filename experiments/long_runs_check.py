@@ -5,8 +5,8 @@
 
 long_runs_predicted.csv was committed before any of its pairs was trained (`long_runs_prediction`). Here each
 pair's measured log ratio of losses stands beside it, over the seeds that both models have, with the noise
-that is left: the pooled deviation of the ratio between seeds, by size. So do the losses of larger
-sizes and longer contexts (long_runs_sizes.csv, long_runs_contexts.csv) and the design's
+that is left: the pooled deviation of the ratio between seeds, by size, and apart from 2,048 bytes on. So do
+the losses of larger sizes and longer contexts (long_runs_sizes.csv, long_runs_contexts.csv) and the design's
 (long_runs_design.csv). Writes scalesim/data/own_long_runs.csv, long_design.csv and recall.csv (a row a run),
 long_runs_check.csv, long_runs_losses.csv and long_runs_check.png.
 """
@@ -32,6 +32,8 @@ __all__ = ["compared", "main", "read"]
 DATA = Path(scalesim.__file__).parent / "data"
 KEPT = DATA / "own_long_runs.csv"
 DASHES = {256: "-", 1024: "--", 2048: "-.", 4096: ":"}
+LONG = 2048
+Noise = dict[tuple[int, bool], tuple[float, int]]
 RECALL, DESIGNS = RESULTS / "recall.csv", RESULTS / "long_design.csv"
 
 
@@ -69,19 +71,24 @@ def ratios(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[int, float]
     return found
 
 
-def seed_noise(found: dict[tuple[Any, ...], dict[int, float]]) -> dict[int, tuple[float, int]]:
-    """Return, by width, the deviation of a pair's log ratio between seeds, percent, and its degrees."""
-    squares: dict[int, list[float]] = defaultdict(lambda: [0.0, 0])
+def seed_noise(found: dict[tuple[Any, ...], dict[int, float]]) -> Noise:
+    """Return the deviation of a pair's log ratio between seeds, percent, and its degrees.
+
+    By width, and apart at contexts from `LONG` on, where a step has one window of text.
+    """
+    squares: dict[tuple[int, bool], list[float]] = defaultdict(lambda: [0.0, 0])
     for (setting, _), each in found.items():
         if len(each) > 1:
-            squares[setting[0]][0] += float(np.var(list(each.values()))) * len(each)
-            squares[setting[0]][1] += len(each) - 1
-    return {width: (float(np.sqrt(s / n)), int(n)) for width, (s, n) in squares.items()}
+            known = squares[setting[0], setting[1] >= LONG]
+            known[0] += float(np.var(list(each.values()))) * len(each)
+            known[1] += len(each) - 1
+    return {key: (float(np.sqrt(s / n)), int(n)) for key, (s, n) in squares.items()}
 
 
-def noise_at(noise: dict[int, tuple[float, int]], width: int) -> float:
-    """Return the noise of a width, or that of the nearest that has seeds."""
-    near = min(noise, key=lambda w: abs(np.log(w / width)), default=None)
+def noise_at(noise: Noise, width: int, context: int) -> float:
+    """Return the noise of a width at a context, or that of the nearest width that has seeds there."""
+    alike = [key for key in noise if key[1] == (context >= LONG)] or list(noise)
+    near = min(alike, key=lambda key: abs(np.log(key[0] / width)), default=None)
     return noise[near][0] if near is not None else float("nan")
 
 
@@ -94,7 +101,7 @@ def compared(rows: list[dict[str, Any]]) -> list[Row]:
     pairs: list[Row] = []
     for (setting, heads), each in found.items():
         measured = float(np.mean(list(each.values())))
-        error = noise_at(noise, setting[0]) / np.sqrt(len(each))
+        error = noise_at(noise, *setting[:2]) / np.sqrt(len(each))
         row = said[setting[0], *heads]
         predicted, low, high = (float(row[n]) for n in ("predicted_percent", "low", "high"))
         reach = np.hypot(high - predicted if measured > predicted else predicted - low, 1.64 * error)
@@ -246,8 +253,9 @@ def main() -> None:
     print_rows("Recall by distance, trained on strings that return", recalled)
     shown = [n for n in pairs[0] if n not in ("n_tokens", "differs_from_0")]
     print_rows(f"{len(rows)} runs; predicted before they were trained, and measured", pairs, shown)
-    for width, (noise, degrees) in sorted(seed_noise(ratios(rows)).items()):
-        print(f"width {width}: a pair's ratio differs by {noise:.2f}% between seeds ({degrees} degrees)")
+    for (width, far), (noise, degrees) in sorted(seed_noise(ratios(rows)).items()):
+        where = f"width {width}{f', from {LONG} bytes on' if far else ''}"
+        print(f"{where}: a pair's ratio differs by {noise:.2f}% between seeds ({degrees} degrees)")
     for name, yes in (("inside", True), ("inside_with_seeds", True), ("sign", "right")):
         print(f"{name}: {sum(p[name] == yes for p in pairs)} of {len(pairs)}")
     for name, against in (("the law", "predicted_percent"), ("no effect", None)):

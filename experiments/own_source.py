@@ -57,7 +57,7 @@ def own_contrasts(runs: list[dict[str, Any]]) -> list[Row]:
                 **{name: run[name] for name in BOTH},
                 **{f"{name}_a": first[name] for name in EACH},
                 **{f"{name}_b": run[name] for name in EACH},
-                "noise": round(noise_at(noise, width) / 100 / 2**0.5, 5),
+                "noise": round(noise_at(noise, width, context) / 100 / 2**0.5, 5),
                 "equal_params": 1,
             }
         )

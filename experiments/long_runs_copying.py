@@ -5,7 +5,8 @@
 Recall is the part of a random string's loss that having read it 64 bytes before takes away (the `recall`
 column of own_long_runs.csv). For each pair of one size, context, text and seed: what the other heads recall
 more than 8:1, and 100 log(loss / loss of 8:1). A line through nothing is fitted to all pairs but those of the
-largest size, and then says those. Writes long_runs_copying.csv and .png.
+largest size, and then says those. The last panel has 8:8 beside 8:1 by position. Writes long_runs_copying.csv
+and .png.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from experiments.common import RESULTS, Row, print_rows, rms, write_csv
-from experiments.long_runs_check import octaves, read
+from experiments.long_runs_check import DASHES, LONG, octaves, read
 from experiments.long_runs_prediction import BASE
 from scalesim.report.figure import BASELINE, BEST, FAINT, figure, save
 
@@ -47,7 +48,11 @@ def pairs(runs: list[dict[str, Any]]) -> list[Row]:
 
 
 def slope(rows: list[Row]) -> tuple[float, float, float]:
-    """Return percent of loss by recall from all but the largest, and its rms over the largest; that of 0."""
+    """Return percent of loss by recall from all but the largest, its rms over the largest, and that of 0.
+
+    Contexts from `LONG` on, where seeds differ by more than heads, are left out.
+    """
+    rows = [row for row in rows if row["context_length"] < LONG]
     more, percent = (np.array([float(r[n]) for r in rows]) for n in ("more", "percent"))
     size = np.array([r["n_params"] for r in rows])
     large = size > 0.9 * size.max()
@@ -56,8 +61,8 @@ def slope(rows: list[Row]) -> tuple[float, float, float]:
 
 
 def draw(path: Path, runs: list[dict[str, Any]], rows: list[Row], fitted: float) -> None:
-    """Draw recall by size and KV heads, and the loss of each pair by what it recalls more."""
-    with figure(1, 2, (10.5, 4.2)) as (drawing, (left, right)):
+    """Draw recall by size and KV heads, the loss of pairs by what they recall more, and 8:8 by position."""
+    with figure(1, 3, (15.0, 4.2)) as (drawing, (left, right, last)):
         for heads, style in ((1, "o-"), (2, "v:"), (4, "s:"), (8, "D-")):
             colour = {1: BASELINE, 8: BEST}.get(heads, FAINT)
             some = [r for r in runs if (r["n_head"], r["n_kv_head"]) == (8, heads)]
@@ -74,7 +79,7 @@ def draw(path: Path, runs: list[dict[str, Any]], rows: list[Row], fitted: float)
         left.set(xlabel="parameters", ylabel="recall, 64 bytes back", title="Trained at 256 bytes (-: seeds)")
         left.legend(fontsize=8)
         for width in sorted({r["d_model"] for r in rows}):
-            some_rows = [r for r in rows if r["d_model"] == width]
+            some_rows = [r for r in rows if r["d_model"] == width and r["context_length"] < LONG]
             size = some_rows[0]["n_params"] / 1e3
             right.plot(
                 [r["more"] for r in some_rows],
@@ -88,9 +93,46 @@ def draw(path: Path, runs: list[dict[str, Any]], rows: list[Row], fitted: float)
         right.axhline(0, color="0.5", lw=0.8)
         right.legend(fontsize=8)
         right.set(
-            xlabel="recall, more than 8:1", ylabel="100 log(loss / loss of 8:1)", title="Pairs of one size"
+            xlabel="recall, more than 8:1",
+            ylabel="100 log(loss / loss of 8:1)",
+            title="Pairs, contexts to 1,024",
         )
+        _draw_positions(last, runs)
         save(drawing, path)
+
+
+def by_position(runs: list[dict[str, Any]]) -> dict[tuple[int, ...], dict[int, float]]:
+    """Return 100 log(loss of 8:8 / loss of 8:1) by octave of position, mean over seeds, of each setting."""
+    losses = {}
+    for run in runs:
+        heads = run["n_head"], run["n_kv_head"]
+        losses[tuple(run[n] for n in SETTING), heads] = octaves(run["loss_by_position"])
+    ratios: dict[tuple[int, ...], list[dict[int, float]]] = {}
+    for (setting, heads), mine in losses.items():
+        base = losses.get((setting, BASE))
+        if heads == (8, 8) and base is not None:
+            ratios.setdefault(setting[1:4], []).append({k: 100 * np.log(mine[k] / base[k]) for k in mine})
+    return {
+        setting: {k: float(np.mean([one[k] for one in each])) for k in each[0]}
+        for setting, each in sorted(ratios.items())
+    }
+
+
+def _draw_positions(axis: Any, runs: list[dict[str, Any]]) -> None:
+    sizes = {r["d_model"]: r["n_params"] for r in sorted(runs, key=lambda r: r["d_model"])}
+    for (width, context, n_tokens), each in by_position(runs).items():
+        if context >= LONG:
+            continue
+        colour, more = f"C{list(sizes).index(width)}", n_tokens > 40 * sizes[width]
+        style = {"color": colour, "mfc": "white" if more else colour, "ls": DASHES[context]}
+        label = f"{sizes[width] / 1e3:.0f}K at {context}" + (", four times the text" if more else "")
+        each = {k: value for k, value in each.items() if k >= 8}
+        axis.plot(list(each), list(each.values()), "o", ms=3, lw=1.2, label=label, **style)
+    axis.set_xscale("log", base=2)
+    axis.axhline(0, color="0.5", lw=0.8)
+    axis.legend(fontsize=7, loc="lower left")
+    axis.set(xlabel="last position of the octave", ylabel="100 log(loss of 8:8 / loss of 8:1)")
+    axis.set_title("Along the context")
 
 
 def main(folder: Path = RESULTS) -> list[Row]:

@@ -170,7 +170,7 @@ def _covariance(p: Mapping[str, Any], deviations: Any) -> Any:
         deviations[5] ** 2,
     )
     own = effect * p["head"] + share * p["size"] + jnp.tensordot(jnp.asarray(slopes), p["far"], axes=1)
-    return noise * p["runs"] + p["told"] + own * p["same"] + READING**2 * np.eye(len(p["runs"]))
+    return noise * p["runs"] + p["stated"] + own * p["same"] + READING**2 * np.eye(len(p["runs"]))
 
 
 def run_noise(table: ContrastTable, noise: float) -> np.ndarray:
@@ -179,17 +179,17 @@ def run_noise(table: ContrastTable, noise: float) -> np.ndarray:
     `noise` is that of a run whose row does not tell it. Rows that share a run share its noise.
     """
     pieces = _runs(table)
-    return noise**2 * pieces["runs"] + pieces["told"] + READING**2 * np.eye(len(table))
+    return noise**2 * pieces["runs"] + pieces["stated"] + READING**2 * np.eye(len(table))
 
 
 def _runs(table: ContrastTable) -> dict[str, np.ndarray]:
-    """Return D D^T of runs whose noise is not told, and D diag(noise^2) D^T of those whose is.
+    """Return D D^T of runs whose noise is not stated, and D diag(noise^2) D^T of those whose is.
 
     D (rows, runs) is -1 where a run is a row's first and 1 where it is its second.
     """
     known: dict[tuple, int] = {}
     incidence = np.zeros((len(table), 2 * len(table)))
-    told = np.full(2 * len(table), np.nan)
+    stated = np.full(2 * len(table), np.nan)
     for of, loss, sign in ((table.a, table.loss_a, -1.0), (table.b, table.loss_b, 1.0)):
         others = np.stack([np.round(of[f]) for f in sorted(of)], axis=1)
         for i in range(len(table)):
@@ -201,9 +201,9 @@ def _runs(table: ContrastTable) -> dict[str, np.ndarray]:
             )
             run = known.setdefault(key, len(known))
             incidence[i, run] += sign
-            told[run] = np.fmax(told[run], table.noise[i])
-    alike = incidence * np.isnan(told)
-    return {"runs": alike @ alike.T, "told": incidence * np.nan_to_num(told) ** 2 @ incidence.T}
+            stated[run] = np.fmax(stated[run], table.noise[i])
+    alike = incidence * np.isnan(stated)
+    return {"runs": alike @ alike.T, "stated": incidence * np.nan_to_num(stated) ** 2 @ incidence.T}
 
 
 @register

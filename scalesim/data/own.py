@@ -28,7 +28,7 @@ def own_runs(contexts: Literal["short", "long"] = "short") -> RunTable:
 
     Args:
         contexts: "short": four sizes at 64 and 128 bytes, heads of 8 values, made by `scalesim train
-            experiments/grids/own_runs.toml`; "long": models of one size a width at 256 to 2,048 bytes, heads
+            experiments/grids/own_runs.toml`; "long": models of one size a width at 256 to 4,096 bytes, heads
             of 16 values, made by `scalesim train experiments/grids/long_runs.toml` as far as it is trained.
 
     Raises:

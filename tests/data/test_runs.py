@@ -54,7 +54,7 @@ def test_unknown_columns_and_drops_are_named():
 
 def test_our_longer_runs_are_of_one_size_at_each_width():
     runs = ss.load_runs("own-long")
-    assert set(runs["context_length"].tolist()) <= {256.0, 1024.0, 2048.0}
+    assert set(runs["context_length"].tolist()) <= {256.0, 1024.0, 2048.0, 4096.0}
     for width in np.unique(runs["d_model"]):
         sizes = runs["n_params"][runs["d_model"] == width]
         assert np.ptp(np.log(sizes)) < 0.005

@@ -75,7 +75,7 @@ def test_the_second_grid_holds_models_of_one_size_that_differ_in_heads():
 
     grids = Path(__file__).parents[2] / "experiments" / "grids"
     runs = load_grid(grids / "long_runs.toml").runs
-    assert {r.context_length for r in runs} == {256, 1024, 2048}
+    assert {r.context_length for r in runs} == {256, 1024, 2048, 4096}
     sizes = {}
     for run in runs:
         sizes.setdefault(run.shape.d_model, set()).add(ss.count_params(run.shape, "paper"))

@@ -104,12 +104,12 @@ def systematic(weights: np.ndarray, count: int) -> np.ndarray:
     return np.searchsorted(np.cumsum(weights), (np.arange(count) + 0.5) / count).clip(0, len(weights) - 1)
 
 
-def lattice(shape: Shape) -> list[tuple[int, int, int]]:
+def lattice(shape: Shape, min_kv_heads: int = 1) -> list[tuple[int, int, int]]:
     """Return the (n_head, n_kv_head, head_dim) looked at for a model.
 
     Heads of 64, of 128 and of the model's own size; query heads up to 32, or to as many as have the model's
-    own attention width, in steps of a 32nd of those; KV heads that divide them. Of latent attention, whose
-    cache no head moves, query heads alone.
+    own attention width, in steps of a 32nd of those; KV heads, `min_kv_heads` at least, that divide them. Of
+    latent attention, whose cache no head moves, query heads alone.
     """
     own = heads_of(shape)
     if any(isinstance(block.mixer, LatentAttention) for block in shape.blocks):
@@ -122,7 +122,8 @@ def lattice(shape: Shape) -> list[tuple[int, int, int]]:
     for size in sorted({64, 128, int(own.head_dim)}):
         most = max(int(own.n_head * own.head_dim) // size, 32)
         step = max(most // 32, 1)
-        found += [(h, k, size) for h in range(step, most + 1, step) for k in range(1, h + 1) if h % k == 0]
+        counts = range(step, most + 1, step)
+        found += [(h, k, size) for h in counts for k in range(min_kv_heads, h + 1) if h % k == 0]
     return found
 
 

@@ -162,9 +162,7 @@ class Engine:
 
     def table(self, kind: str) -> tuple[Heads, np.ndarray]:
         """Return the head configurations of a kind, (K,), and the share of the budget that each may spend."""
-        shape, least = with_mixer(self.asked.shape, kind), self.asked.min_kv_heads
-        heads = [row for row in lattice(shape) if row[1] >= least or is_latent(shape)]
-        rows = np.array(heads, float)
+        rows = np.array(lattice(with_mixer(self.asked.shape, kind), self.asked.min_kv_heads), float)
         shares = np.array([1.0, 0.7, 0.5, 0.35, 0.25, 0.15, 0.1] if self.asked.spend == "free" else [1.0])
         index, share = np.divmod(np.arange(len(rows) * len(shares)), len(shares))
         return Heads(*rows[index].T), shares[share]

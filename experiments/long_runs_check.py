@@ -256,11 +256,15 @@ def main() -> None:
     for (width, far), (noise, degrees) in sorted(seed_noise(ratios(rows)).items()):
         where = f"width {width}{f', from {LONG} bytes on' if far else ''}"
         print(f"{where}: a pair's ratio differs by {noise:.2f}% between seeds ({degrees} degrees)")
-    for name, yes in (("inside", True), ("inside_with_seeds", True), ("sign", "right")):
-        print(f"{name}: {sum(p[name] == yes for p in pairs)} of {len(pairs)}")
-    for name, against in (("the law", "predicted_percent"), ("no effect", None)):
-        misses = [p["measured_percent"] - (p[against] if against else 0.0) for p in pairs]
-        print(f"{name}: misses pairs by {np.sqrt(np.mean(np.square(misses))):.2f}% rms")
+    for where, some in (
+        (f"contexts below {LONG}", [p for p in pairs if p["context_length"] < LONG]),
+        (f"contexts from {LONG} on", [p for p in pairs if p["context_length"] >= LONG]),
+    ):
+        for name, yes in (("inside", True), ("inside_with_seeds", True), ("sign", "right")):
+            print(f"{where}, {name}: {sum(p[name] == yes for p in some)} of {len(some)}")
+        for name, against in (("the law", "predicted_percent"), ("no effect", None)):
+            misses = [p["measured_percent"] - (p[against] if against else 0.0) for p in some]
+            print(f"{where}: {name} misses pairs by {np.sqrt(np.mean(np.square(misses))):.2f}% rms")
     lost = losses(rows)
     print_rows("Loss of 8:1, said before, and measured", lost)
     write_csv(RESULTS / "long_runs_losses.csv", lost)

@@ -136,7 +136,7 @@ def form_row(name: str, judged: Judged, table: ContrastTable) -> dict[str, Any]:
         **{f"out_{key}": rms(out[mask]) for key, mask in rows.items() if key != "shipped"},
         "out_covered": float(covered[rows["shipped"]].mean()),
         "out_covered_public": float(covered[rows["public_head_dim"]].mean()),
-        **{f"out_covered_{key}": float(covered[mask].mean()) for key, mask in rows.items() if key == "own"},
+        **({"out_covered_own": float(covered[rows["own"]].mean())} if "own" in rows else {}),
         "log_density": of_others(judged.studies),
         **{f"log_density_{study}": value for study, value in judged.studies.items()},
         **dataclasses.asdict(judged.fitted.spread),
@@ -162,7 +162,7 @@ def mixture_row(mixed: Fit, judged: dict[str, Judged], table: ContrastTable) -> 
         **{f"out_{key}": rms(out[mask]) for key, mask in rows.items() if key != "shipped"},
         "out_covered": float(covered[rows["shipped"]].mean()),
         "out_covered_public": float(covered[rows["public_head_dim"]].mean()),
-        **{f"out_covered_{key}": float(covered[mask].mean()) for key, mask in rows.items() if key == "own"},
+        **({"out_covered_own": float(covered[rows["own"]].mean())} if "own" in rows else {}),
         "log_density": of_others(dense),
     }
 

@@ -54,21 +54,23 @@ def _setting(row: Row) -> tuple[int, ...]:
     return tuple(row[n] for n in ("d_model", "context_length", "n_tokens"))
 
 
+def beside_base(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return each run with the base of its size, context, text and seed, in their order."""
+    base = {(_setting(row), row["seed"]): row for row in rows if (row["n_head"], row["n_kv_head"]) == BASE}
+    pairs = [(base.get((_setting(row), row["seed"]), row), row) for row in rows]
+    return [(first, row) for first, row in pairs if first is not row]
+
+
 def ratios(rows: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[int, float]]:
     """Return, for each setting and heads, 100 log(loss / loss of the base) of each seed that both have.
 
     Runs of one seed read the same text in the same order: much of what seeds do is common to both.
     """
-    losses: dict[Any, dict[int, float]] = defaultdict(dict)
-    for row in rows:
-        losses[_setting(row), (row["n_head"], row["n_kv_head"])][row["seed"]] = float(np.log(row["loss"]))
-    found = {}
-    for (setting, heads), mine in sorted(losses.items()):
-        base = losses.get((setting, BASE), {})
-        both = {seed: 100 * (mine[seed] - base[seed]) for seed in sorted(mine.keys() & base.keys())}
-        if heads != BASE and both:
-            found[setting, heads] = both
-    return found
+    found: dict[Any, dict[int, float]] = defaultdict(dict)
+    for base, row in sorted(beside_base(rows), key=lambda pair: pair[1]["seed"]):
+        heads = row["n_head"], row["n_kv_head"]
+        found[_setting(row), heads][row["seed"]] = 100 * float(np.log(row["loss"] / base["loss"]))
+    return dict(sorted(found.items()))
 
 
 def seed_noise(found: dict[tuple[Any, ...], dict[int, float]]) -> Noise:

@@ -6,7 +6,7 @@ Recall is the part of a random string's loss that having read it 64 bytes before
 column of own_long_runs.csv). For each pair of one size, context, text and seed: what the other heads recall
 more than 8:1, and 100 log(loss / loss of 8:1). A line through nothing is fitted to all pairs but those of the
 largest size, and then says those. The last panel has 8:8 beside 8:1 by position. Writes long_runs_copying.csv
-and .png.
+and .png, and long_runs_positions.csv.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from experiments.common import RESULTS, Row, print_rows, rms, write_csv
-from experiments.long_runs_check import DASHES, LONG, octaves, read
-from experiments.long_runs_prediction import BASE
+from experiments.long_runs_check import DASHES, LONG, beside_base, octaves, read
 from scalesim.report.figure import BASELINE, BEST, FAINT, figure, save
 
 __all__ = ["main", "pairs"]
@@ -29,12 +28,8 @@ SETTING = ("n_layer", "d_model", "context_length", "n_tokens", "seed")
 
 def pairs(runs: list[dict[str, Any]]) -> list[Row]:
     """Return each model beside 8:1 of its setting: recall of both, and the log ratio of their losses."""
-    base = {tuple(r[n] for n in SETTING): r for r in runs if (r["n_head"], r["n_kv_head"]) == BASE}
     rows: list[Row] = []
-    for run in runs:
-        first = base.get(tuple(run[n] for n in SETTING), run)
-        if first is run:
-            continue
+    for first, run in beside_base(runs):
         of_base, recall = (octaves(r["recall"])[BACK] for r in (first, run))
         rows.append(
             {
@@ -103,15 +98,12 @@ def draw(path: Path, runs: list[dict[str, Any]], rows: list[Row], fitted: float)
 
 def by_position(runs: list[dict[str, Any]]) -> dict[tuple[int, ...], dict[int, float]]:
     """Return 100 log(loss of 8:8 / loss of 8:1) by octave of position, mean over seeds, of each setting."""
-    losses = {}
-    for run in runs:
-        heads = run["n_head"], run["n_kv_head"]
-        losses[tuple(run[n] for n in SETTING), heads] = octaves(run["loss_by_position"])
     ratios: dict[tuple[int, ...], list[dict[int, float]]] = {}
-    for (setting, heads), mine in losses.items():
-        base = losses.get((setting, BASE))
-        if heads == (8, 8) and base is not None:
-            ratios.setdefault(setting[1:4], []).append({k: 100 * np.log(mine[k] / base[k]) for k in mine})
+    for first, run in beside_base(runs):
+        if (run["n_head"], run["n_kv_head"]) == (8, 8):
+            base, mine = (octaves(r["loss_by_position"]) for r in (first, run))
+            setting = tuple(run[n] for n in SETTING[1:4])
+            ratios.setdefault(setting, []).append({k: 100 * np.log(mine[k] / base[k]) for k in mine})
     return {
         setting: {k: float(np.mean([one[k] for one in each])) for k in each[0]}
         for setting, each in sorted(ratios.items())
@@ -144,6 +136,13 @@ def main(folder: Path = RESULTS) -> list[Row]:
     print(
         f"the largest size's pairs are met within {said:.1f}% rms by it, within {nothing:.1f}% by no effect"
     )
+    positions: list[Row] = [
+        dict(zip(("d_model", "context_length", "n_tokens", "position", "percent"), (*at, k, v), strict=True))
+        for at, each in by_position(runs).items()
+        for k, v in each.items()
+    ]
+    print_rows("8:8 beside 8:1 by the last position of an octave, 100 log of the losses' ratio", positions)
+    write_csv(folder / "long_runs_positions.csv", positions)
     write_csv(folder / "long_runs_copying.csv", rows)
     draw(folder / "long_runs_copying.png", runs, rows, fitted)
     return rows

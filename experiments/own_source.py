@@ -1,7 +1,7 @@
 """Our second grid as one more source of the law: what that would change for studies that it is not of.
 
     python -m experiments.own_source --write      # own_contrasts.csv, from the runs that are kept
-    python -m experiments.own_source              # some ten minutes on an idle machine
+    python -m experiments.own_source              # some five minutes
 
 Every pair of models of one size (`ss.load_runs("own-long")`), a row a seed, with the noise that its seeds
 show, is a comparison (`ss.load_contrasts("own-long")`). Here the forms of the shipped law are fitted to them
@@ -22,8 +22,7 @@ from typing import Any
 
 from experiments.common import RESULTS, Row, print_rows, write_csv
 from experiments.contrasts import OWN_STUDY, comparisons, form_row, judged_forms, mixture_row
-from experiments.long_runs_check import DATA, noise_at, ratios, read, seed_noise
-from experiments.long_runs_prediction import BASE
+from experiments.long_runs_check import DATA, beside_base, noise_at, ratios, read, seed_noise
 from scalesim.data import load_contrasts, paper_runs
 from scalesim.fitting.forms import FORMS
 from scalesim.fitting.mixtures import mixture
@@ -38,16 +37,11 @@ NAMES = ("form", *SHOWN, "out_covered_own", "log_density")
 
 def own_contrasts(runs: list[dict[str, Any]]) -> list[Row]:
     """Return 8:1 beside each other model of its size, context, text and seed, with the noise of a run."""
-    setting = ("d_model", "context_length", "n_tokens", "seed")
-    base = {tuple(r[n] for n in setting): r for r in runs if (r["n_head"], r["n_kv_head"]) == BASE}
     # Both runs of a pair have the noise of which seeds tell the ratio's.
     noise = seed_noise(ratios(runs))
     rows: list[Row] = []
-    for run in runs:
-        first = base.get(tuple(run[n] for n in setting), run)
-        if first is run:
-            continue
-        width, context, tokens, seed = (run[n] for n in setting)
+    for first, run in beside_base(runs):
+        width, context, tokens, seed = (run[n] for n in ("d_model", "context_length", "n_tokens", "seed"))
         heads = f"{run['n_head']}:{run['n_kv_head']}"
         rows.append(
             {

@@ -221,8 +221,6 @@ def _space(law: Any, options: Options) -> Any:
     most = min(options.max_head, 1024)
     if options.min_kv_heads > 1 and space.n_kv_head is None:
         raise InvalidInput("--min-kv-heads needs n_kv_head among the fields that are --free.")
-    if not 1 <= options.min_kv_heads <= most:
-        raise InvalidInput(f"--min-kv-heads must be between 1 and --max-head, {most}.")
     least = {"n_head": 1, "n_kv_head": options.min_kv_heads}
     limited: dict[str, Any] = {
         name: tuple(range(low, most + 1)) for name, low in least.items() if getattr(space, name) is not None
